@@ -1,0 +1,139 @@
+"""Bytes to messages and back, JSON and MessagePack, strictly.
+
+Whatever does not decode is an InvalidRequest that names the field, never another exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Hashable
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
+
+from protocol.errors import ErrorBody, InvalidRequest
+
+Format = Literal["json", "msgpack"]
+T = TypeVar("T")
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>.*)`)?")
+_AT = re.compile(r"(?P<what>.*) - at `(?P<key>key in )?\$\.?(?P<where>.*)`", re.DOTALL)
+
+
+class RequestFrame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``{"id", "op", "params"}``: a caller's frame on a WebSocket; ``op`` may be ``cancel``."""
+
+    id: str
+    op: str
+    params: msgspec.Raw = msgspec.Raw(b"")
+
+
+class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The tool server's frame: exactly one of ``event``, ``result`` and ``error``."""
+
+    id: str = ""
+    event: Any = None
+    result: Any = None
+    error: ErrorBody | None = None
+
+
+class RawReplyFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply as a client first sees it: its content still to be decoded for the operation it belongs to."""
+
+    id: str = ""
+    event: msgspec.Raw = msgspec.Raw(b"")
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: ErrorBody | None = None
+
+
+@functools.cache
+def _decoder(kind: Any, form: Format) -> msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]:
+    return msgspec.json.Decoder(kind) if form == "json" else msgspec.msgpack.Decoder(kind)
+
+
+_ENCODERS: dict[Format, msgspec.json.Encoder | msgspec.msgpack.Encoder] = {
+    "json": msgspec.json.Encoder(),
+    "msgpack": msgspec.msgpack.Encoder(),
+}
+
+
+def encode(message: Any, form: Format = "json") -> bytes:
+    """``message`` as bytes.
+
+    >>> encode({"b": 1})
+    b'{"b":1}'
+    """
+    return _ENCODERS[form].encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview | msgspec.Raw, kind: type[T], form: Format = "json") -> T:
+    """``data`` as a ``kind``; raises InvalidRequest with the field's path in ``details``."""
+    try:
+        decoded: T = _decoder(cast(Hashable, kind), form).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise explained(error, kind, form) from None
+    return decoded
+
+
+def decode_params(data: bytes | msgspec.Raw, kind: type[T], form: Format = "json") -> T:
+    """Like ``decode``, where nothing at all means no fields.
+
+    >>> from protocol.messages.files import List
+    >>> decode_params(b"", List).path
+    '.'
+    """
+    if not len(bytes(data)):
+        data = encode({}, form)
+    return decode(data, kind, form)
+
+
+def explained(error: Exception, kind: Any, form: Format) -> InvalidRequest:
+    """The sentence, and the path of the field, behind a decoder's error."""
+    text = str(error)
+    if unknown := _UNKNOWN.fullmatch(text):
+        return _unknown_field(unknown["name"], unknown["where"] or "", kind)
+    if isinstance(error, msgspec.ValidationError):
+        found = _AT.fullmatch(text)
+        what, where = (found["what"], found["where"]) if found else (text, "")
+        return InvalidRequest(f"{_lower(what)}{f' in {where!r}' if where else ''}", field=where)
+    name = "JSON" if form == "json" else "MessagePack"
+    return InvalidRequest(f"the request is not valid {name}: {_lower(text)}", field="")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:].replace("`", "'")
+
+
+def _unknown_field(name: str, where: str, kind: Any) -> InvalidRequest:
+    path = f"{where}.{name}" if where else name
+    close = difflib.get_close_matches(name, sorted(field_names(kind)), n=1, cutoff=0.6)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(field_names(kind)))}"
+    return InvalidRequest(f"unknown field {path!r}{hint}", field=path)
+
+
+def field_names(kind: Any) -> set[str]:
+    """All names that a Struct takes on the wire, those of the Structs inside it too.
+
+    >>> from protocol.messages.files import Stat
+    >>> field_names(Stat)
+    {'path'}
+    """
+    found: set[str] = set()
+    seen: set[Any] = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, msgspec.inspect.StructType) and node.cls not in seen:
+            seen.add(node.cls)
+            found.update(field.encode_name for field in node.fields)
+            for field in node.fields:
+                visit(field.type)
+        elif isinstance(node, msgspec.inspect.UnionType):
+            for one in node.types:
+                visit(one)
+        elif isinstance(node, msgspec.inspect.ListType):
+            visit(node.item_type)
+
+    visit(msgspec.inspect.type_info(kind))
+    return found

@@ -1,0 +1,1 @@
+"""The table of operations as documents for others: JSON Schema and OpenAPI."""

@@ -1,0 +1,82 @@
+"""Every bound in one table: its value, its unit, and why it is that.
+
+A bound that ends a request is named in the error's ``details`` by the field's name here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one tool server. Sizes are bytes, times milliseconds."""
+
+    max_frame_bytes: int = 16 * MIB
+    """One WebSocket frame or one JSON body: an 11 MiB file as base64 fits; larger content has raw doors."""
+
+    max_read_bytes: int = 10 * MIB
+    """One file given back whole by ``read``: its base64 stays under a frame."""
+
+    max_write_bytes: int = 10 * MIB
+    """One file's content in ``write`` or ``edit``."""
+
+    max_path_bytes: int = 4096
+    """A path: the kernel's PATH_MAX."""
+
+    max_list_entries: int = 10_000
+    """Entries in one ``list`` answer; a node_modules directory of one level is far below."""
+
+    max_matches: int = 1_000
+    """Matches in one ``search`` answer when the request names no number."""
+
+    max_match_text_bytes: int = 2 * KIB
+    """Text kept of one matching line, so that a minified bundle does not fill the answer."""
+
+    max_output_bytes: int = 1 * MIB
+    """Bytes per stream in a ``command`` answer; the middle is left out and counted."""
+
+    max_kept_output_bytes: int = 8 * MIB
+    """Output kept in memory for replay, per stream and process; older bytes become a counted gap."""
+
+    max_kept_processes: int = 256
+    """Ended processes whose record is kept for ``attach``; the oldest go first."""
+
+    max_processes: int = 1_024
+    """Commands running at the same time."""
+
+    max_in_flight: int = 1_024
+    """Requests under way on one WebSocket."""
+
+    max_queued_frames: int = 64
+    """Frames waiting for one WebSocket's reader; beyond it only that reader's own operations wait."""
+
+    max_archive_bytes: int = 2 * GIB
+    """An archive as sent."""
+
+    max_unpacked_bytes: int = 8 * GIB
+    """An archive's content once unpacked."""
+
+    max_archive_ratio: int = 200
+    """Unpacked bytes per packed byte past the first 64 MiB; gzip itself can reach 1032."""
+
+    max_archive_entries: int = 500_000
+    """Members of an archive: ten times a large node_modules."""
+
+    max_archive_depth: int = 64
+    """Directories above a member. A gut feeling: deep node_modules reach 25."""
+
+    command_timeout_ms: int = 600_000
+    """A foreground command that names no ``timeoutMs``."""
+
+    install_timeout_ms: int = 900_000
+    """An install that names no ``timeoutMs``; a cold Astro install took 31 s on two cores."""
+
+    ready_timeout_ms: int = 120_000
+    """From dev server start to its first good answer; Astro took 5.9 s on two cores."""
+
+    stop_grace_ms: int = 3_000
+    """Between TERM and KILL; three of them stay inside the 10 s that a container engine gives."""

@@ -1,0 +1,176 @@
+"""Install and the dev server, and ``start``, which is the way from an archive to a page that answers."""
+
+from __future__ import annotations
+
+import enum
+
+from protocol.messages.archives import InjectMode
+from protocol.messages.base import Answer, Event, Log, Part, Request
+
+
+class DevState(enum.Enum):
+    """The dev server's life."""
+
+    DOWN = "down"
+    INSTALLING = "installing"
+    STARTING = "starting"
+    READY = "ready"
+    CRASHED = "crashed"
+    STOPPING = "stopping"
+
+
+class HttpProbe(Part, frozen=True, kw_only=True):
+    """Ready when this path answers, with ``status`` or with anything below 500."""
+
+    path: str = "/"
+    status: int | None = None
+
+
+class LogProbe(Part, frozen=True, kw_only=True):
+    """Ready when a line of output matches this regular expression."""
+
+    pattern: str
+
+
+class FileProbe(Part, frozen=True, kw_only=True):
+    """Ready when this file exists in the workspace."""
+
+    path: str
+
+
+class CommandProbe(Part, frozen=True, kw_only=True):
+    """Ready when this command exits with 0."""
+
+    command: str
+
+
+class Readiness(Part, frozen=True, kw_only=True):
+    """When a dev server counts as ready: at most one kind; none means ``http`` with path ``/``."""
+
+    http: HttpProbe | None = None
+    port: bool = False
+    """Ready when the port takes a connection."""
+    log: LogProbe | None = None
+    file: FileProbe | None = None
+    command: CommandProbe | None = None
+    timeout_ms: int | None = None
+
+
+class Install(Request, frozen=True, kw_only=True):
+    """Install the workspace's packages. Without ``command`` the package manager is found by its lock file."""
+
+    command: str | None = None
+    """``""`` means that nothing is to be installed."""
+    env: dict[str, str] = {}
+    timeout_ms: int | None = None
+    offline: bool = False
+    """Take packages from the cache only."""
+
+
+class InstallAnswer(Answer, frozen=True, kw_only=True):
+    """What was done."""
+
+    package_manager: str | None
+    """null when there was nothing to install."""
+    command: str | None
+    """The command that succeeded."""
+    fallback_reason: str | None = None
+    """Why the first command was not enough, when a second one was needed."""
+    duration_ms: float
+
+
+class DevStart(Request, frozen=True, kw_only=True):
+    """Start the dev server and wait until it is ready. One that runs with the same command is left alone."""
+
+    command: str | None = None
+    """With ``{host}`` and ``{port}``; without it the way to start is found from package.json or index.html."""
+    port: int | None = None
+    """4321 unless the tool server was told another."""
+    env: dict[str, str] = {}
+    readiness: Readiness = Readiness()
+
+
+class DevStop(Request, frozen=True, kw_only=True):
+    """Stop the dev server with everything it started."""
+
+
+class DevStatus(Request, frozen=True, kw_only=True):
+    """Tell the dev server's state."""
+
+
+class DevStatusAnswer(Answer, frozen=True, kw_only=True):
+    """The dev server now."""
+
+    state: DevState
+    port: int
+    url: str | None
+    """Where it answers, as seen from inside the workspace."""
+    pid: int | None
+    process_id: str | None
+    command: str | None
+    """What was started, placeholders filled in."""
+    exit_code: int | None = None
+    """Of the last run, once it crashed."""
+    since: str
+    """When this state began, ISO 8601 UTC."""
+
+
+class DevLogs(Request, frozen=True, kw_only=True):
+    """The dev server's output, both streams in the order they were read."""
+
+    from_offset: int = 0
+    max_bytes: int | None = None
+    follow: bool = False
+    """Go on with what it writes, as ``log`` events, until cancelled or the dev server ends."""
+
+
+class DevLogsAnswer(Answer, frozen=True, kw_only=True):
+    """The log from ``fromOffset`` on, as kept; streamed, ``text`` is empty."""
+
+    text: str
+    from_offset: int
+    """Of the first byte here; larger than asked when older bytes are gone."""
+    next_offset: int
+
+
+class Step(enum.Enum):
+    """The stages of ``start``, in order."""
+
+    EXTRACT = "extract"
+    INSTALL = "install"
+    DEV_SERVER = "dev_server"
+
+
+class Progress(Event, frozen=True, kw_only=True, tag="progress"):
+    """A stage began, ended, or was not needed."""
+
+    step: Step
+    state: str
+    """``started``, ``done`` or ``skipped``."""
+    message: str
+    duration_ms: float | None = None
+
+
+class Start(Request, frozen=True, kw_only=True):
+    """Inject, install, start the dev server, wait until it answers: one request from nothing to ready."""
+
+    archive: bytes | None = None
+    """Base64 in JSON; absent means that the content is in place already."""
+    mode: InjectMode = InjectMode.REPLACE
+    digest: str | None = None
+    install: Install = Install()
+    dev: DevStart = DevStart()
+
+
+StartEvent = Progress | Log
+
+
+class StartAnswer(Answer, frozen=True, kw_only=True):
+    """Ready."""
+
+    dev: DevStatusAnswer
+    install: InstallAnswer
+    files: int | None
+    """Injected by this request; null when it brought no archive."""
+    durations_ms: dict[str, float]
+    """Per stage."""

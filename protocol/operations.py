@@ -1,0 +1,75 @@
+"""THE table: every operation once, with its request, its answer, its events and the scope it needs.
+
+The HTTP routes, the WebSocket dispatcher, the schema, the Python client and the CLI's ``call`` are read from
+here. A new operation is a Struct, a line in this table, and a handler of the same name.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.messages import archives, commands, devserver, edits, files, search
+from protocol.messages.base import Answer, Log, Request
+
+
+class Scope(enum.Enum):
+    """What a token may be good for."""
+
+    READ = "read"
+    WRITE = "write"
+    COMMAND = "command"
+    ARCHIVE = "archive"
+    DEV = "dev"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One request type with its answer, and the events that may come before it."""
+
+    name: str
+    request: type[Request]
+    answer: type[Answer]
+    scope: Scope
+    events: Any = None
+    """A Struct or a union of Structs; None when the operation has none."""
+
+    @property
+    def doc(self) -> str:
+        """One line, for people and agents: the first of the request's docstring."""
+        return (self.request.__doc__ or "").partition("\n")[0].replace("``", "`")
+
+    @property
+    def streams(self) -> bool:
+        """Whether events may come before the answer."""
+        return self.events is not None
+
+
+_TABLE = (
+    Operation("read", files.Read, files.ReadAnswer, Scope.READ),
+    Operation("write", files.Write, files.WriteAnswer, Scope.WRITE),
+    Operation("list", files.List, files.ListAnswer, Scope.READ),
+    Operation("stat", files.Stat, files.StatAnswer, Scope.READ),
+    Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches),
+    Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
+    Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
+    Operation("attach", commands.Attach, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
+    Operation("stop", commands.Stop, commands.StopAnswer, Scope.COMMAND),
+    Operation("processes", commands.Processes, commands.ProcessesAnswer, Scope.COMMAND),
+    Operation("inject", archives.Inject, archives.InjectAnswer, Scope.ARCHIVE, archives.Unpacked),
+    Operation("save", archives.Save, archives.SaveAnswer, Scope.ARCHIVE, archives.Chunk),
+    Operation("install", devserver.Install, devserver.InstallAnswer, Scope.DEV, Log),
+    Operation("dev_start", devserver.DevStart, devserver.DevStatusAnswer, Scope.DEV, Log),
+    Operation("dev_stop", devserver.DevStop, devserver.DevStatusAnswer, Scope.DEV),
+    Operation("dev_status", devserver.DevStatus, devserver.DevStatusAnswer, Scope.DEV),
+    Operation("dev_logs", devserver.DevLogs, devserver.DevLogsAnswer, Scope.DEV, Log),
+    Operation("start", devserver.Start, devserver.StartAnswer, Scope.DEV, devserver.StartEvent),
+)
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""So that one name serves as URL segment, method name and MCP tool name."""
+
+OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _TABLE}

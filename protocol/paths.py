@@ -1,0 +1,90 @@
+"""Which strings name a place in a workspace, before any disk is asked.
+
+A path in a request is relative and POSIX. Three absolute spellings mean the root as well: the real root,
+``/app/`` and ``/workspace/``. This decides on components, never on string prefixes; whether a *link* on the
+way leaves the workspace is the kernel's decision, at open time.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+from protocol.errors import InvalidRequest, OutsideWorkspace
+from protocol.limits import Limits
+
+WorkspacePath = NewType("WorkspacePath", str)
+"""A checked path relative to the root, normal form, ``"."`` for the root. Only ``workspace_path`` makes one."""
+
+ROOT = WorkspacePath(".")
+GUEST_ROOTS = ("/app", "/workspace")
+"""Spellings of the root that hold on every backend, whatever the real root is."""
+
+RESERVED = ".workspace-core"
+"""The one name at the root that belongs to the tool server (staging, where no sibling directory can be had)."""
+
+MAX_NAME_BYTES = 255
+"""NAME_MAX of the Linux file systems."""
+
+
+def workspace_path(raw: str, root: str = "/app", max_bytes: int = Limits().max_path_bytes) -> WorkspacePath:
+    """The normal, relative form of ``raw``; ``root`` is the real root's absolute path.
+
+    Raises OutsideWorkspace when it climbs out or is absolute elsewhere, InvalidRequest when no file system
+    takes it.
+
+    >>> workspace_path("./src//a.ts"), workspace_path("/app/src/../b"), workspace_path("/srv/w/x", "/srv/w")
+    ('src/a.ts', 'b', 'x')
+    >>> workspace_path("/application/x")
+    Traceback (most recent call last):
+    protocol.errors.OutsideWorkspace: '/application/x' is outside the workspace; use a path relative to its root
+    """
+    _refuse_unusable(raw, max_bytes)
+    parts: list[str] = []
+    for part in _below_root(raw, root):
+        if part == "..":
+            if not parts:
+                raise _outside(raw)
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    if parts[:1] == [RESERVED]:
+        raise OutsideWorkspace(f"{RESERVED!r} belongs to the tool server; use another name", path=raw)
+    return WorkspacePath("/".join(parts) or ".")
+
+
+def _refuse_unusable(raw: str, max_bytes: int) -> None:
+    if not raw:
+        raise InvalidRequest("a path is empty; use '.' for the workspace root", path=raw)
+    if "\0" in raw:
+        raise InvalidRequest("a path holds a NUL character, which no file system takes", path=raw)
+    encoded = raw.encode("utf-8", "surrogateescape")
+    if len(encoded) > max_bytes or any(len(name) > MAX_NAME_BYTES for name in encoded.split(b"/")):
+        raise InvalidRequest(
+            f"a path is too long: at most {max_bytes} bytes, and {MAX_NAME_BYTES} a name",
+            path=raw[:200],
+        )
+
+
+def _below_root(raw: str, root: str) -> list[str]:
+    parts = raw.split("/")
+    if not raw.startswith("/"):
+        return parts
+    names = [part for part in parts if part not in ("", ".")]
+    for base in (root, *GUEST_ROOTS):
+        above = [part for part in base.split("/") if part]
+        if names[: len(above)] == above:
+            return names[len(above) :]
+    raise _outside(raw)
+
+
+def _outside(raw: str) -> OutsideWorkspace:
+    return OutsideWorkspace(f"{raw!r} is outside the workspace; use a path relative to its root", path=raw)
+
+
+def base_name(path: WorkspacePath) -> str:
+    """The last component.
+
+    >>> base_name(WorkspacePath("src/a.ts"))
+    'a.ts'
+    """
+    return path.rpartition("/")[2]

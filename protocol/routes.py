@@ -1,0 +1,23 @@
+"""The doors' addresses, named once for both sides."""
+
+HEALTH = "/health"
+READY = "/ready"
+OPERATION = "/v1/{operation}"
+WEBSOCKET = "/v1/ws"
+ARCHIVE = "/v1/archive"
+OPENAPI = "/openapi.json"
+PAGE = "/"
+
+SUBPROTOCOL_JSON = "workspace.v1+json"
+"""Text frames. Also what is spoken when none is offered."""
+SUBPROTOCOL_MSGPACK = "workspace.v1+msgpack"
+"""Binary frames."""
+SUBPROTOCOL_TOKEN = "bearer."
+"""A browser cannot set headers on a WebSocket; it offers ``bearer.<token>`` as one more subprotocol."""
+
+TOKEN_HEADER = "X-Workspace-Token"
+"""For proxies that strip ``Authorization``."""
+REQUEST_ID_HEADER = "X-Request-Id"
+
+DEFAULT_PORT = 3001
+DEFAULT_DEV_PORT = 4321

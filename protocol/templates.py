@@ -1,0 +1,210 @@
+"""template.json, and what a directory without one says of itself.
+
+A template is a plain directory. Everything here is optional: what template.json does not tell is read off
+package.json, a lock file or an index.html by ``detected_*``, pure functions of names and contents.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from protocol.codec import explained
+from protocol.errors import InvalidRequest
+from protocol.messages.devserver import DevStart, Install, Readiness
+
+TEMPLATE_FILE = "template.json"
+PACKAGE_FILE = "package.json"
+INDEX_FILE = "index.html"
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Unknown keys are refused: a misspelt one would silently do nothing."""
+
+
+class TemplatePort(_Strict, frozen=True, kw_only=True):
+    """A port that the template's programs listen on, besides the dev server's."""
+
+    port: int
+    name: str = ""
+
+
+class TemplateFiles(_Strict, frozen=True, kw_only=True):
+    """``required`` must be there; ``exclude`` never leaves the template's directory."""
+
+    required: list[str] = []
+    exclude: list[str] = []
+
+
+class TemplateArchive(_Strict, frozen=True, kw_only=True):
+    """Rules for saves, on top of the default ones."""
+
+    exclude: list[str] = []
+    include: list[str] = []
+
+
+class Template(_Strict, frozen=True, kw_only=True):
+    """The content of template.json."""
+
+    id: str | None = None
+    version: str | None = None
+    name: str | None = None
+    description: str | None = None
+    package_manager: str | None = None
+    """``npm``, ``pnpm``, ``yarn`` or ``bun``, with ``@version`` if need be."""
+    install_command: str | None = None
+    dev_command: str | None = None
+    """With ``{host}`` and ``{port}``."""
+    port: int | None = None
+    readiness: Readiness = Readiness()
+    env: dict[str, str] = {}
+    ports: list[TemplatePort] = []
+    files: TemplateFiles = TemplateFiles()
+    archive: TemplateArchive = TemplateArchive()
+
+    def install_request(self) -> Install:
+        """The ``install`` that this template asks for."""
+        return Install(command=self.install_command, env=self.env)
+
+    def dev_request(self) -> DevStart:
+        """The ``dev_start`` that this template asks for."""
+        return DevStart(command=self.dev_command, port=self.port, env=self.env, readiness=self.readiness)
+
+
+def parse_template(data: bytes) -> Template:
+    """A template.json's content; raises InvalidRequest naming the key and, if near, the one that was meant.
+
+    >>> parse_template(b'{"devComand": "x"}')
+    Traceback (most recent call last):
+    protocol.errors.InvalidRequest: template.json: unknown field 'devComand'; did you mean 'devCommand'?
+    """
+    try:
+        template = msgspec.json.decode(data, type=Template)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        plain = explained(error, Template, "json")
+        message = plain.message.replace("the request is not valid", "the file is not valid")
+        raise InvalidRequest(f"{TEMPLATE_FILE}: {message}", **plain.details) from None
+    kinds = probe_kinds(template.readiness)
+    if len(kinds) > 1:
+        raise InvalidRequest(
+            f"{TEMPLATE_FILE}: readiness takes one kind, not {' and '.join(kinds)}", field="readiness"
+        )
+    return template
+
+
+def probe_kinds(readiness: Readiness) -> list[str]:
+    """The kinds that a readiness names.
+
+    >>> probe_kinds(Readiness(port=True))
+    ['port']
+    """
+    return [kind for kind in ("http", "port", "log", "file", "command") if getattr(readiness, kind)]
+
+
+LOCK_FILES = {
+    "package-lock.json": "npm",
+    "npm-shrinkwrap.json": "npm",
+    "pnpm-lock.yaml": "pnpm",
+    "yarn.lock": "yarn",
+    "bun.lock": "bun",
+    "bun.lockb": "bun",
+}
+MANAGERS = ("npm", "pnpm", "yarn", "bun")
+
+
+def package_manager(package: Mapping[str, Any], names: Collection[str]) -> str:
+    """Which package manager a directory wants: its lock file says, else ``packageManager``, else npm.
+
+    >>> package_manager({"packageManager": "pnpm@10.2.0+sha512.abc"}, ["package.json"])
+    'pnpm'
+    >>> package_manager({}, ["package.json", "yarn.lock"])
+    'yarn'
+    """
+    for lock, manager in LOCK_FILES.items():
+        if lock in names:
+            return manager
+    named = str(package.get("packageManager", "")).partition("@")[0]
+    return named if named in MANAGERS else "npm"
+
+
+def install_commands(manager: str, names: Collection[str], offline: bool = False) -> list[str]:
+    """What to try, in order: the reproducible install where a lock file allows it, then the plain one.
+
+    >>> install_commands("npm", ["package-lock.json"])
+    ['npm ci --no-audit --no-fund --prefer-offline', 'npm install --no-audit --no-fund --prefer-offline']
+    """
+    locked = any(LOCK_FILES.get(name) == manager for name in names)
+    cache = "--offline" if offline else "--prefer-offline"
+    quiet = f"--no-audit --no-fund {cache}"
+    offline_only = " --offline" if offline else ""
+    commands = {
+        "npm": [f"npm ci {quiet}", f"npm install {quiet}"],
+        "pnpm": [f"pnpm install --frozen-lockfile {cache}", f"pnpm install --no-frozen-lockfile {cache}"],
+        "yarn": [f"yarn install --frozen-lockfile{offline_only}", f"yarn install{offline_only}"],
+        "bun": ["bun install --frozen-lockfile", "bun install"],
+    }[manager]
+    return commands if locked else commands[1:]
+
+
+@dataclass(frozen=True)
+class StaticSite:
+    """No command: the tool server's own static server, with live reload."""
+
+
+def dev_command(package: Mapping[str, Any] | None, names: Collection[str]) -> str | StaticSite | None:
+    """How a directory's dev server is started when nobody says; None when it has none.
+
+    ``{host}`` and ``{port}`` are filled in later. Vite is told not to take another port in silence.
+
+    >>> dev_command({"scripts": {"dev": "vite"}}, ["package.json", "package-lock.json"])
+    'npm run dev -- --host {host} --port {port} --strictPort'
+    >>> dev_command(None, ["index.html"])
+    StaticSite()
+    """
+    if package is None:
+        return StaticSite() if INDEX_FILE in names else None
+    scripts = package.get("scripts")
+    scripts = scripts if isinstance(scripts, dict) else {}
+    script = next((name for name in ("dev", "start") if name in scripts), None)
+    if script is None:
+        return None
+    manager = package_manager(package, names)
+    separator = " --" if manager == "npm" else ""
+    options = dev_options(str(scripts[script]))
+    return f"{manager} run {script}{separator} {options}" if options else f"{manager} run {script}"
+
+
+def dev_options(script: str) -> str:
+    """The options that make the known dev servers take our host and port; the rest read HOST and PORT.
+
+    >>> dev_options("astro dev"), dev_options("node server.js")
+    ('--host {host} --port {port}', '')
+    """
+    words = _words(script)
+    if "vite" in words:
+        return "--host {host} --port {port} --strictPort"
+    if "astro" in words or "nuxt" in words or "nuxi" in words:
+        return "--host {host} --port {port}"
+    if "next" in words:
+        return "--hostname {host} --port {port}"
+    return ""
+
+
+def _words(script: str) -> list[str]:
+    try:
+        return shlex.split(script)
+    except ValueError:
+        return script.split()
+
+
+def filled(command: str, host: str, port: int) -> str:
+    """``command`` with its placeholders filled in; other braces are left as they are.
+
+    >>> filled("serve {host}:{port} ${x}", "127.0.0.1", 4321)
+    'serve 127.0.0.1:4321 ${x}'
+    """
+    return command.replace("{host}", host).replace("{port}", str(port))
