@@ -56,6 +56,8 @@ class ToolError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
+        self.request_id = ""
+        """Of the request that was refused; on the asking side only, for the tool server's log has the same."""
 
     def body(self, request_id: str = "") -> ErrorBody:
         """What is sent: the class's code, this message, these details."""
@@ -210,5 +212,5 @@ def from_body(body: ErrorBody) -> ToolError:
     NotFound('no file a.txt')
     """
     error = BY_CODE.get(body.code, Internal)(body.message)
-    error.details = body.details
+    error.details, error.request_id = body.details, body.request_id
     return error
