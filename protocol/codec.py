@@ -28,6 +28,8 @@ class RequestFrame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     id: str
     op: str
     params: msgspec.Raw = msgspec.Raw(b"")
+    stream: bool = True
+    """Without it no events are sent, and the answer holds what they would have told."""
 
 
 class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,7 +86,7 @@ def decode_params(data: bytes | msgspec.Raw, kind: type[T], form: Format = "json
     >>> decode_params(b"", List).path
     '.'
     """
-    if not len(bytes(data)):
+    if not bytes(data):
         data = encode({}, form)
     return decode(data, kind, form)
 

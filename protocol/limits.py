@@ -39,8 +39,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_output_bytes: int = 1 * MIB
     """Bytes per stream in a ``command`` answer; the middle is left out and counted."""
 
-    max_kept_output_bytes: int = 8 * MIB
-    """Output kept in memory for replay, per stream and process; older bytes become a counted gap."""
+    max_kept_output_bytes: int = 64 * MIB
+    """Output kept for replay, per stream and process: the newest in memory, the rest in an unlinked file.
+    Older bytes become a counted gap."""
 
     max_kept_processes: int = 256
     """Ended processes whose record is kept for ``attach``; the oldest go first."""

@@ -134,17 +134,19 @@ def package_manager(package: Mapping[str, Any], names: Collection[str]) -> str:
 def install_commands(manager: str, names: Collection[str], offline: bool = False) -> list[str]:
     """What to try, in order: the reproducible install where a lock file allows it, then the plain one.
 
+    The first one prefers the cache, which makes a warm install independent of the network; the last one does
+    not, because a cached list of versions may be too old for a new one.
+
     >>> install_commands("npm", ["package-lock.json"])
-    ['npm ci --no-audit --no-fund --prefer-offline', 'npm install --no-audit --no-fund --prefer-offline']
+    ['npm ci --no-audit --no-fund --prefer-offline', 'npm install --no-audit --no-fund']
     """
     locked = any(LOCK_FILES.get(name) == manager for name in names)
-    cache = "--offline" if offline else "--prefer-offline"
-    quiet = f"--no-audit --no-fund {cache}"
-    offline_only = " --offline" if offline else ""
+    first, last = (" --offline", " --offline") if offline else (" --prefer-offline", "")
+    npm_quiet = "--no-audit --no-fund"
     commands = {
-        "npm": [f"npm ci {quiet}", f"npm install {quiet}"],
-        "pnpm": [f"pnpm install --frozen-lockfile {cache}", f"pnpm install --no-frozen-lockfile {cache}"],
-        "yarn": [f"yarn install --frozen-lockfile{offline_only}", f"yarn install{offline_only}"],
+        "npm": [f"npm ci {npm_quiet}{first}", f"npm install {npm_quiet}{last}"],
+        "pnpm": [f"pnpm install --frozen-lockfile{first}", f"pnpm install --no-frozen-lockfile{last}"],
+        "yarn": [f"yarn install --frozen-lockfile{last}", f"yarn install{last}"],
         "bun": ["bun install --frozen-lockfile", "bun install"],
     }[manager]
     return commands if locked else commands[1:]

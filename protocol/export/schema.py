@@ -54,7 +54,9 @@ def _structs() -> dict[str, type[msgspec.Struct]]:
 def _describe_fields(schema: dict[str, Any], kind: type[msgspec.Struct]) -> None:
     properties = schema.get("properties", {})
     for field in msgspec.structs.fields(kind):
-        text = next((docs[field.name] for base in kind.__mro__ if field.name in (docs := field_docs(base))), None)
+        text = next(
+            (docs[field.name] for base in kind.__mro__ if field.name in (docs := field_docs(base))), None
+        )
         if text and field.encode_name in properties:
             properties[field.encode_name] = {**properties[field.encode_name], "description": text}
 

@@ -1,0 +1,61 @@
+"""``toolserver``: environ -> Config -> run. The only reader of os.environ."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from toolserver import logs
+from toolserver.config import Config, ConfigError
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM or SIGINT; exit code 2 for a wrong configuration, 1 when the port is taken."""
+    try:
+        config = Config.read(os.environ, sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"toolserver: {problem}", file=sys.stderr)
+        sys.exit(2)
+    logs.set_up()
+    # Loaded only now: a wrong variable is told at once, not after a quarter of a second of imports.
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(config))
+    except OSError as error:
+        print(
+            f"toolserver: cannot serve {config.root} on {config.host}:{config.port}: {error}", file=sys.stderr
+        )
+        sys.exit(1)
+
+
+async def _run(config: Config) -> None:
+    # Likewise: aiohttp is most of the start.
+    from toolserver.app import open_app
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(open_app(config, os.environ, _tool_path()))
+        print(f"listening on {running.url}", flush=True)
+        await stop.wait()
+
+
+def _tool_path() -> str:
+    """Where the daemon's own tools are: the system's PATH first, then beside its Python."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The wiring: the only file that knows every room.
+
+``open_app`` builds the daemon out of a ``Config`` and gives it back running; leaving the context ends
+everything that it started, in order: doors, dev server, commands, disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from protocol import routes
+from toolserver.config import VARIABLES, Config
+from toolserver.system import swap, tree
+from toolserver.system.disk import Disk
+from toolserver.system.gate import Gate
+from toolserver.system.processes import ProcessTable
+from toolserver.tools.archives import Archives
+from toolserver.tools.call import Dispatcher
+from toolserver.tools.commands import Commands
+from toolserver.tools.devserver import DevServer
+from toolserver.tools.edit import Edits
+from toolserver.tools.files import Files
+from toolserver.tools.install import Installs
+from toolserver.tools.locks import PathLocks
+from toolserver.tools.search import Searches, find_ripgrep
+from toolserver.tools.shell import workspace_environment
+from toolserver.tools.start import Starts
+from toolserver.wire import archive, pages
+from toolserver.wire.guard import Guard
+from toolserver.wire.http import middleware, operation_handler
+from toolserver.wire.ws import WebSocketDoor
+
+_SHUTDOWN_SECONDS = 1.0
+"""For answers under way when the daemon stops; commands then have their own grace."""
+
+log = logging.getLogger("toolserver")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A daemon that listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -> AsyncIterator[Running]:
+    """A daemon. ``environ`` is what commands may inherit from; ``tool_path`` is where ripgrep is looked for."""
+    begun = time.monotonic()
+    tree.hide_memory_and_environ()
+    await asyncio.to_thread(prepare_directories, config)
+    async with AsyncExitStack() as stack:
+        disk = Disk(config.root)
+        stack.callback(disk.close)
+        table = ProcessTable(config.limits, config.state_dir)
+        table.open()
+        stack.push_async_callback(_end_all, table)
+        web_app = _assemble(config, environ, tool_path, disk, table, stack, begun)
+        running = await _listen(web_app, config, stack)
+        log.info("listening", extra={"data": {"url": running.url, "root": str(config.root)}})
+        if config.token is None:
+            log.warning("no token is set: every program on this machine may use this tool server")
+        yield running
+        log.info("stopping")
+
+
+def prepare_directories(config: Config) -> None:
+    """Make root and state directory, and finish or undo what a killed injection has left."""
+    config.root.mkdir(parents=True, exist_ok=True)
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    outcome = swap.recover(config.root, config.state_dir)
+    log.info("directories ready", extra={"data": {"recovery": str(outcome)}})
+
+
+def _assemble(
+    config: Config,
+    environ: Mapping[str, str],
+    tool_path: str,
+    disk: Disk,
+    table: ProcessTable,
+    stack: AsyncExitStack,
+    begun: float,
+) -> web.Application:
+    limits, gate, locks = config.limits, Gate(), PathLocks()
+    env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
+    commands = Commands(table, disk, env, limits)
+    stack.push_async_callback(commands.close)
+    installs = Installs(table, disk, env, limits)
+    dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
+    stack.push_async_callback(dev.close)
+    archives = Archives(disk, config.root, config.state_dir, gate, limits)
+    dispatcher = Dispatcher(
+        Files(disk, gate, locks, limits),
+        Searches(table, disk, gate, limits, find_ripgrep(tool_path), env),
+        Edits(disk, gate, locks, limits),
+        commands,
+        archives,
+        installs,
+        dev,
+        Starts(archives, installs, dev),
+    )
+    socket_door = WebSocketDoor(dispatcher, limits)
+    stack.push_async_callback(socket_door.close)
+    app = web.Application(
+        middlewares=[middleware(Guard(config.token))], client_max_size=limits.max_frame_bytes
+    )
+    app.router.add_get(routes.HEALTH, pages.health(begun))
+    app.router.add_get(routes.READY, pages.ready(begun, disk, dev, installs))
+    app.router.add_get(routes.PAGE, pages.index)
+    app.router.add_get(routes.OPENAPI, pages.openapi)
+    app.router.add_get(routes.WEBSOCKET, socket_door.handle)
+    app.router.add_put(routes.ARCHIVE, archive.put(archives, limits))
+    app.router.add_get(routes.ARCHIVE, archive.get(archives))
+    app.router.add_post(routes.OPERATION, operation_handler(dispatcher))
+    return app
+
+
+async def _listen(app: web.Application, config: Config, stack: AsyncExitStack) -> Running:
+    # A handler whose client is gone is cancelled: otherwise searches and waits would go on for nobody.
+    runner = web.AppRunner(
+        app, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS, access_log=None
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, config.host, config.port)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    return Running(host, port)
+
+
+async def _end_all(table: ProcessTable) -> None:
+    if survivors := await table.close():
+        log.error("processes would not end", extra={"data": {"pids": survivors}})
+
+
+def _dev_host(config: Config) -> str:
+    """Dev servers are as reachable as the tool server itself, and no more."""
+    return "127.0.0.1" if config.loopback else "0.0.0.0"

@@ -1,0 +1,201 @@
+"""What the daemon is told at its start, out of the environment and flags, checked whole.
+
+Nothing here reads ``os.environ``: ``__main__`` hands it in. All wrong values are reported at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from protocol import __version__
+from protocol.limits import Limits
+from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
+
+
+class ConfigError(Exception):
+    """Every wrong value, one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration. Made by ``Config.read`` only."""
+
+    host: str
+    port: int
+    """0 means any free one."""
+    root: Path
+    """The workspace root, absolute."""
+    state_dir: Path
+    """The daemon's own area, outside the root and best on the same file system."""
+    dev_port: int
+    extra_ca_bundle: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    session_id: str | None = None
+    limits: Limits = Limits()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return _is_loopback(self.host)
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], argv: Sequence[str] = ()) -> Config:
+        """The configuration; a flag wins over its variable. Raises ConfigError naming every wrong value."""
+        given = {name: value for name in _NAMES if (value := environ.get(name)) not in (None, "")}
+        given |= {
+            name: value for name, value in vars(_parser().parse_args(argv)).items() if value is not None
+        }
+        problems: list[str] = []
+        values = {
+            setting.field: _parsed(setting, given[setting.variable], problems)
+            for setting in SETTINGS
+            if setting.variable in given
+        }
+        limits = _limits(given, problems)
+        if problems:
+            raise ConfigError(problems)
+        return _complete(values, limits)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable, and the flag of the same meaning."""
+
+    variable: str
+    field: str
+    parse: Callable[[str], Any]
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """``--port`` for TOOL_SERVER_PORT."""
+        return "--" + self.variable.removeprefix("TOOL_SERVER_").lower().replace("_", "-")
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port <= 65535:
+        raise ValueError("must be a number from 0 to 65535")
+    return port
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _token(text: str) -> str:
+    if len(text) < 16 or not text.isascii() or any(char.isspace() for char in text):
+        raise ValueError("must be at least 16 ASCII characters without spaces")
+    return text
+
+
+def _unsupported_key(_: str) -> None:
+    raise ValueError("is not supported by this version, which takes TOOL_SERVER_TOKEN only")
+
+
+SETTINGS = (
+    Setting("TOOL_SERVER_HOST", "host", str, "address to bind (127.0.0.1)"),
+    Setting("TOOL_SERVER_PORT", "port", _port, f"port to bind, 0 for any free one ({DEFAULT_PORT})"),
+    Setting("WORKSPACE_ROOT", "root", _absolute, "the workspace root (/app)"),
+    Setting("TOOL_SERVER_STATE_DIR", "state_dir", _absolute, "the daemon's own area (beside the root)"),
+    Setting("DEV_SERVER_PORT", "dev_port", _port, f"port given to dev servers ({DEFAULT_DEV_PORT})"),
+    Setting("EXTRA_CA_BUNDLE", "extra_ca_bundle", _absolute, "a CA file for npm, git, curl and Python"),
+    Setting("TOOL_SERVER_TOKEN", "token", _token, "a static bearer token"),
+    Setting(
+        "TOOL_SERVER_PUBLIC_KEY", "public_key", _unsupported_key, "key that session tokens are signed with"
+    ),
+    Setting("SESSION_ID", "session_id", str, "the session this daemon belongs to"),
+)
+
+_LIMITS = {f"TOOL_SERVER_{name.upper()}": name for name in Limits.__struct_fields__}
+_NAMES = (*(setting.variable for setting in SETTINGS), *_LIMITS)
+VARIABLES = frozenset(_NAMES)
+"""All variables that the daemon reads: none of them reaches a command."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="toolserver", description="The daemon of one workspace.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    for setting in SETTINGS:
+        parser.add_argument(setting.flag, dest=setting.variable, help=f"{setting.help} [{setting.variable}]")
+    for variable in _LIMITS:
+        flag = "--" + variable.removeprefix("TOOL_SERVER_").lower().replace("_", "-")
+        parser.add_argument(flag, dest=variable, help=argparse.SUPPRESS)
+    return parser
+
+
+def _parsed(setting: Setting, text: str, problems: list[str]) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        shown = "" if setting.field == "token" else f", not {text!r}"
+        problems.append(f"{setting.variable} {error}{shown}")
+        return None
+
+
+def _limits(given: Mapping[str, str], problems: list[str]) -> Limits:
+    changed: dict[str, int] = {}
+    for variable, name in _LIMITS.items():
+        text = given.get(variable)
+        if text is None:
+            continue
+        if text.isdecimal() and int(text) > 0:
+            changed[name] = int(text)
+        else:
+            problems.append(f"{variable} must be a number above 0, not {text!r}")
+    return msgspec.structs.replace(Limits(), **changed)
+
+
+def _complete(values: dict[str, Any], limits: Limits) -> Config:
+    root: Path = values.pop("root", Path("/app"))
+    values.setdefault("host", "127.0.0.1")
+    values.setdefault("port", DEFAULT_PORT)
+    values.setdefault("dev_port", DEFAULT_DEV_PORT)
+    values.setdefault("state_dir", root.with_name(f".{root.name}.toolserver"))
+    config = Config(root=root, limits=limits, **values)
+    problems = [*_open_door(config), *_state_inside_root(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _open_door(config: Config) -> list[str]:
+    if config.token or config.loopback:
+        return []
+    return [
+        f"TOOL_SERVER_HOST is {config.host!r}, which others can reach, and no token is set: "
+        "set TOOL_SERVER_TOKEN, or bind 127.0.0.1"
+    ]
+
+
+def _state_inside_root(config: Config) -> list[str]:
+    if not config.state_dir.is_relative_to(config.root):
+        return []
+    return [f"TOOL_SERVER_STATE_DIR {str(config.state_dir)!r} lies in the workspace root: choose one outside"]
+
+
+def _is_loopback(host: str) -> bool:
+    """
+    >>> _is_loopback("127.0.0.1"), _is_loopback("localhost"), _is_loopback("0.0.0.0"), _is_loopback("::1")
+    (True, True, False, True)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,37 @@
+"""The daemon's log: one JSON object a line, on stderr.
+
+What a line tells beside its sentence is given as ``extra={"data": {...}}``: ids, sizes, durations. Never
+content, never a token.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+
+
+class JsonLines(logging.Formatter):
+    """``{"time", "level", "logger", "message", ...data}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without its end."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "data", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def set_up() -> None:
+    """Send everything from INFO up to stderr as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,0 +1,1 @@
+"""What touches the machine: files by descriptor, archives, processes, terminals."""

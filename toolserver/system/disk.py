@@ -1,0 +1,300 @@
+"""The one way to the workspace's files: every open is resolved beneath the root by the kernel.
+
+``openat2`` with RESOLVE_BENEATH decides at open time, so no link swapped between a check and its use can
+lead outside. Where it is missing (old kernels, some sandboxes), or where a link inside the workspace is
+written as an absolute path, a walk by directory descriptors does the same: each step opens one name with
+O_NOFOLLOW below a descriptor already held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from protocol.errors import (
+    AlreadyExists,
+    Busy,
+    Forbidden,
+    Internal,
+    InvalidRequest,
+    NoSpace,
+    NotAFile,
+    NotFound,
+    OutsideWorkspace,
+    ToolError,
+)
+from protocol.paths import ROOT, WorkspacePath, workspace_path
+
+_SYS_OPENAT2 = 437
+"""The same number on every architecture that Linux has gained a system call table for since 5.6."""
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+_MAX_LINKS = 40
+"""The kernel's own bound on links followed in one resolution."""
+_TEMPORARY = ".workspace-core.{}~"
+"""Name of a file being written; saves leave out names that end in ``~``."""
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Disk:
+    """The workspace root, held by a descriptor for the daemon's life.
+
+    Methods block; call them from a worker thread. They raise the protocol's errors.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the root."""
+        os.close(self._fd)
+
+    def path(self, raw: str) -> WorkspacePath:
+        """``raw`` as a checked path."""
+        return workspace_path(raw, str(self.root))
+
+    def open(self, path: WorkspacePath, flags: int) -> int:
+        """A descriptor of ``path``, which must exist; the caller closes it."""
+        try:
+            return self._resolve(path, flags | os.O_CLOEXEC)
+        except OSError as error:
+            raise refused(error, path) from None
+
+    @contextlib.contextmanager
+    def opened(self, path: WorkspacePath, flags: int = os.O_RDONLY) -> Iterator[int]:
+        """``open`` for a ``with`` statement."""
+        fd = self.open(path, flags)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def parent(self, path: WorkspacePath, create: bool = False) -> Iterator[tuple[int, str]]:
+        """The directory that holds ``path``, as a descriptor, and the last name.
+
+        Raises InvalidRequest for the root itself. With ``create``, missing directories are made.
+        """
+        if path == ROOT:
+            raise InvalidRequest(
+                "the workspace root itself is not a file; name something below it", path=path
+            )
+        above, _, name = path.rpartition("/")
+        directory = WorkspacePath(above or ".")
+        if create:
+            self._make_directories(directory)
+        with self.opened(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+            yield fd, name
+
+    def stat(self, path: WorkspacePath) -> os.stat_result:
+        """What is at ``path``; a link at its end is not followed."""
+        if path == ROOT:
+            return os.stat(self._fd)
+        try:
+            with self.parent(path) as (fd, name):
+                return os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            raise refused(error, path) from None
+
+    def exists(self, path: WorkspacePath) -> bool:
+        """Whether there is anything at ``path``, a broken link included."""
+        try:
+            self.stat(path)
+        except NotFound:
+            return False
+        return True
+
+    def read(self, path: WorkspacePath, max_bytes: int | None = None) -> tuple[bytes, os.stat_result]:
+        """A regular file's content, at most one byte past ``max_bytes``, and its stat."""
+        # O_NONBLOCK: a fifo of that name must not hang the thread; regular files ignore it.
+        with self.opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+            info = os.fstat(fd)
+            _refuse_other_than_file(info, path)
+            try:
+                with open(fd, "rb", closefd=False) as file:
+                    return file.read(-1 if max_bytes is None else max_bytes + 1), info
+            except OSError as error:
+                raise refused(error, path) from None
+
+    def replace(
+        self, path: WorkspacePath, content: bytes, mode: int | None = None, create_parents: bool = True
+    ) -> None:
+        """Put ``content`` at ``path`` by rename: whole, on disk, or not at all.
+
+        A link at the path is followed when it stays inside, so that the file it names is replaced and the
+        link stays. Mode and owner of a replaced file are kept.
+        """
+        path = self._through_links(path)
+        try:
+            with self.parent(path, create_parents) as (fd, name):
+                _replace_at(fd, name, content, mode, path)
+        except OSError as error:
+            raise refused(error, path) from None
+
+    def real_path(self, path: WorkspacePath) -> WorkspacePath:
+        """``path`` with every link on it resolved; it must exist."""
+        with self.opened(path, os.O_PATH) as fd:
+            real = os.readlink(f"/proc/self/fd/{fd}")
+        with_root = os.readlink(f"/proc/self/fd/{self._fd}")
+        return workspace_path(real, with_root)
+
+    def directory(self, path: WorkspacePath) -> str:
+        """The real, absolute path of a directory in the workspace, to start a program in."""
+        with self.opened(path, os.O_PATH | os.O_DIRECTORY) as fd:
+            return os.readlink(f"/proc/self/fd/{fd}")
+
+    def _through_links(self, path: WorkspacePath) -> WorkspacePath:
+        try:
+            if not stat.S_ISLNK(self.stat(path).st_mode):
+                return path
+        except NotFound:
+            return path
+        return self.real_path(path)
+
+    def _make_directories(self, directory: WorkspacePath) -> None:
+        if directory == ROOT:
+            return
+        try:
+            with self.opened(directory, os.O_PATH | os.O_DIRECTORY):
+                return
+        except NotFound:
+            pass
+        with self.parent(directory, create=True) as (fd, name), contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=fd)
+
+    def _resolve(self, path: WorkspacePath, flags: int) -> int:
+        try:
+            return _openat2(self._fd, path, flags)
+        except OSError as error:
+            # EXDEV: the way leads outside, or over an absolute link that may point back inside.
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EXDEV, errno.EAGAIN):
+                raise
+        return self._walk(path, flags)
+
+    def _walk(self, path: WorkspacePath, flags: int) -> int:
+        """Resolve name by name. ``held`` is the way down from the root, so that ``..`` never climbs above."""
+        names = list(reversed(path.split("/")))
+        held: list[int] = []
+        links = 0
+        try:
+            while names:
+                name = names.pop()
+                here = held[-1] if held else self._fd
+                if name in ("", "."):
+                    continue
+                if name == "..":
+                    if not held:
+                        raise OSError(errno.EXDEV, "climbs out")
+                    os.close(held.pop())
+                    continue
+                info = os.stat(name, dir_fd=here, follow_symlinks=False)
+                if stat.S_ISLNK(info.st_mode):
+                    links += 1
+                    if links > _MAX_LINKS:
+                        raise OSError(errno.ELOOP, "too many links")
+                    target = os.readlink(name, dir_fd=here)
+                    if target.startswith("/"):
+                        target = workspace_path(target, str(self.root))
+                        while held:
+                            os.close(held.pop())
+                    names.extend(reversed(target.split("/")))
+                elif any(part not in ("", ".") for part in names):
+                    held.append(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here))
+                else:
+                    return os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
+            return os.open(".", flags | os.O_NOFOLLOW, dir_fd=held[-1] if held else self._fd)
+        finally:
+            for fd in held:
+                os.close(fd)
+
+
+def _openat2(directory: int, path: str, flags: int) -> int:
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    name = os.fsencode(path)
+    fd: int = _libc.syscall(_SYS_OPENAT2, directory, name, ctypes.byref(how), ctypes.sizeof(how))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return fd
+
+
+def _replace_at(fd: int, name: str, content: bytes, mode: int | None, path: WorkspacePath) -> None:
+    old = _existing(fd, name)
+    if old is not None:
+        _refuse_other_than_file(old, path)
+    temporary = _TEMPORARY.format(secrets.token_hex(8))
+    out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
+    try:
+        with open(out, "wb") as file:
+            file.write(content)
+            file.flush()
+            _set_mode_and_owner(out, old, mode)
+            os.fsync(out)
+        os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=fd)
+        raise
+
+
+def _existing(fd: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _set_mode_and_owner(fd: int, old: os.stat_result | None, mode: int | None) -> None:
+    if old is not None and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        # Without the right to give files away the new file is ours; its content is what was asked for.
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, old.st_uid, old.st_gid)
+    kept = stat.S_IMODE(old.st_mode) if old is not None else 0o644
+    os.fchmod(fd, kept if mode is None else mode & 0o777)
+
+
+def _refuse_other_than_file(info: os.stat_result, path: WorkspacePath) -> None:
+    if stat.S_ISDIR(info.st_mode):
+        raise NotAFile(f"{path!r} is a directory; name a file in it, or use 'list'", path=path)
+    if not stat.S_ISREG(info.st_mode):
+        raise NotAFile(f"{path!r} is neither a file nor a directory, so it has no content to read", path=path)
+
+
+_KINDS: dict[int, tuple[type[ToolError], str]] = {
+    errno.ENOENT: (NotFound, "there is nothing at {path!r}; 'list' shows what there is"),
+    errno.ENOTDIR: (NotFound, "{path!r}, or a name on the way to it, is not a directory"),
+    errno.EISDIR: (NotAFile, "{path!r} is a directory; name a file in it"),
+    errno.EXDEV: (OutsideWorkspace, "{path!r} leads outside the workspace over a link"),
+    errno.ELOOP: (
+        OutsideWorkspace,
+        "{path!r} goes over links that lead in a circle or outside the workspace",
+    ),
+    errno.EACCES: (Forbidden, "the workspace's user may not do that with {path!r}; see its mode with 'stat'"),
+    errno.EPERM: (Forbidden, "the system does not allow that with {path!r}"),
+    errno.EROFS: (Forbidden, "{path!r} is on a read-only file system"),
+    errno.EEXIST: (AlreadyExists, "{path!r} is there already"),
+    errno.ENAMETOOLONG: (InvalidRequest, "a name in {path!r} is too long for the file system"),
+    errno.EINVAL: (InvalidRequest, "the file system does not take the name {path!r}"),
+    errno.ENOSPC: (NoSpace, "no space is left for {path!r}; nothing was changed. Remove files and try again"),
+    errno.EDQUOT: (NoSpace, "the quota is used up, no room for {path!r}; nothing was changed"),
+    errno.EMFILE: (Busy, "too many files are open at the moment; try again"),
+    errno.ENFILE: (Busy, "too many files are open on this machine; try again"),
+}
+
+
+def refused(error: OSError, path: str) -> ToolError:
+    """The protocol's error for one of the system's."""
+    kind, sentence = _KINDS.get(error.errno or 0, (Internal, "{path!r}: {reason}"))
+    return kind(sentence.format(path=path, reason=error.strerror), path=path)

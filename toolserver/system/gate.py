@@ -1,0 +1,43 @@
+"""Many at once, or one alone: file operations share the tree, an injection has it to itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Gate:
+    """Shared and exclusive turns. One that waits for its exclusive turn goes before later shared ones."""
+
+    def __init__(self) -> None:
+        self._sharing = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        """A turn beside others."""
+        if self._alone.locked():
+            async with self._alone:
+                self._enter()
+        else:
+            self._enter()
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+            if not self._sharing:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """A turn alone, once those under way are done."""
+        async with self._alone:
+            await self._empty.wait()
+            yield
+
+    def _enter(self) -> None:
+        self._sharing += 1
+        self._empty.clear()

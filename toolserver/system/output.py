@@ -1,0 +1,178 @@
+"""What a process wrote on one stream, numbered by byte offset, kept for whoever reads it later.
+
+The newest bytes are in memory; older ones move to an unlinked file that is used as a ring. What even the
+ring has lost is told as a gap with its size: no byte vanishes in silence. Appending never waits for a reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+MEMORY_BYTES = 256 * 1024
+"""Kept in memory per stream: 1000 idle commands cost nothing, 64 busy ones 32 MiB. A gut feeling."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``data`` from ``offset`` on; ``missing`` bytes before it are gone."""
+
+    offset: int
+    data: bytes
+    missing: int = 0
+
+
+class OutputLog:
+    """One stream's bytes. Belongs to the event loop's thread."""
+
+    def __init__(self, spill_directory: Path, max_kept_bytes: int, head_bytes: int = 64 * 1024) -> None:
+        self.end = 0
+        """Bytes written so far; the next one's offset."""
+        self.closed = False
+        """No more will come."""
+        self.settled: int | None = None
+        """Set once the program itself has ended: all that it wrote lies before this offset. What comes after
+        was written by children that it left behind."""
+        self._directory = spill_directory
+        self._max_kept = max_kept_bytes
+        self._head_bytes = head_bytes
+        self._head = b""
+        self._memory: deque[bytes] = deque()
+        self._memory_start = 0
+        self._file: int | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def start(self) -> int:
+        """Offset of the oldest byte still kept."""
+        return max(0, self._memory_start - self._max_kept) if self._file is not None else self._memory_start
+
+    def append(self, data: bytes) -> None:
+        """Take what was read from the process, and wake the readers."""
+        if len(self._head) < self._head_bytes:
+            self._head += data[: self._head_bytes - len(self._head)]
+        self._memory.append(data)
+        self.end += len(data)
+        while self.end - self._memory_start > MEMORY_BYTES and len(self._memory) > 1:
+            self._spill(self._memory.popleft())
+        self._wake()
+
+    def settle(self) -> None:
+        """Mark where the program's own output ends."""
+        if self.settled is None:
+            self.settled = self.end
+            self._wake()
+
+    def close(self) -> None:
+        """Mark the end of the stream."""
+        self.closed = True
+        self.settle()
+        self._wake()
+
+    def release(self) -> None:
+        """Let go of everything kept; readers see a gap."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._memory.clear()
+        self._memory_start = self.end
+        self._head = b""
+
+    def read(self, offset: int, max_bytes: int) -> Piece:
+        """At most ``max_bytes`` from ``offset`` on; empty when nothing newer is there yet."""
+        offset = min(offset, self.end)
+        begin = max(offset, self.start)
+        if begin < self._memory_start:
+            data = self._read_file(begin, min(max_bytes, self._memory_start - begin))
+        else:
+            data = self._read_memory(begin, max_bytes)
+        return Piece(begin, data, begin - offset)
+
+    def ends(self, max_bytes: int) -> tuple[bytes, bytes, int]:
+        """The first and last bytes, ``max_bytes`` together, and how many between them are left out."""
+        if self.end <= max_bytes and self.start == 0:
+            return self._join(0, self.end), b"", 0
+        head = self._head[: max_bytes // 2]
+        if self.start == 0:
+            head = self._join(0, max_bytes // 2)
+        tail_start = max(self.end - (max_bytes - max_bytes // 2), self.start, len(head))
+        return head, self._join(tail_start, self.end), tail_start - len(head)
+
+    async def wait_past(self, offset: int) -> None:
+        """Until there is a byte at ``offset``, or the program has ended."""
+        while self.end <= offset and self.settled is None:
+            await self._changed.wait()
+
+    async def wait_closed(self, offset: int) -> None:
+        """Until there is a byte at ``offset``, or nobody at all holds the stream any more."""
+        while self.end <= offset and not self.closed:
+            await self._changed.wait()
+
+    async def wait_settled(self) -> None:
+        """Until the program has ended and its output is in."""
+        while self.settled is None:
+            await self._changed.wait()
+
+    def _join(self, start: int, end: int) -> bytes:
+        parts = []
+        while start < end:
+            piece = self.read(start, end - start)
+            parts.append(piece.data)
+            start = piece.offset + len(piece.data)
+        return b"".join(parts)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _read_memory(self, begin: int, max_bytes: int) -> bytes:
+        parts, position, wanted = [], self._memory_start, max_bytes
+        for chunk in self._memory:
+            if position + len(chunk) > begin and wanted > 0:
+                part = chunk[max(0, begin - position) :][:wanted]
+                parts.append(part)
+                wanted -= len(part)
+            position += len(chunk)
+        return b"".join(parts)
+
+    def _read_file(self, begin: int, count: int) -> bytes:
+        assert self._file is not None
+        place = begin % self._max_kept
+        return os.pread(self._file, min(count, self._max_kept - place), place)
+
+    def _spill(self, data: bytes) -> None:
+        """Move ``data``, which begins at the start of memory, into the ring file."""
+        if self._file is None:
+            self._file = _unlinked_file(self._directory)
+        view, offset = memoryview(data), self._memory_start
+        while view:
+            place = offset % self._max_kept
+            written = self._write(view[: self._max_kept - place], place)
+            if not written:
+                break
+            view, offset = view[written:], offset + written
+        self._memory_start += len(data)
+
+    def _write(self, view: memoryview, place: int) -> int:
+        assert self._file is not None
+        try:
+            return os.pwrite(self._file, view, place)
+        except OSError:
+            # A full disk must not stop the process that writes. The bytes are lost, so the ring is given up
+            # whole: readers are told a gap instead of reading old bytes in their place.
+            os.close(self._file)
+            self._file = None
+            return 0
+
+
+def _unlinked_file(directory: Path) -> int:
+    with contextlib.suppress(OSError):
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fd, name = tempfile.mkstemp(dir=directory)
+    os.unlink(name)
+    return fd

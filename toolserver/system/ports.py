@@ -1,0 +1,107 @@
+"""Who listens where, read from /proc; and whether a port answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+
+_LISTEN = "0A"
+_ANSWER_SECONDS = 5.0
+"""A dev server's first answer may compile the page: Astro took 2 s on two cores."""
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a program could listen on ``port`` now, on ``host`` and on every address."""
+    if listening_inodes(port):
+        return False
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def listening_inodes(port: int | None = None) -> dict[int, int]:
+    """Socket inode to port, of all listening TCP sockets, or of those on ``port``."""
+    found: dict[int, int] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+            found |= parse_listening(lines)
+    return {inode: at for inode, at in found.items() if port in (None, at)}
+
+
+def parse_listening(lines: Iterable[str]) -> dict[int, int]:
+    """Socket inode to port, from the lines of /proc/net/tcp.
+
+    >>> parse_listening(["0: 0100007F:10E1 00000000:0000 0A 0:0 00:0 0 0 0 7781 1"])
+    {7781: 4321}
+    """
+    fields = (line.split() for line in lines)
+    return {
+        int(each[9]): int(each[1].rpartition(":")[2], 16)
+        for each in fields
+        if len(each) > 9 and each[3] == _LISTEN
+    }
+
+
+def ports_of(pids: Iterable[int]) -> set[int]:
+    """The ports that these processes listen on."""
+    inodes = listening_inodes()
+    return {inodes[inode] for pid in pids for inode in _sockets(pid) if inode in inodes}
+
+
+def listens(pids: Iterable[int], port: int) -> bool:
+    """Whether one of these processes listens on ``port``."""
+    return port in ports_of(pids)
+
+
+def owner(port: int) -> int | None:
+    """The pid that listens on ``port``, when it can be seen."""
+    inodes = set(listening_inodes(port))
+    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return next((pid for pid in pids if inodes & set(_sockets(pid))), None) if inodes else None
+
+
+async def accepts(host: str, port: int) -> bool:
+    """Whether a connection is taken."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def http_status(host: str, port: int, path: str) -> int | None:
+    """The status that ``GET path`` gets, or None when there is no answer.
+
+    Written out by hand: an HTTP client library would be loaded for one line and one number.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: text/html,*/*\r\nConnection: close\r\n\r\n"
+                writer.write(request.encode())
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError):
+        return None
+    parts = line.split()
+    return int(parts[1]) if len(parts) > 1 and parts[0].startswith(b"HTTP/") and parts[1].isdigit() else None
+
+
+def _sockets(pid: int) -> list[int]:
+    try:
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return []
+    return [int(link[8:-1]) for link in links if link.startswith("socket:[")]

@@ -1,0 +1,118 @@
+"""Which processes there are, who started whom, and how to end a whole family.
+
+A process group is not enough: a child may leave its session, or be re-parented when its parent ends. So a
+family is found three ways: by descent, by session, and by an inherited variable in the environment. The
+daemon is a subreaper, so whatever is orphaned stays below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+MARKER = "WORKSPACE_PROCESS_ID"
+"""Set for every command; what it starts inherits it."""
+
+_PR_SET_CHILD_SUBREAPER, _PR_SET_DUMPABLE = 36, 4
+
+
+@dataclass(frozen=True)
+class Proc:
+    """One line of /proc. ``started`` is in clock ticks since boot, so that pid and it name one process."""
+
+    pid: int
+    parent: int
+    session: int
+    state: str
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs: a zombie only waits to be reaped."""
+        return self.state not in ("Z", "X")
+
+
+def become_subreaper() -> None:
+    """Orphans of our descendants are re-parented to us, not to init."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def hide_memory_and_environ() -> None:
+    """Close /proc/PID/{environ,mem,fd} to other processes of the same user."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def processes() -> dict[int, Proc]:
+    """Every process that can be seen, by pid."""
+    found = (_proc(int(name)) for name in os.listdir("/proc") if name.isdecimal())
+    return {proc.pid: proc for proc in found if proc is not None}
+
+
+def family(pid: int, marker: str, table: dict[int, Proc] | None = None) -> set[int]:
+    """Live pids that belong to the command led by ``pid`` and marked ``marker``."""
+    table = processes() if table is None else table
+    ours = os.getpid()
+    below = descendants(ours, table)
+    members = {pid} | {each for each in below if table[each].session == pid or _marked(each, marker)}
+    for member in list(members):
+        members |= descendants(member, table)
+    return {each for each in members if each in table and table[each].alive and each != ours}
+
+
+def descendants(pid: int, table: dict[int, Proc]) -> set[int]:
+    """Everything below ``pid``, itself left out.
+
+    >>> table = {n: Proc(n, parent, 0, "S", 0) for n, parent in [(2, 1), (3, 2), (4, 9)]}
+    >>> sorted(descendants(1, table))
+    [2, 3]
+    """
+    children: dict[int, list[int]] = {}
+    for proc in table.values():
+        children.setdefault(proc.parent, []).append(proc.pid)
+    found: set[int] = set()
+    todo = [pid]
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            if child not in found:
+                found.add(child)
+                todo.append(child)
+    return found
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> list[int]:
+    """Signal each; those that are gone, or not ours to signal, are left out of the answer."""
+    reached = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            reached.append(pid)
+    return reached
+
+
+def children_of_this_process() -> Iterator[int]:
+    """Pids of direct children, adopted ones included, zombies too."""
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", "rb") as file:
+            yield from map(int, file.read().split())
+
+
+def _proc(pid: int) -> Proc | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return Proc(pid, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[19]))
+
+
+def _marked(pid: int, marker: str) -> bool:
+    wanted = f"{MARKER}={marker}".encode()
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return wanted in file.read().split(b"\0")
+    except OSError:
+        return False

@@ -1,0 +1,109 @@
+"""One request on its way through the tools, and the way to the handler of its operation."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from protocol.codec import Format, decode_params
+from protocol.errors import Cancelled, Internal, NotFound, ToolError
+from protocol.messages.base import Answer, Event, Request
+from protocol.operations import OPERATIONS, Operation
+
+Emit = Callable[[Event], Awaitable[None]]
+Handler = Callable[[Any, "Call"], Awaitable[Answer]]
+
+log = logging.getLogger("toolserver.operations")
+
+
+async def _drop(_: Event) -> None:
+    """Where nobody listens."""
+
+
+class Call:
+    """What a handler knows of its caller."""
+
+    def __init__(self, request_id: str, emit: Emit | None = None) -> None:
+        self.request_id = request_id
+        self.streaming = emit is not None
+        """Whether events reach somebody; if not, the answer has to hold all."""
+        self.emit: Emit = emit or _drop
+        """Sends an event; waits while this caller is slow, and only this one."""
+        self.abandoned = False
+        """The caller is gone without asking for an end: a command goes on without it."""
+
+    def without_events(self) -> Call:
+        """The same caller, for a step whose events are not to be seen."""
+        return Call(self.request_id)
+
+
+class Dispatcher:
+    """The handlers of all operations, by name."""
+
+    def __init__(self, *families: object) -> None:
+        """Each family has one async method per operation, of the operation's name.
+
+        Raises LookupError when an operation has none: found at start, not at the first request.
+        """
+        found: dict[str, Handler] = {}
+        for family in families:
+            found |= {name: getattr(family, name) for name in OPERATIONS if hasattr(family, name)}
+        if missing := OPERATIONS.keys() - found.keys():
+            raise LookupError(f"no handler for {', '.join(sorted(missing))}")
+        self._handlers = found
+
+    async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
+        """The operation's answer; raises ToolError only, but for a cancellation."""
+        begun = time.monotonic()
+        outcome = "ok"
+        try:
+            return await self._handlers[operation.name](request, call)
+        except ToolError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = Cancelled.code
+            raise
+        except Exception:
+            outcome = Internal.code
+            log.exception("operation failed", extra={"data": {"requestId": call.request_id}})
+            raise Internal(
+                f"{operation.name} failed for a reason of our own; the log has it under request {call.request_id}"
+            ) from None
+        finally:
+            log.info(
+                "operation",
+                extra={
+                    "data": {
+                        "requestId": call.request_id,
+                        "operation": operation.name,
+                        "outcome": outcome,
+                        "durationMs": round((time.monotonic() - begun) * 1000, 3),
+                    }
+                },
+            )
+
+
+def find_operation(name: str) -> Operation:
+    """The operation of that name; raises NotFound with the nearest one.
+
+    >>> find_operation("serch")
+    Traceback (most recent call last):
+    protocol.errors.NotFound: there is no operation 'serch'; did you mean 'search'?
+    """
+    if name in OPERATIONS:
+        return OPERATIONS[name]
+    close = difflib.get_close_matches(name, OPERATIONS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(OPERATIONS))}"
+    raise NotFound(f"there is no operation {name[:100]!r}; {hint}", operation=name[:100])
+
+
+def read_request(operation: Operation, params: bytes | msgspec.Raw, form: Format) -> Request:
+    """The request out of its bytes; raises InvalidRequest."""
+    return decode_params(params, operation.request, form)

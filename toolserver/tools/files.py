@@ -1,0 +1,239 @@
+"""read, write, list, stat."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from datetime import UTC, datetime
+
+from protocol.errors import Conflict, InvalidRequest, NotAFile, NotFound, TooLarge
+from protocol.exclusions import Exclusions
+from protocol.limits import Limits
+from protocol.messages.base import Encoding
+from protocol.messages.files import (
+    Entry,
+    Kind,
+    List,
+    ListAnswer,
+    Read,
+    ReadAnswer,
+    Stat,
+    StatAnswer,
+    Write,
+    WriteAnswer,
+)
+from protocol.paths import RESERVED, ROOT, WorkspacePath
+from toolserver.system.disk import Disk, refused
+from toolserver.system.gate import Gate
+from toolserver.tools.call import Call
+from toolserver.tools.locks import PathLocks
+from toolserver.tools.text import as_text, content_hash, decoded, encoded, line_range, lines_of
+
+_MAX_DEPTH = 64
+_Entries = list[Entry]
+
+
+class Files:
+    """The handlers."""
+
+    def __init__(self, disk: Disk, gate: Gate, locks: PathLocks, limits: Limits) -> None:
+        self._disk = disk
+        self._gate = gate
+        self._locks = locks
+        self._limits = limits
+
+    async def read(self, request: Read, call: Call) -> ReadAnswer:
+        """One file, whole or some lines of it."""
+        path = self._disk.path(request.path)
+        async with self._gate.shared():
+            data = await asyncio.to_thread(read_within, self._disk, path, self._limits.max_read_bytes)
+        return shown(path, data, request.start_line, request.end_line)
+
+    async def write(self, request: Write, call: Call) -> WriteAnswer:
+        """Create or replace one file."""
+        path = self._disk.path(request.path)
+        content = decoded(request.content, request.encoding)
+        refuse_too_large(len(content), self._limits.max_write_bytes, "maxWriteBytes", path)
+        if request.mode is not None and not 0 <= request.mode <= 0o777:
+            raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
+        async with self._gate.shared(), self._locks.hold(path):
+            created = await asyncio.to_thread(self._write, path, content, request)
+        return WriteAnswer(path=path, size=len(content), hash=content_hash(content), created=created)
+
+    async def list(self, request: List, call: Call) -> ListAnswer:
+        """A directory's entries."""
+        if not 1 <= request.depth <= _MAX_DEPTH:
+            raise InvalidRequest(f"'depth' is from 1 to {_MAX_DEPTH}", field="depth")
+        path = self._disk.path(request.path)
+        async with self._gate.shared():
+            entries = await asyncio.to_thread(self._list, path, request)
+        limit = self._limits.max_list_entries
+        return ListAnswer(path=path, entries=entries[:limit], truncated=len(entries) > limit)
+
+    async def stat(self, request: Stat, call: Call) -> StatAnswer:
+        """What is at a path."""
+        path = self._disk.path(request.path)
+        async with self._gate.shared():
+            return await asyncio.to_thread(self._stat, path)
+
+    def _write(self, path: WorkspacePath, content: bytes, request: Write) -> bool:
+        old = existing(self._disk, path, self._limits.max_read_bytes) if request.expected_hash else None
+        exists = old is not None or _exists(self._disk, path)
+        if request.expected_hash is not None:
+            refuse_stale(path, old, exists, request.expected_hash)
+        self._disk.replace(path, content, request.mode, request.create_parents)
+        return not exists
+
+    def _list(self, path: WorkspacePath, request: List) -> _Entries:
+        found: _Entries = []
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        try:
+            with self._disk.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+                self._list_below(fd, "" if path == ROOT else path, request, request.depth, flags, found)
+        except OSError as error:
+            raise refused(error, path) from None
+        return sorted(found, key=lambda entry: entry.path)
+
+    def _list_below(
+        self, fd: int, above: str, request: List, depth: int, flags: int, found: _Entries
+    ) -> None:
+        rules = Exclusions.default()
+        for name in sorted(os.listdir(fd)):
+            if len(found) > self._limits.max_list_entries:
+                return
+            path = f"{above}/{name}" if above else name
+            if path == RESERVED:
+                continue
+            try:
+                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            found.append(_entry(path, info, fd, name))
+            enter = stat.S_ISDIR(info.st_mode) and depth > 1
+            if enter and (request.ignored or not rules.excludes(path, True)):
+                below = os.open(name, flags | os.O_CLOEXEC, dir_fd=fd)
+                try:
+                    self._list_below(below, path, request, depth - 1, flags, found)
+                finally:
+                    os.close(below)
+
+    def _stat(self, path: WorkspacePath) -> StatAnswer:
+        info = self._disk.stat(path)
+        if path == ROOT:
+            entry = _entry(ROOT, info, None, ".")
+        else:
+            with self._disk.parent(path) as (fd, name):
+                entry = _entry(path, info, fd, name)
+        digest = None
+        if entry.kind is Kind.FILE and entry.size <= self._limits.max_read_bytes:
+            digest = content_hash(self._disk.read(path)[0])
+        return StatAnswer(
+            path=entry.path,
+            kind=entry.kind,
+            size=entry.size,
+            mode=entry.mode,
+            modified=entry.modified,
+            target=entry.target,
+            hash=digest,
+        )
+
+
+def shown(path: WorkspacePath, data: bytes, start: int | None, end: int | None) -> ReadAnswer:
+    """The answer to a read: pure.
+
+    >>> shown(WorkspacePath("a"), b"1\\n2\\n3\\n", 2, -1).content
+    '2\\n3\\n'
+    """
+    text = as_text(data)
+    if text is None and (start is not None or end is not None):
+        raise InvalidRequest(f"{path!r} is not UTF-8 text, so it has no lines; read it whole", path=path)
+    lines = lines_of(text) if text is not None else []
+    first = last = None
+    content, encoding = encoded(data)
+    if start is not None or end is not None:
+        first, last = line_range(len(lines), start, end)
+        content = "".join(lines[first - 1 : last])
+    return ReadAnswer(
+        path=path,
+        content=content,
+        encoding=encoding,
+        size=len(data),
+        total_lines=len(lines) if encoding is Encoding.UTF8 else None,
+        start_line=first,
+        end_line=last,
+        hash=content_hash(data),
+    )
+
+
+def read_within(disk: Disk, path: WorkspacePath, max_bytes: int) -> bytes:
+    """A file's content; raises TooLarge past the limit."""
+    data, info = disk.read(path, max_bytes)
+    refuse_too_large(max(len(data), info.st_size), max_bytes, "maxReadBytes", path)
+    return data
+
+
+def existing(disk: Disk, path: WorkspacePath, max_bytes: int) -> bytes | None:
+    """A file's content, or None when there is none."""
+    return read_within(disk, path, max_bytes) if _exists(disk, path) else None
+
+
+def refuse_too_large(size: int, limit: int, name: str, path: str) -> None:
+    """Raise TooLarge naming the limit."""
+    if size > limit:
+        raise TooLarge(
+            f"{path!r} has {size} bytes, and the limit here is {limit}; use /v1/archive, or a command",
+            path=path,
+            size=size,
+            limit=name,
+            value=limit,
+        )
+
+
+def refuse_stale(path: str, old: bytes | None, exists: bool, expected: str) -> None:
+    """Raise Conflict when the content is not what the caller last saw; an empty hash expects no file."""
+    if not expected and exists:
+        raise Conflict(f"{path!r} exists already, and was expected not to", path=path)
+    if expected and old is None:
+        raise Conflict(f"{path!r} does not exist any more; it was expected to", path=path, hash=None)
+    if expected and old is not None and content_hash(old) != expected:
+        raise Conflict(
+            f"{path!r} has changed since it was read; read it again and redo the edit",
+            path=path,
+            expected_hash=expected,
+            hash=content_hash(old),
+        )
+
+
+def _exists(disk: Disk, path: WorkspacePath) -> bool:
+    try:
+        info = disk.stat(path)
+    except NotFound:
+        return False
+    if stat.S_ISDIR(info.st_mode):
+        raise NotAFile(f"{path!r} is a directory; name a file in it", path=path)
+    return True
+
+
+def _entry(path: str, info: os.stat_result, fd: int | None, name: str) -> Entry:
+    kind = _kind(info.st_mode)
+    return Entry(
+        path=path,
+        kind=kind,
+        size=info.st_size,
+        mode=stat.S_IMODE(info.st_mode),
+        modified=datetime.fromtimestamp(info.st_mtime, UTC).isoformat(),
+        target=os.readlink(name, dir_fd=fd) if kind is Kind.SYMLINK else None,
+    )
+
+
+def _kind(mode: int) -> Kind:
+    """
+    >>> _kind(0o040755)
+    <Kind.DIRECTORY: 'directory'>
+    """
+    if stat.S_ISREG(mode):
+        return Kind.FILE
+    if stat.S_ISDIR(mode):
+        return Kind.DIRECTORY
+    return Kind.SYMLINK if stat.S_ISLNK(mode) else Kind.OTHER

@@ -1,0 +1,146 @@
+"""install: the workspace's packages, by the package manager that its lock file names."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+
+from protocol.errors import Busy, InstallFailed, InvalidRequest, Timeout
+from protocol.limits import Limits
+from protocol.messages.base import Encoding, Event, Log
+from protocol.messages.commands import Stderr, Stdout
+from protocol.messages.devserver import Install, InstallAnswer
+from protocol.paths import ROOT
+from protocol.templates import install_commands, package_manager
+from toolserver.system.disk import Disk
+from toolserver.system.processes import Process, ProcessTable
+from toolserver.tools.call import Call
+from toolserver.tools.follow import follow
+from toolserver.tools.project import look
+from toolserver.tools.shell import dev_environment, shell_argv
+
+_TAIL_BYTES = 16 * 1024
+_TAIL_LINES = 40
+_ERROR_LINE = re.compile(r"(?i)\berr(or)?\b|ERR!|not found|ENOENT|404")
+
+
+class Installs:
+    """The handler. One install at a time: two would write the same node_modules."""
+
+    def __init__(self, table: ProcessTable, disk: Disk, env: Mapping[str, str], limits: Limits) -> None:
+        self._table = table
+        self._disk = disk
+        self._env = dev_environment(env)
+        self._limits = limits
+        self._running = False
+
+    @property
+    def running(self) -> bool:
+        """Whether one is under way."""
+        return self._running
+
+    async def install(self, request: Install, call: Call) -> InstallAnswer:
+        """Try the commands in order until one succeeds."""
+        if self._running:
+            raise Busy("an install is under way in this workspace; wait for it")
+        self._running = True
+        try:
+            return await self._install(request, call)
+        finally:
+            self._running = False
+
+    async def _install(self, request: Install, call: Call) -> InstallAnswer:
+        begun = time.monotonic()
+        manager, commands = await self._plan(request)
+        failures: list[Process] = []
+        used = None
+        for used in commands:
+            process = await self._run(used, request, call)
+            if process.exit is not None and process.exit.code == 0:
+                break
+            failures.append(process)
+        else:
+            if commands:
+                raise _failed(commands, failures)
+        return InstallAnswer(
+            package_manager=manager,
+            command=used,
+            fallback_reason=_reason(commands[0], failures[0]) if failures else None,
+            duration_ms=round((time.monotonic() - begun) * 1000, 3),
+        )
+
+    async def _plan(self, request: Install) -> tuple[str | None, list[str]]:
+        if request.timeout_ms is not None and request.timeout_ms <= 0:
+            raise InvalidRequest("'timeoutMs' is above 0", field="timeoutMs")
+        project = await look(self._disk)
+        manager = None if project.package is None else package_manager(project.package, project.names)
+        if request.command is not None:
+            return manager, [request.command] if request.command.strip() else []
+        return manager, [] if manager is None else install_commands(manager, project.names, request.offline)
+
+    async def _run(self, line: str, request: Install, call: Call) -> Process:
+        offline = {"npm_config_offline": "true"} if request.offline else {}
+        env = {**self._env, **offline, **request.env}
+        cwd = await asyncio.to_thread(self._disk.directory, ROOT)
+        process = self._table.start(shell_argv(line, env), cwd=cwd, env=env, merged=True)
+        timeout_ms = request.timeout_ms or self._limits.install_timeout_ms
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await follow(process, as_log(call, "install"), (0, 0), Encoding.UTF8)
+        except TimeoutError:
+            await asyncio.shield(self._table.stop(process))
+            raise Timeout(
+                f"{line!r} did not end within {timeout_ms} ms (timeoutMs); it was stopped",
+                clock="timeoutMs",
+                value=timeout_ms,
+                output=last_lines(process),
+            ) from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._table.stop(process))
+            raise
+        return process
+
+
+def as_log(call: Call, source: str) -> Call:
+    """The same caller, told a program's output as ``log`` events."""
+
+    async def emit(event: Event) -> None:
+        if isinstance(event, Stdout | Stderr):
+            await call.emit(Log(source=source, text=event.data))
+
+    return Call(call.request_id, emit)
+
+
+def last_lines(process: Process) -> list[str]:
+    """The end of what a program printed, for an error's details."""
+    log = process.stdout
+    text = log.read(max(0, log.end - _TAIL_BYTES), _TAIL_BYTES).data.decode(errors="replace")
+    return [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
+
+
+def error_line(lines: list[str]) -> str:
+    """The line that tells most of what went wrong.
+
+    >>> error_line(["npm warn x", "npm error code E404", "npm error 404  'nope@1' is not in this registry."])
+    "npm error 404  'nope@1' is not in this registry."
+    """
+    telling = [line for line in lines if _ERROR_LINE.search(line) and "log" not in line.lower()]
+    sentences = [line for line in telling if len(line.split()) > 5 and "http" not in line]
+    return (sentences or telling or lines or ["it printed nothing"])[0].strip()
+
+
+def _reason(command: str, process: Process) -> str:
+    code = process.exit.code if process.exit else None
+    return f"{command!r} failed with exit code {code}: {error_line(last_lines(process))}"
+
+
+def _failed(commands: list[str], failures: list[Process]) -> InstallFailed:
+    last = failures[-1]
+    return InstallFailed(
+        _reason(commands[-1], last),
+        command=commands[-1],
+        exit_code=last.exit.code if last.exit else None,
+        output=last_lines(last),
+    )

@@ -1,0 +1,58 @@
+"""What the workspace says of itself: its package.json, its lock file, its index.html."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from protocol.errors import InvalidRequest, NotFound
+from protocol.paths import RESERVED, ROOT, workspace_path
+from protocol.templates import PACKAGE_FILE
+from toolserver.system.disk import Disk
+
+_MAX_PACKAGE_BYTES = 4 * 1024 * 1024
+"""A package.json; real ones stay under 100 kB."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """The names at the root, and package.json if there is one."""
+
+    names: frozenset[str]
+    package: dict[str, Any] | None
+
+    @property
+    def empty(self) -> bool:
+        """Nothing was put in place yet."""
+        return not self.names
+
+
+async def look(disk: Disk) -> Project:
+    """Read it; raises InvalidRequest when package.json cannot be understood."""
+    return await asyncio.to_thread(_look, disk)
+
+
+def _look(disk: Disk) -> Project:
+    with disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        names = frozenset(os.listdir(fd)) - {RESERVED}
+    try:
+        data, _ = disk.read(workspace_path(PACKAGE_FILE), _MAX_PACKAGE_BYTES)
+    except NotFound:
+        return Project(names, None)
+    return Project(names, parse_package(data))
+
+
+def parse_package(data: bytes) -> dict[str, Any]:
+    """
+    >>> parse_package(b'[1]')
+    Traceback (most recent call last):
+    protocol.errors.InvalidRequest: package.json is not valid: Expected `object`, got `array`
+    """
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"{PACKAGE_FILE} is not valid: {error}", path=PACKAGE_FILE) from None

@@ -1,0 +1,95 @@
+"""How a command is run: which program, where, with what environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from protocol.errors import InvalidRequest
+from protocol.messages.commands import Command
+
+AGENT_VARIABLES = frozenset(
+    (
+        "AGENT",
+        "AI_AGENT",
+        "CLAUDECODE",
+        "CLAUDE_CODE",
+        "CODEX_SANDBOX",
+        "CODEX_THREAD_ID",
+        "CURSOR_AGENT",
+        "CURSOR_TRACE_ID",
+        "GEMINI_CLI",
+        "OPENCODE",
+        "REPL_ID",
+    )
+)
+"""By these, dev servers believe that a coding agent started them; Astro then detaches itself and exits."""
+
+_CA_VARIABLES = (
+    "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_CAFILE",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+)
+
+
+def workspace_environment(
+    environ: Mapping[str, str], ours: frozenset[str], extra_ca_bundle: Path | None = None
+) -> dict[str, str]:
+    """What commands inherit: the daemon's environment without the daemon's own variables.
+
+    >>> workspace_environment({"PATH": "/bin", "TOOL_SERVER_TOKEN": "x"}, frozenset({"TOOL_SERVER_TOKEN"}))
+    {'PATH': '/bin'}
+    """
+    env = {name: value for name, value in environ.items() if name not in ours}
+    if extra_ca_bundle is not None:
+        env |= dict.fromkeys(_CA_VARIABLES, str(extra_ca_bundle))
+    return env
+
+
+def dev_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` without the variables that make a dev server behave as if an agent ran it."""
+    return {name: value for name, value in env.items() if name not in AGENT_VARIABLES}
+
+
+def command_argv(request: Command, env: Mapping[str, str]) -> list[str]:
+    """The program and its arguments; raises InvalidRequest unless exactly one form is given.
+
+    >>> command_argv(Command(argv=["ls", "-l"]), {})
+    ['ls', '-l']
+    >>> command_argv(Command(command="ls", argv=["ls"]), {})
+    Traceback (most recent call last):
+    protocol.errors.InvalidRequest: give either 'command' (a line for the shell) or 'argv', one of them
+    """
+    if (request.command is None) == (request.argv is None):
+        raise InvalidRequest(
+            "give either 'command' (a line for the shell) or 'argv', one of them", field="command"
+        )
+    parts = request.argv if request.argv is not None else [request.command or ""]
+    if not parts or not parts[0].strip():
+        raise InvalidRequest("the command is empty", field="command" if request.argv is None else "argv")
+    if any("\0" in part for part in (*parts, *request.env, *request.env.values())):
+        raise InvalidRequest("a command or its environment holds a NUL character", field="command")
+    if bad := [name for name in request.env if not name or "=" in name]:
+        raise InvalidRequest(f"{bad[0]!r} is no name of a variable", field="env")
+    return list(parts) if request.argv is not None else shell_argv(parts[0], env)
+
+
+def shell_argv(line: str, env: Mapping[str, str]) -> list[str]:
+    """``line`` for bash when there is one, else sh; not a login shell."""
+    shell = shutil.which("bash", path=env.get("PATH", os.defpath)) or "/bin/sh"
+    return [shell, "-c", line]
+
+
+def resolved(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> list[str]:
+    """``argv`` with its program looked up on the command's own PATH, not on the daemon's."""
+    program = argv[0]
+    if "/" in program:
+        return list(argv)
+    found = shutil.which(program, path=env.get("PATH", os.defpath))
+    return [found or program, *argv[1:]]

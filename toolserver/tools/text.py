@@ -1,0 +1,97 @@
+"""Bytes as text: pure rules that the file tools share."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import hashlib
+
+from protocol.errors import InvalidRequest
+from protocol.messages.base import Encoding
+
+
+def content_hash(data: bytes) -> str:
+    """
+    >>> content_hash(b"")[:20]
+    'sha256:e3b0c44298fc1'
+    """
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def encoded(data: bytes) -> tuple[str, Encoding]:
+    """Content for an answer: as text if it is UTF-8 without NUL, else as base64.
+
+    >>> encoded(b"a"), encoded(b"\\xff")
+    (('a', <Encoding.UTF8: 'utf-8'>), ('/w==', <Encoding.BASE64: 'base64'>))
+    """
+    text = as_text(data)
+    if text is None:
+        return base64.b64encode(data).decode(), Encoding.BASE64
+    return text, Encoding.UTF8
+
+
+def as_text(data: bytes) -> str | None:
+    """The text, or None when it is binary."""
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def decoded(content: str, encoding: Encoding, field: str = "content") -> bytes:
+    """A request's content as bytes; raises InvalidRequest."""
+    try:
+        return base64.b64decode(content, validate=True) if encoding is Encoding.BASE64 else content.encode()
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"{field!r} is not valid {encoding.value}: {error}", field=field) from None
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines with their ends; only line feeds end one, so that numbers agree with ripgrep and editors.
+
+    >>> lines_of("a\\r\\nb\\x0cc\\n")
+    ['a\\r\\n', 'b\\x0cc\\n']
+    """
+    parts = text.split("\n")
+    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def line_range(total: int, start: int | None, end: int | None) -> tuple[int, int]:
+    """First and last line, both from 1 and included; a range that begins past the end is refused.
+
+    >>> line_range(10, -3, None), line_range(10, 2, 99)
+    ((8, 10), (2, 10))
+    """
+    first = _from_end(1 if start is None else start, total)
+    last = min(_from_end(total if end is None else end, total), total)
+    if first < 1 or first > max(total, 1):
+        raise InvalidRequest(f"line {start} does not exist; the file has {total} lines", total_lines=total)
+    if last < first and total:
+        raise InvalidRequest(
+            f"the range ends (line {last}) before it begins (line {first})", total_lines=total
+        )
+    return first, last
+
+
+def _from_end(line: int, total: int) -> int:
+    return total + 1 + line if line < 0 else line
+
+
+def unified_diff(path: str, old: str, new: str, created: bool = False) -> str:
+    """Unified diff with three lines of context, as ``git`` and ``patch`` read it; empty when nothing changed.
+
+    >>> print(unified_diff("a", "x\\n", "y\\n"), end="")
+    --- a/a
+    +++ b/a
+    @@ -1 +1 @@
+    -x
+    +y
+    """
+    source = "/dev/null" if created else f"a/{path}"
+    parts = difflib.unified_diff(lines_of(old), lines_of(new), source, f"b/{path}")
+    return "".join(
+        part if part.endswith("\n") else f"{part}\n\\ No newline at end of file\n" for part in parts
+    )

@@ -1,0 +1,1 @@
+"""The doors. aiohttp lives here and nowhere else."""

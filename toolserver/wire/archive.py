@@ -1,0 +1,123 @@
+"""The raw archive door: PUT takes a tree in, GET gives it out, both streamed at any size."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from aiohttp import web
+
+from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge, ToolError
+from protocol.limits import Limits
+from protocol.messages.archives import ArchiveFormat, InjectMode, Save
+from toolserver.tools.archives import Archives
+from toolserver.tools.call import Call
+from toolserver.wire.http import json_response
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_READ_BYTES = 256 * 1024
+"""One turn of a worker thread; smaller ones cost more in hand-overs than in unpacking."""
+_TYPES = {
+    ArchiveFormat.GZIP: ("application/gzip", "tar.gz"),
+    ArchiveFormat.ZSTD: ("application/zstd", "tar.zst"),
+    ArchiveFormat.TAR: ("application/x-tar", "tar"),
+}
+_Choice = TypeVar("_Choice", bound=enum.Enum)
+
+
+def put(archives: Archives, limits: Limits) -> _Handler:
+    """PUT /v1/archive?mode=replace|merge&digest=sha256:…"""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        refuse_unknown_options(request, ("mode", "digest"))
+        mode = option(request, "mode", InjectMode.REPLACE)
+        if (request.content_length or 0) > limits.max_archive_bytes:
+            raise TooLarge(
+                f"the archive has {request.content_length} bytes, and the limit is {limits.max_archive_bytes}",
+                limit="maxArchiveBytes",
+                value=limits.max_archive_bytes,
+            )
+        digest = request.query.get("digest")
+        call = Call(request["id"])
+        return json_response(await archives.inject_stream(_chunks(request), mode, digest, call))
+
+    return handle
+
+
+def get(archives: Archives) -> _Handler:
+    """GET /v1/archive?format=gzip|zstd|tar&exclude=…&include=…"""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        refuse_unknown_options(request, ("format", "exclude", "include"))
+        form = option(request, "format", ArchiveFormat.GZIP)
+        save = Save(
+            format=form,
+            exclude=request.query.getall("exclude", []),
+            include=request.query.getall("include", []),
+        )
+        kind, suffix = _TYPES[form]
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": kind,
+                "Content-Disposition": f'attachment; filename="workspace.{suffix}"',
+                "Cache-Control": "no-store",
+            }
+        )
+        async with contextlib.aclosing(archives.packed(save)) as chunks:
+            # The first chunk before the headers: what fails at once is told as an error.
+            async for chunk in chunks:
+                if not response.prepared:
+                    await response.prepare(request)
+                await _write(response, chunk, request)
+        await response.write_eof()
+        return response
+
+    return handle
+
+
+def option(request: web.Request, name: str, default: _Choice) -> _Choice:
+    """One of a query parameter's values; raises InvalidRequest naming them."""
+    text = request.query.get(name, default.value)
+    try:
+        return type(default)(text)
+    except ValueError:
+        known = ", ".join(each.value for each in type(default))
+        raise InvalidRequest(f"{name!r} is one of {known}, not {text[:50]!r}", field=name) from None
+
+
+def refuse_unknown_options(request: web.Request, known: tuple[str, ...]) -> None:
+    """A misspelt option must not pass in silence."""
+    for name in request.query:
+        if name not in known:
+            raise InvalidRequest(
+                f"unknown option {name[:50]!r}; known are {', '.join(known)}", field=name[:50]
+            )
+
+
+async def _write(response: web.StreamResponse, chunk: bytes, request: web.Request) -> None:
+    try:
+        await response.write(chunk)
+    except ToolError:
+        # Half an archive must not look whole: the connection is cut instead of ended.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """The body in pieces of a useful size."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.content.iter_any():
+            parts.append(chunk)
+            size += len(chunk)
+            if size >= _READ_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise ArchiveInvalid(f"the upload ended before the archive did: {error}") from None
+    if parts:
+        yield b"".join(parts)

@@ -1,0 +1,59 @@
+"""Who may come in: the token, and the page that a browser says it comes from."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from protocol.errors import Forbidden, Unauthorized
+from protocol.routes import SUBPROTOCOL_TOKEN, TOKEN_HEADER
+
+
+class Guard:
+    """The rules of one daemon. Without a token it is bound to loopback (``Config`` sees to that)."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def admit(self, headers: Mapping[str, str]) -> None:
+        """Raise Unauthorized or Forbidden, or let the request in."""
+        refuse_foreign_origin(headers.get("Origin"), headers.get("Host", ""))
+        if self._token is None:
+            return
+        given = presented_token(headers)
+        if given is None:
+            raise Unauthorized(
+                f"a token is needed: 'Authorization: Bearer TOKEN', or '{TOKEN_HEADER}: TOKEN'"
+            )
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            raise Unauthorized("the token is not the one of this tool server")
+
+
+def presented_token(headers: Mapping[str, str]) -> str | None:
+    """The token out of the headers, in the order in which they are believed.
+
+    >>> presented_token({"Authorization": "Bearer abc"}), presented_token({})
+    ('abc', None)
+    """
+    scheme, _, value = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    if TOKEN_HEADER in headers:
+        return headers[TOKEN_HEADER]
+    offered = (part.strip() for part in headers.get("Sec-WebSocket-Protocol", "").split(","))
+    return next(
+        (part.removeprefix(SUBPROTOCOL_TOKEN) for part in offered if part.startswith(SUBPROTOCOL_TOKEN)), None
+    )
+
+
+def refuse_foreign_origin(origin: str | None, host: str) -> None:
+    """Raise Forbidden when a browser's page of another site asks; programs send no Origin.
+
+    >>> refuse_foreign_origin("http://127.0.0.1:3001", "127.0.0.1:3001")
+    >>> refuse_foreign_origin("https://evil.example", "127.0.0.1:3001")
+    Traceback (most recent call last):
+    protocol.errors.Forbidden: requests from pages of 'https://evil.example' are not taken
+    """
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise Forbidden(f"requests from pages of {origin[:200]!r} are not taken", origin=origin[:200])

@@ -1,0 +1,173 @@
+"""The HTTP door: one request, one answer, or a stream of events when ``Accept`` asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from protocol import routes
+from protocol.codec import ReplyFrame, encode
+from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolError
+from protocol.export.schema import ErrorAnswer
+from protocol.messages.base import Event
+from toolserver.tools.call import Call, Dispatcher, find_operation, read_request
+from toolserver.wire.guard import Guard
+
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+OPEN_ROUTES = frozenset((routes.HEALTH, routes.READY))
+"""Answered without a token."""
+
+_NDJSON, _SSE = "application/x-ndjson", "text/event-stream"
+
+log = logging.getLogger("toolserver.http")
+
+
+def middleware(guard: Guard) -> Any:
+    """Request id in, guard, errors as bodies out."""
+
+    @web.middleware
+    async def handle(request: web.Request, handler: _Next) -> web.StreamResponse:
+        request["id"] = _request_id(request)
+        try:
+            if request.path not in OPEN_ROUTES:
+                guard.admit(request.headers)
+            response = await handler(request)
+        except ToolError as error:
+            return error_response(error, request["id"])
+        except web.HTTPException as error:
+            return error_response(_of_aiohttp(error, request), request["id"], dict(error.headers))
+        if not response.prepared:
+            response.headers[routes.REQUEST_ID_HEADER] = request["id"]
+        return response
+
+    return handle
+
+
+def operation_handler(dispatcher: Dispatcher) -> _Next:
+    """POST /v1/{operation}."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        operation = find_operation(request.match_info["operation"])
+        params = read_request(operation, await _body(request), "json")
+        kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
+        if kind is not None:
+            return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
+        call = Call(request["id"])
+        with _abandoned_when_cancelled(call):
+            return json_response(await dispatcher.run(operation, params, call))
+
+    return handle
+
+
+def stream_kind(accept: str) -> str | None:
+    """The stream that a client asks for, if it does.
+
+    >>> stream_kind("application/json"), stream_kind("application/x-ndjson, */*")
+    (None, 'application/x-ndjson')
+    """
+    return next((kind for kind in (_NDJSON, _SSE) if kind in accept), None)
+
+
+def json_response(answer: Any, status: int = 200) -> web.Response:
+    """``answer`` as JSON."""
+    return web.Response(body=encode(answer), status=status, content_type="application/json")
+
+
+def error_response(error: ToolError, request_id: str, headers: dict[str, str] | None = None) -> web.Response:
+    """The error's status and body."""
+    response = json_response(ErrorAnswer(error.body(request_id)), error.status)
+    response.headers[routes.REQUEST_ID_HEADER] = request_id
+    if headers and "Allow" in headers:
+        response.headers["Allow"] = headers["Allow"]
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _stream(
+    request: web.Request, kind: str, run: Callable[[Call], Awaitable[Any]]
+) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": kind,
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            routes.REQUEST_ID_HEADER: request["id"],
+        }
+    )
+    await response.prepare(request)
+
+    async def write(frame: ReplyFrame) -> None:
+        data = encode(frame)
+        await response.write(data + b"\n" if kind == _NDJSON else b"data: " + data + b"\n\n")
+
+    async def emit(event: Event) -> None:
+        await write(ReplyFrame(event=event))
+
+    call = Call(request["id"], emit)
+    with _abandoned_when_cancelled(call), contextlib.suppress(ConnectionResetError):
+        try:
+            last = ReplyFrame(result=await run(call))
+        except ToolError as error:
+            last = ReplyFrame(error=error.body(request["id"]))
+        await write(last)
+        await response.write_eof()
+    return response
+
+
+@contextlib.contextmanager
+def _abandoned_when_cancelled(call: Call) -> Any:
+    """aiohttp cancels a handler when its client is gone: a command goes on without it."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        call.abandoned = True
+        raise
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(request) from None
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise InvalidRequest(f"the body could not be read whole: {error}") from None
+
+
+def _too_large(request: web.Request) -> TooLarge:
+    limit = request.client_max_size
+    return TooLarge(
+        f"a request's body has at most {limit} bytes; archives go to PUT {routes.ARCHIVE}",
+        limit="maxFrameBytes",
+        value=limit,
+    )
+
+
+def _of_aiohttp(error: web.HTTPException, request: web.Request) -> ToolError:
+    if error.status == 413:
+        return _too_large(request)
+    if error.status == 405:
+        return InvalidRequest(f"{request.path} does not take {request.method}", method=request.method)
+    if error.status == 404:
+        return NotFound(
+            f"there is nothing at {request.path[:200]}; see {routes.OPENAPI}", path=request.path[:200]
+        )
+    if error.status < 500:
+        return InvalidRequest(error.reason)
+    return Internal(error.reason)
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get(routes.REQUEST_ID_HEADER, "")
+    return (
+        given
+        if 0 < len(given) <= 128 and given.isascii() and given.isprintable()
+        else f"r{secrets.token_hex(8)}"
+    )

@@ -1,0 +1,150 @@
+"""The WebSocket door: all operations, many at once, over one ``Conversation``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from protocol.codec import Format
+from protocol.errors import Cancelled, ToolError
+from protocol.limits import Limits
+from protocol.messages.base import Event
+from protocol.routes import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
+from toolserver.session import CancelRun, Conversation, Run, Send
+from toolserver.tools.call import Call, Dispatcher
+
+_HEARTBEAT_SECONDS = 20.0
+"""A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
+
+log = logging.getLogger("toolserver.ws")
+
+
+class WebSocketDoor:
+    """GET /v1/ws. Knows its open sockets, so that a stop can close them in order."""
+
+    def __init__(self, dispatcher: Dispatcher, limits: Limits) -> None:
+        self._dispatcher = dispatcher
+        self._limits = limits
+        self._open: set[web.WebSocketResponse] = set()
+
+    async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        """Speak until the client, or the daemon, closes."""
+        socket = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL_MSGPACK, SUBPROTOCOL_JSON),
+            max_msg_size=self._limits.max_frame_bytes,
+            heartbeat=_HEARTBEAT_SECONDS,
+            compress=False,
+            decode_text=False,
+        )
+        await socket.prepare(request)
+        form: Format = "msgpack" if socket.ws_protocol == SUBPROTOCOL_MSGPACK else "json"
+        self._open.add(socket)
+        try:
+            await _Peer(socket, form, self._dispatcher, self._limits).speak()
+        finally:
+            self._open.discard(socket)
+        return socket
+
+    async def close(self) -> None:
+        """Tell every client that the daemon goes away."""
+        await asyncio.gather(
+            *(
+                socket.close(code=WSCloseCode.GOING_AWAY, message=b"the tool server stops")
+                for socket in list(self._open)
+            ),
+            return_exceptions=True,
+        )
+
+
+class _Peer:
+    """One socket: a reader, a writer with a bounded queue, and a task per request."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, form: Format, dispatcher: Dispatcher, limits: Limits
+    ) -> None:
+        self._socket = socket
+        self._binary = form == "msgpack"
+        self._dispatcher = dispatcher
+        self._conversation = Conversation(form, limits.max_in_flight)
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue(limits.max_queued_frames)
+        self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
+
+    async def speak(self) -> None:
+        """Until the socket closes; then requests under way lose their caller, not their commands."""
+        writer = asyncio.create_task(self._write())
+        try:
+            async for message in self._socket:
+                if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    break
+                await self._take(message.data)
+        finally:
+            await self._abandon()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _take(self, data: Any) -> None:
+        decision = self._conversation.receive(data)
+        match decision:
+            case Send(frame):
+                await self._outgoing.put(frame)
+            case CancelRun(id):
+                await self._cancel(id)
+            case Run():
+                self._start(decision)
+
+    async def _cancel(self, id: str) -> None:
+        # A task cancelled before its first step would end without a reply: let it begin.
+        await asyncio.sleep(0)
+        if id in self._running:
+            self._running[id][0].cancel()
+
+    def _start(self, run: Run) -> None:
+        async def emit(event: Event) -> None:
+            await self._outgoing.put(self._conversation.event(run.id, event))
+
+        call = Call(run.id, emit if run.stream else None)
+        task = asyncio.create_task(self._answer(run, call))
+        self._running[run.id] = task, call
+
+    async def _answer(self, run: Run, call: Call) -> None:
+        try:
+            frame = self._conversation.result(
+                run.id, await self._dispatcher.run(run.operation, run.request, call)
+            )
+        except ToolError as error:
+            frame = self._conversation.error(run.id, error)
+        except asyncio.CancelledError:
+            frame = self._conversation.error(run.id, Cancelled(f"{run.operation.name} was cancelled"))
+            if call.abandoned:
+                raise
+        finally:
+            del self._running[run.id]
+        await self._outgoing.put(frame)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                frame = await self._outgoing.get()
+                if self._binary:
+                    await self._socket.send_bytes(frame)
+                else:
+                    await self._socket.send_frame(frame, WSMsgType.TEXT)
+        except (ConnectionError, RuntimeError) as error:
+            # The client is gone; its reader sees the same and ends the conversation.
+            log.info("socket lost", extra={"data": {"reason": str(error)}})
+            await self._drop_rest()
+
+    async def _drop_rest(self) -> None:
+        """Keep the queue moving, so that no request waits for a client that is gone."""
+        while True:
+            await self._outgoing.get()
+
+    async def _abandon(self) -> None:
+        tasks = list(self._running.values())
+        for task, call in tasks:
+            call.abandoned = True
+            task.cancel()
+        await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
