@@ -57,7 +57,7 @@ class ToolError(Exception):
         self.message = message
         self.details = details
         self.request_id = ""
-        """Of the request that was refused; on the asking side only, for the tool server's log has the same."""
+        """Of the request that was refused; on the asking side only. The tool server's log has the same."""
 
     def body(self, request_id: str = "") -> ErrorBody:
         """What is sent: the class's code, this message, these details."""

@@ -13,14 +13,14 @@ from protocol.errors import InvalidRequest, OutsideWorkspace
 from protocol.limits import Limits
 
 WorkspacePath = NewType("WorkspacePath", str)
-"""A checked path relative to the root, normal form, ``"."`` for the root. Only ``workspace_path`` makes one."""
+"""A checked path, relative, in normal form, ``"."`` for the root. Only ``workspace_path`` makes one."""
 
 ROOT = WorkspacePath(".")
 GUEST_ROOTS = ("/app", "/workspace")
 """Spellings of the root that hold on every backend, whatever the real root is."""
 
 RESERVED = ".workspace-core"
-"""The one name at the root that belongs to the tool server (staging, where no sibling directory can be had)."""
+"""The one name at the root that is the tool server's own: for staging, where no sibling can be had."""
 
 MAX_NAME_BYTES = 255
 """NAME_MAX of the Linux file systems."""
@@ -36,7 +36,7 @@ def workspace_path(raw: str, root: str = "/app", max_bytes: int = Limits().max_p
     ('src/a.ts', 'b', 'x')
     >>> workspace_path("/application/x")
     Traceback (most recent call last):
-    protocol.errors.OutsideWorkspace: '/application/x' is outside the workspace; use a path relative to its root
+    protocol.errors.OutsideWorkspace: '/application/x' is outside the workspace; use a path below its root
     """
     _refuse_unusable(raw, max_bytes)
     parts: list[str] = []
@@ -78,7 +78,7 @@ def _below_root(raw: str, root: str) -> list[str]:
 
 
 def _outside(raw: str) -> OutsideWorkspace:
-    return OutsideWorkspace(f"{raw!r} is outside the workspace; use a path relative to its root", path=raw)
+    return OutsideWorkspace(f"{raw!r} is outside the workspace; use a path below its root", path=raw)
 
 
 def base_name(path: WorkspacePath) -> str:

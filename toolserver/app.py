@@ -58,7 +58,7 @@ class Running:
 
 @asynccontextmanager
 async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -> AsyncIterator[Running]:
-    """A daemon. ``environ`` is what commands may inherit from; ``tool_path`` is where ripgrep is looked for."""
+    """A daemon. ``environ`` is what commands may inherit from; ``tool_path`` is where ripgrep is."""
     begun = time.monotonic()
     tree.hide_memory_and_environ()
     await asyncio.to_thread(prepare_directories, config)

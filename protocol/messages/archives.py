@@ -53,7 +53,7 @@ class InjectAnswer(Answer, frozen=True, kw_only=True):
 
 
 class Save(Request, frozen=True, kw_only=True):
-    """Pack the workspace's content. Streamed, the archive comes in ``chunk`` events and ``archive`` is empty."""
+    """Pack the workspace's content. Streamed, it comes in ``chunk`` events, and ``archive`` is empty."""
 
     format: ArchiveFormat = ArchiveFormat.GZIP
     exclude: list[str] = []

@@ -83,7 +83,7 @@ class DevStart(Request, frozen=True, kw_only=True):
     """Start the dev server and wait until it is ready. One that runs with the same command is left alone."""
 
     command: str | None = None
-    """With ``{host}`` and ``{port}``; without it the way to start is found from package.json or index.html."""
+    """With ``{host}`` and ``{port}``; without it the way is found from package.json or index.html."""
     port: int | None = None
     """4321 unless the tool server was told another."""
     env: dict[str, str] = {}

@@ -24,10 +24,10 @@ class Where(enum.Enum):
 
 
 class Search(Request, frozen=True, kw_only=True):
-    """Find text in files, or files by name. Honours .gitignore and skips hidden files unless told otherwise."""
+    """Find text in files, or files by name. Honours .gitignore, skips hidden files, unless told otherwise."""
 
     pattern: str
-    """A regular expression in ripgrep's syntax, or plain text; for names it is matched with the relative path."""
+    """A regular expression in ripgrep's syntax, or plain text; names are matched by their relative path."""
     kind: PatternKind = PatternKind.REGEX
     in_: Where = msgspec.field(default=Where.CONTENT, name="in")
     path: str = "."
@@ -63,7 +63,7 @@ class Matches(Event, frozen=True, kw_only=True, tag="matches"):
 
 
 class SearchAnswer(Answer, frozen=True, kw_only=True):
-    """All matches in path order; when they were streamed, ``matches`` is empty and ``matchCount`` says how many."""
+    """All matches in path order. When they were streamed, ``matches`` is empty; ``matchCount`` counts them."""
 
     matches: list[Match]
     match_count: int

@@ -155,6 +155,19 @@ class Disk:
         with self.opened(path, os.O_PATH | os.O_DIRECTORY) as fd:
             return os.readlink(f"/proc/self/fd/{fd}")
 
+    def place(self, path: WorkspacePath) -> tuple[str, str]:
+        """A directory to run a program in, and what to call ``path`` there: a file by its name."""
+        with self.opened(path, os.O_PATH) as fd:
+            real = os.readlink(f"/proc/self/fd/{fd}")
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                return real, "."
+        return os.path.split(real)
+
+    def names(self, path: WorkspacePath) -> frozenset[str]:
+        """The names in a directory."""
+        with self.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+            return frozenset(os.listdir(fd))
+
     def _through_links(self, path: WorkspacePath) -> WorkspacePath:
         try:
             if not stat.S_ISLNK(self.stat(path).st_mode):

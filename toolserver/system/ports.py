@@ -88,8 +88,8 @@ async def http_status(host: str, port: int, path: str) -> int | None:
         async with asyncio.timeout(_ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: text/html,*/*\r\nConnection: close\r\n\r\n"
-                writer.write(request.encode())
+                head = f"GET {path} HTTP/1.1", f"Host: localhost:{port}", "Accept: */*", "Connection: close"
+                writer.write("\r\n".join((*head, "", "")).encode())
                 line = await reader.readline()
             finally:
                 writer.close()

@@ -74,7 +74,7 @@ class Dispatcher:
             outcome = Internal.code
             log.exception("operation failed", extra={"data": {"requestId": call.request_id}})
             raise Internal(
-                f"{operation.name} failed for a reason of our own; the log has it under request {call.request_id}"
+                f"{operation.name} failed for a reason of our own; see request {call.request_id} in the log"
             ) from None
         finally:
             log.info(

@@ -167,7 +167,7 @@ class DevServer:
         found = dev_command(project.package, project.names)
         if found is None:
             raise DevServerFailed(
-                "this workspace names no dev server: give 'command', a script 'dev' in package.json, or an index.html"
+                "the workspace names no dev server: give 'command', a script 'dev' in package.json, or index.html"
             )
         if isinstance(found, StaticSite):
             argv = [sys.executable, "-I", "-m", "toolserver.wire.static", self._host, str(port)]
@@ -209,7 +209,8 @@ class DevServer:
 
     async def _wait_ready(self, call: Call) -> None:
         """Until it is ready or has failed, its output told on the way."""
-        assert self._getting_ready is not None and self._process is not None
+        assert self._getting_ready is not None
+        assert self._process is not None
         telling = asyncio.create_task(
             follow(self._process, as_log(call, "dev_server"), (0, 0), Encoding.UTF8)
             if call.streaming
@@ -287,7 +288,7 @@ class DevServer:
         hint = f"; it listens on {', '.join(map(str, elsewhere))}" if elsewhere else ""
         await self._stop()
         return DevServerFailed(
-            f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it was stopped",
+            f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it is stopped",
             clock="readiness.timeoutMs",
             value=timeout_ms,
             listening=elsewhere,

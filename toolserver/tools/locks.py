@@ -17,7 +17,7 @@ class PathLocks:
 
     @asynccontextmanager
     async def hold(self, *paths: str) -> AsyncIterator[None]:
-        """Have all of ``paths`` alone; taken in sorted order, so that two requests cannot block each other."""
+        """Have all of ``paths`` alone; taken in sorted order, so that no two requests block each other."""
         async with AsyncExitStack() as stack:
             for path in sorted(set(paths)):
                 await stack.enter_async_context(self._one(path))

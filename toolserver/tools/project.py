@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +36,7 @@ async def look(disk: Disk) -> Project:
 
 
 def _look(disk: Disk) -> Project:
-    with disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        names = frozenset(os.listdir(fd)) - {RESERVED}
+    names = disk.names(ROOT) - {RESERVED}
     try:
         data, _ = disk.read(workspace_path(PACKAGE_FILE), _MAX_PACKAGE_BYTES)
     except NotFound:

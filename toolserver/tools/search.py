@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,7 +13,7 @@ import msgspec
 from protocol.errors import Internal, InvalidRequest, Unavailable
 from protocol.limits import Limits
 from protocol.messages.search import Match, Matches, PatternKind, Search, SearchAnswer, Where
-from protocol.paths import RESERVED, ROOT, WorkspacePath
+from protocol.paths import RESERVED, ROOT
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import Process, ProcessTable
@@ -79,7 +78,7 @@ class Searches:
         names = _name_pattern(request) if request.in_ is Where.NAMES else None
         path = self._disk.path(request.path)
         async with self._gate.shared():
-            below, target = await asyncio.to_thread(self._place, path)
+            below, target = await asyncio.to_thread(self._disk.place, path)
             argv = [self._program(), *arguments(request, target)]
             process = self._table.start(argv, cwd=below, env=self._env, shown_cwd=path)
             try:
@@ -98,14 +97,6 @@ class Searches:
         if not request.pattern or "\0" in request.pattern:
             raise InvalidRequest("'pattern' is empty or holds a NUL character", field="pattern")
         return min(request.max_matches or self._limits.max_matches, 100_000)
-
-    def _place(self, path: WorkspacePath) -> tuple[str, str]:
-        """Directory to run in and what to name there: a file is searched from its directory."""
-        with self._disk.opened(path, os.O_PATH) as fd:
-            real = os.readlink(f"/proc/self/fd/{fd}")
-            if os.path.isdir(f"/proc/self/fd/{fd}"):
-                return real, "."
-        return os.path.dirname(real), os.path.basename(real)
 
     def _program(self) -> str:
         if self._ripgrep is None:

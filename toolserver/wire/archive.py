@@ -35,7 +35,7 @@ def put(archives: Archives, limits: Limits) -> _Handler:
         mode = option(request, "mode", InjectMode.REPLACE)
         if (request.content_length or 0) > limits.max_archive_bytes:
             raise TooLarge(
-                f"the archive has {request.content_length} bytes, and the limit is {limits.max_archive_bytes}",
+                f"the archive has {request.content_length} bytes; the limit is {limits.max_archive_bytes}",
                 limit="maxArchiveBytes",
                 value=limits.max_archive_bytes,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-import os
 import sys
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -136,7 +135,7 @@ def with_script(page: bytes) -> bytes:
 def main() -> None:
     """Serve until told to stop."""
     host, port = sys.argv[1], int(sys.argv[2])
-    site = StaticSite(Path(os.getcwd()))
+    site = StaticSite(Path.cwd())
     web.run_app(site.app(), host=host, port=port, shutdown_timeout=0.5, handle_signals=True)
 
 
