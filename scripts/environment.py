@@ -148,7 +148,7 @@ def digest(path: Path) -> str:
 def choose_python(wish: str | None) -> Python:
     """The one wished for, else the newest that the tests run on, else the one that runs this file."""
     seen = []
-    for path in candidates(wish):
+    for path in dict.fromkeys(candidates(wish)):
         python = probe(path)
         if python and python.complete and python.version >= OLDEST:
             return python
