@@ -63,7 +63,7 @@ class Matches(Event, frozen=True, kw_only=True, tag="matches"):
 
 
 class SearchAnswer(Answer, frozen=True, kw_only=True):
-    """All matches in path order. When they were streamed, ``matches`` is empty; ``matchCount`` counts them."""
+    """All matches in path order. When they were streamed, ``matches`` is empty and ``matchCount`` counts."""
 
     matches: list[Match]
     match_count: int

@@ -167,7 +167,7 @@ class DevServer:
         found = dev_command(project.package, project.names)
         if found is None:
             raise DevServerFailed(
-                "the workspace names no dev server: give 'command', a script 'dev' in package.json, or index.html"
+                "there is no dev server to start: give 'command', a script 'dev' in package.json, or index.html"
             )
         if isinstance(found, StaticSite):
             argv = [sys.executable, "-I", "-m", "toolserver.wire.static", self._host, str(port)]

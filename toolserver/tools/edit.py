@@ -127,7 +127,7 @@ def apply_replacements(path: str, text: str, edits: Sequence[Replacement]) -> tu
     ('z y z', 2)
     >>> apply_replacements("f", "x\\nx", [Replacement(path="f", old_text="x", new_text="z")])
     Traceback (most recent call last):
-    protocol.errors.AmbiguousMatch: old text occurs 2 times in 'f', on lines 1, 2; add context or set replaceAll
+    protocol.errors.AmbiguousMatch: old text is in 'f' 2 times, on lines 1, 2; add context or set replaceAll
     """
     total = 0
     for each in edits:
@@ -165,7 +165,7 @@ def line_number(text: str, at: int) -> int:
 def _ambiguous(path: str, lines: list[int]) -> AmbiguousMatch:
     named = ", ".join(map(str, lines[:_SHOWN_LINES])) + (", …" if len(lines) > _SHOWN_LINES else "")
     return AmbiguousMatch(
-        f"old text occurs {len(lines)} times in {path!r}, on lines {named}; add context or set replaceAll",
+        f"old text is in {path!r} {len(lines)} times, on lines {named}; add context or set replaceAll",
         path=path,
         lines=lines[:_SHOWN_LINES],
         count=len(lines),
