@@ -101,10 +101,10 @@ def _assemble(
     installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
-    archives = Archives(disk, config.root, config.state_dir, gate, limits)
+    archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.stop)
     dispatcher = Dispatcher(
         Files(disk, gate, locks, limits),
-        Searches(table, disk, gate, limits, find_ripgrep(tool_path), env),
+        Searches(table, disk, limits, find_ripgrep(tool_path), env),
         Edits(disk, gate, locks, limits),
         commands,
         archives,
@@ -113,10 +113,10 @@ def _assemble(
         Starts(archives, installs, dev),
     )
     socket_door = WebSocketDoor(dispatcher, limits)
-    stack.push_async_callback(socket_door.close)
     app = web.Application(
         middlewares=[middleware(Guard(config.token))], client_max_size=limits.max_frame_bytes
     )
+    app.on_shutdown.append(socket_door.close)
     app.router.add_get(routes.HEALTH, pages.health(begun))
     app.router.add_get(routes.READY, pages.ready(begun, disk, dev, installs))
     app.router.add_get(routes.PAGE, pages.index)

@@ -62,27 +62,3 @@ class GrowingDirectories(Directories):
         except FileNotFoundError:
             os.mkdir(name, 0o755, dir_fd=above)
             return os.open(name, DIRECTORY, dir_fd=above)
-
-
-def remove_tree(above: int, name: str) -> None:
-    """Remove what ``name`` is in the directory ``above``, whole, links themselves and not what they lead to.
-
-    A directory that even its owner may not write to is made writable first. What is gone already is fine.
-    """
-    try:
-        os.unlink(name, dir_fd=above)
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        _remove_directory(above, name)
-
-
-def _remove_directory(above: int, name: str) -> None:
-    fd = os.open(name, DIRECTORY, dir_fd=above)
-    try:
-        os.fchmod(fd, 0o700)
-        for entry in os.listdir(fd):
-            remove_tree(fd, entry)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=above)

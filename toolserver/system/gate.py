@@ -6,6 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from protocol.errors import Busy
+
+_PATIENCE_SECONDS = 30.0
+"""A shared turn is one file operation: longer than this, a disk hangs."""
+
 
 class Gate:
     """Shared and exclusive turns. One that waits for its exclusive turn goes before later shared ones."""
@@ -33,9 +38,13 @@ class Gate:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """A turn alone, once those under way are done."""
+        """A turn alone, once those under way are done; raises Busy when they are not for too long."""
         async with self._alone:
-            await self._empty.wait()
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await self._empty.wait()
+            except TimeoutError:
+                raise Busy(f"file operations went on for {_PATIENCE_SECONDS:g} s; try again") from None
             yield
 
     def _enter(self) -> None:

@@ -91,7 +91,7 @@ class Process:
 
     def family(self) -> set[int]:
         """Live pids of the command and of everything it started."""
-        return tree.family(self.pid, self.id)
+        return tree.family(self.pid, self.id, self.running)
 
     def _ended(self, status: int, cpu_seconds: float, peak_memory_bytes: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -219,7 +219,7 @@ class ProcessTable:
             if not left:
                 return []
             tree.send(left, number)
-            for _ in range(40):
+            for _ in range(20):
                 await asyncio.sleep(0.05)
                 self._reap()
                 if not await asyncio.to_thread(self._live_below):

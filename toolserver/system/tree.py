@@ -52,15 +52,23 @@ def processes() -> dict[int, Proc]:
     return {proc.pid: proc for proc in found if proc is not None}
 
 
-def family(pid: int, marker: str, table: dict[int, Proc] | None = None) -> set[int]:
-    """Live pids that belong to the command led by ``pid`` and marked ``marker``."""
-    table = processes() if table is None else table
-    ours = os.getpid()
-    below = descendants(ours, table)
-    members = {pid} | {each for each in below if table[each].session == pid or _marked(each, marker)}
+def family(leader: int, marker: str, leader_runs: bool) -> set[int]:
+    """Live pids that belong to the command led by ``leader`` and marked ``marker``.
+
+    Only what is below this process is looked at. Once the leader is reaped its pid may be another's, so it
+    counts by itself only while ``leader_runs``; a session of that number, only without another command's mark.
+    """
+    table = processes()
+    below = descendants(os.getpid(), table)
+
+    def belongs(pid: int) -> bool:
+        mark = marker_of(pid)
+        return (table[pid].session == leader) if mark is None else mark == marker
+
+    members = {pid for pid in below if (pid == leader and leader_runs) or belongs(pid)}
     for member in list(members):
         members |= descendants(member, table)
-    return {each for each in members if each in table and table[each].alive and each != ours}
+    return {pid for pid in members if table[pid].alive}
 
 
 def descendants(pid: int, table: dict[int, Proc]) -> set[int]:
@@ -109,10 +117,12 @@ def _proc(pid: int) -> Proc | None:
     return Proc(pid, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[19]))
 
 
-def _marked(pid: int, marker: str) -> bool:
-    wanted = f"{MARKER}={marker}".encode()
+def marker_of(pid: int) -> str | None:
+    """The command that a process was started by; None when it does not say, or may not be asked."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return wanted in file.read().split(b"\0")
+            variables = file.read().split(b"\0")
     except OSError:
-        return False
+        return None
+    name = f"{MARKER}=".encode()
+    return next((each.removeprefix(name).decode() for each in variables if each.startswith(name)), None)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from protocol.errors import ArchiveInvalid, Busy
+from protocol.errors import ArchiveInvalid, Busy, TooLarge
+from protocol.exclusions import Exclusions
 from protocol.limits import Limits
-from protocol.messages.archives import Chunk, Inject, InjectAnswer, InjectMode, Save, SaveAnswer
+from protocol.messages.archives import Chunk, Inject, InjectAnswer, InjectMode, Save, SaveAnswer, Unpacked
+from protocol.paths import ROOT
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.swap import Staging
+from toolserver.system.tarballs import Extracted, Extraction, Packing
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 
@@ -25,13 +29,22 @@ _PROGRESS_SECONDS = 0.2
 class Archives:
     """The handlers, and the streams behind the raw archive door."""
 
-    def __init__(self, disk: Disk, root: Path, state_dir: Path, gate: Gate, limits: Limits) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        state_dir: Path,
+        gate: Gate,
+        limits: Limits,
+        before_replace: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``before_replace`` ends what cannot live without the old content: the dev server."""
         self._disk = disk
-        self._root = root
         self._state_dir = state_dir
         self._gate = gate
         self._limits = limits
+        self._before_replace = before_replace
         self._injecting = False
+        self._saving = 0
 
     async def inject(self, request: Inject, call: Call) -> InjectAnswer:
         """An archive inside a message."""
@@ -39,11 +52,10 @@ class Archives:
 
     async def save(self, request: Save, call: Call) -> SaveAnswer:
         """The content as an archive: in events, or inside the answer when it fits."""
-        packing = self._packing(request)
         kept: list[bytes] = []
         size = 0
-        async with aclosing(self._pulled(packing)) as chunks:
-            async for chunk in chunks:
+        async with self._packing(request) as packing:
+            async for chunk in _pulled(packing):
                 size += len(chunk)
                 if call.streaming:
                     await call.emit(Chunk(data=chunk))
@@ -61,10 +73,10 @@ class Archives:
             changed=packed.changed,
         )
 
-    async def packed(self, request: Save) -> AsyncIterator[bytes]:
+    async def packed(self, request: Save) -> AsyncGenerator[bytes]:
         """The archive's bytes, as they are packed."""
-        async with aclosing(self._pulled(self._packing(request))) as chunks:
-            async for chunk in chunks:
+        async with self._packing(request) as packing:
+            async for chunk in _pulled(packing):
                 yield chunk
 
     async def inject_bytes(
@@ -86,7 +98,7 @@ class Archives:
             raise Busy("an archive is being injected into this workspace; wait for it")
         self._injecting = True
         begun = time.monotonic()
-        staging = Staging(self._root, self._state_dir)
+        staging = Staging(self._disk.root, self._state_dir)
         try:
             directory = await whole(staging.open)
             extracted = await self._extract(directory, chunks, call)
@@ -95,8 +107,7 @@ class Archives:
                     f"the archive has digest {extracted.digest}, not {digest}; nothing was changed",
                     digest=extracted.digest,
                 )
-            async with self._gate.exclusive():
-                await whole(staging.replace if mode is InjectMode.REPLACE else staging.merge)
+            await self._put_in_place(staging, mode)
         finally:
             await asyncio.shield(whole(staging.discard))
             self._injecting = False
@@ -106,3 +117,59 @@ class Archives:
             digest=extracted.digest,
             duration_ms=round((time.monotonic() - begun) * 1000, 3),
         )
+
+    async def _put_in_place(self, staging: Staging, mode: InjectMode) -> None:
+        if mode is InjectMode.REPLACE:
+            await self._before_replace()
+        async with self._gate.exclusive():
+            if self._saving:
+                raise Busy("a save of this workspace is being read, and must not mix two trees; try again")
+            await whole(staging.replace if mode is InjectMode.REPLACE else staging.merge)
+
+    async def _extract(self, directory: Path, chunks: AsyncIterator[bytes], call: Call) -> Extracted:
+        told = time.monotonic()
+        with await whole(Extraction, directory, self._limits) as extraction:
+            async for chunk in chunks:
+                await whole(extraction.feed, chunk)
+                if time.monotonic() - told > _PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    await call.emit(_progress(extraction))
+            extracted = await whole(extraction.finish)
+        await call.emit(_progress(extraction))
+        return extracted
+
+    @asynccontextmanager
+    async def _packing(self, request: Save) -> AsyncIterator[Packing]:
+        """The tree as it is: no injection swaps it while it is packed."""
+        rules = Exclusions.default().with_rules(exclude=request.exclude, include=request.include)
+        async with self._gate.shared():
+            root = await asyncio.to_thread(self._disk.open, ROOT, os.O_RDONLY | os.O_DIRECTORY)
+            self._saving += 1
+        try:
+            yield Packing(root, rules, request.format)
+        finally:
+            self._saving -= 1
+            os.close(root)
+
+    def _refuse_too_large(self, size: int) -> None:
+        """An archive in one message: base64 makes four bytes of three, and the frame has a bound."""
+        limit = self._limits.max_frame_bytes // 2
+        if size > limit:
+            raise TooLarge(
+                f"the archive has more than {limit} bytes, too many for one message; "
+                "use GET /v1/archive, or ask for events",
+                limit="maxFrameBytes",
+                value=self._limits.max_frame_bytes,
+            )
+
+
+async def _pulled(packing: Packing) -> AsyncIterator[bytes]:
+    """The archive's chunks, each made on a worker thread while nobody waits for it."""
+    while (chunk := await whole(next, packing, None)) is not None:
+        yield chunk
+
+
+def _progress(extraction: Extraction) -> Unpacked:
+    return Unpacked(
+        files=extraction.files, content_bytes=extraction.bytes, archive_bytes=extraction.packed_bytes
+    )

@@ -60,6 +60,7 @@ class DevServer:
         self._since = datetime.now(UTC)
         self._command: str | None = None
         self._process: Process | None = None
+        self._deciding = asyncio.Lock()
         self._getting_ready: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -74,22 +75,23 @@ class DevServer:
         port = self._default_port if request.port is None else request.port
         if not 1 <= port <= 65535:
             raise InvalidRequest("'port' is from 1 to 65535", field="port")
-        argv, command = await self._plan(request, port)
-        if self._runs():
-            self._refuse_other(command)
-        else:
-            await self._launch(argv, command, port, request)
+        async with self._deciding:
+            argv, command = await self._plan(request, port)
+            if self._runs():
+                self._refuse_other(command)
+            else:
+                await self._launch(argv, command, port, request)
         try:
             await self._wait_ready(call)
         except asyncio.CancelledError:
             if not call.abandoned:
-                await asyncio.shield(self._stop())
+                await asyncio.shield(self.stop())
             raise
         return self.status()
 
     async def dev_stop(self, request: DevStop, call: Call) -> DevStatusAnswer:
         """Stop it with everything it started."""
-        await asyncio.shield(self._stop())
+        await asyncio.shield(self.stop())
         return self.status()
 
     async def dev_status(self, request: DevStatus, call: Call) -> DevStatusAnswer:
@@ -137,8 +139,11 @@ class DevServer:
             self._state, self._since = state, datetime.now(UTC)
 
     async def close(self) -> None:
-        """Stop, and end the tasks."""
-        await self._stop()
+        """End the tasks; the program itself ends with all others."""
+        tasks = [task for task in (self._getting_ready, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _runs(self) -> bool:
         return self._state in (DevState.STARTING, DevState.READY)
@@ -181,6 +186,9 @@ class DevServer:
         self.note(DevEvent.START)
         self._port, self._command = port, command
         try:
+            if self._process is not None:
+                # Of a run that crashed a child may be left, and hold the port.
+                await self._table.stop(self._process)
             await self._refuse_taken(port)
             env = {**self._env, "HOST": self._host, "PORT": str(port), "BROWSER": "none", **request.env}
             cwd = await asyncio.to_thread(self._disk.directory, ROOT)
@@ -192,6 +200,8 @@ class DevServer:
         self._process = process
         self._watching = asyncio.create_task(self._watch(process))
         self._getting_ready = asyncio.create_task(self._get_ready(process, request.readiness))
+        # Its error is raised to whoever waits; when nobody does any more, the state tells enough.
+        self._getting_ready.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _refuse_taken(self, port: int) -> None:
         if await asyncio.to_thread(ports.is_free, self._host, port):
@@ -286,7 +296,7 @@ class DevServer:
         family = await asyncio.to_thread(process.family)
         elsewhere = sorted(await asyncio.to_thread(ports.ports_of, family))
         hint = f"; it listens on {', '.join(map(str, elsewhere))}" if elsewhere else ""
-        await self._stop()
+        await self.stop()
         return DevServerFailed(
             f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it is stopped",
             clock="readiness.timeoutMs",
@@ -295,7 +305,8 @@ class DevServer:
             output=last_lines(process),
         )
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """End it with everything it started; nothing happens when it is down."""
         self.note(DevEvent.STOP)
         process, ready = self._process, self._getting_ready
         if process is not None and (process.running or not process.stdout.closed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from protocol.messages.edits import Edit, EditAnswer, EditedFile, Replacement
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
+from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.files import read_within, refuse_stale, refuse_too_large
 from toolserver.tools.locks import PathLocks
@@ -36,7 +36,7 @@ class Edits:
         for each in replacements(request):
             by_path.setdefault(self._disk.path(each.path), []).append(each)
         async with self._gate.shared(), self._locks.hold(*by_path):
-            edited = await asyncio.to_thread(self._edit, by_path, request.dry_run)
+            edited = await whole(self._edit, by_path, request.dry_run)
         return _answer(edited)
 
     def _edit(self, by_path: dict[WorkspacePath, list[Replacement]], dry_run: bool) -> list[Edited]:

@@ -26,6 +26,7 @@ from protocol.messages.files import (
 from protocol.paths import RESERVED, ROOT, WorkspacePath
 from toolserver.system.disk import Disk, refused
 from toolserver.system.gate import Gate
+from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.text import as_text, content_hash, decoded, encoded, line_range, lines_of
@@ -58,7 +59,7 @@ class Files:
         if request.mode is not None and not 0 <= request.mode <= 0o777:
             raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
         async with self._gate.shared(), self._locks.hold(path):
-            created = await asyncio.to_thread(self._write, path, content, request)
+            created = await whole(self._write, path, content, request)
         return WriteAnswer(path=path, size=len(content), hash=content_hash(content), created=created)
 
     async def list(self, request: List, call: Call) -> ListAnswer:

@@ -15,7 +15,6 @@ from protocol.limits import Limits
 from protocol.messages.search import Match, Matches, PatternKind, Search, SearchAnswer, Where
 from protocol.paths import RESERVED, ROOT
 from toolserver.system.disk import Disk
-from toolserver.system.gate import Gate
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
 
@@ -60,14 +59,12 @@ class Searches:
         self,
         table: ProcessTable,
         disk: Disk,
-        gate: Gate,
         limits: Limits,
         ripgrep: str | None,
         env: Mapping[str, str],
     ) -> None:
         self._table = table
         self._disk = disk
-        self._gate = gate
         self._limits = limits
         self._ripgrep = ripgrep
         self._env = env
@@ -77,19 +74,18 @@ class Searches:
         limit = self._limit(request)
         names = _name_pattern(request) if request.in_ is Where.NAMES else None
         path = self._disk.path(request.path)
-        async with self._gate.shared():
-            below, target = await asyncio.to_thread(self._disk.place, path)
-            argv = [self._program(), *arguments(request, target)]
-            process = self._table.start(argv, cwd=below, env=self._env, shown_cwd=path)
-            try:
-                prefix = "" if path == ROOT else f"{path}/"
-                lines = _lines(process)
-                found = _named(lines, names, prefix) if names else _matched(lines, prefix, self._limits)
-                return await _collect(found, limit, call, process)
-            finally:
-                if process.running:
-                    await asyncio.shield(self._table.stop(process, grace_ms=0))
-                self._table.forget(process)
+        below, target = await asyncio.to_thread(self._disk.place, path)
+        argv = [self._program(), *arguments(request, target)]
+        process = self._table.start(argv, cwd=below, env=self._env, shown_cwd=path)
+        try:
+            prefix = "" if path == ROOT else f"{path}/"
+            lines = _lines(process)
+            found = _named(lines, names, prefix) if names else _matched(lines, prefix, self._limits)
+            return await _collect(found, limit, call, process)
+        finally:
+            if process.running:
+                await asyncio.shield(self._table.stop(process, grace_ms=0))
+            self._table.forget(process)
 
     def _limit(self, request: Search) -> int:
         if request.max_matches is not None and request.max_matches < 1:

@@ -40,7 +40,6 @@ class Starts:
         if request.archive is None:
             await _tell(call, Step.EXTRACT, "skipped", "the content is in place")
             return None
-        await self._dev.close()
         archive = self._archives.inject_bytes(
             request.archive, request.mode, request.digest, call.without_events()
         )

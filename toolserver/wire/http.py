@@ -109,10 +109,12 @@ async def _stream(
         await response.write(data + b"\n" if kind == _NDJSON else b"data: " + data + b"\n\n")
 
     async def emit(event: Event) -> None:
-        await write(ReplyFrame(event=event))
+        # A client that is gone is told by aiohttp, which cancels this handler: no second error for it here.
+        with contextlib.suppress(ConnectionError):
+            await write(ReplyFrame(event=event))
 
     call = Call(request["id"], emit)
-    with _abandoned_when_cancelled(call), contextlib.suppress(ConnectionResetError):
+    with _abandoned_when_cancelled(call), contextlib.suppress(ConnectionError):
         try:
             last = ReplyFrame(result=await run(call))
         except ToolError as error:

@@ -55,7 +55,7 @@ async def index(request: web.Request) -> web.Response:
 
 async def _state(disk: Disk, dev: DevServer, installs: Installs) -> str:
     if dev.state is not DevState.DOWN:
-        return dev.state.value
+        return str(dev.state.value)
     if installs.running:
         return DevState.INSTALLING.value
     try:

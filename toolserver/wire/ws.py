@@ -48,7 +48,7 @@ class WebSocketDoor:
             self._open.discard(socket)
         return socket
 
-    async def close(self) -> None:
+    async def close(self, _: web.Application) -> None:
         """Tell every client that the daemon goes away."""
         await asyncio.gather(
             *(

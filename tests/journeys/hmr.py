@@ -1,0 +1,64 @@
+"""A browser's part in hot reload, without a browser: the page, its modules, the dev server's own WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+_TOKEN = re.compile(r'wsToken = "([^"]+)"')
+_IMPORT = re.compile(r'(?:import|src=)\s*"(/(?!@)[^"]+)"')
+FRAME_SECONDS = 30.0
+
+
+class Page:
+    """One open page. ``frame`` gives what the dev server tells it."""
+
+    def __init__(self, base: str, socket: Any) -> None:
+        self._base = base
+        self._socket = socket
+
+    async def frame(self) -> dict[str, Any]:
+        """The next frame that changes the page: an update or a full reload."""
+        async with asyncio.timeout(FRAME_SECONDS):
+            while True:
+                told: dict[str, Any] = json.loads(await self._socket.recv())
+                if told["type"] in {"update", "full-reload"}:
+                    return told
+
+
+@asynccontextmanager
+async def open_page(base: str) -> AsyncIterator[Page]:
+    """Load the page and the modules it names, and listen, as the dev server's client script does."""
+    async with aiohttp.ClientSession() as web:
+        client = await text(web, f"{base}/@vite/client")
+        page = await text(web, f"{base}/")
+        for path in _IMPORT.findall(page):
+            for below in _IMPORT.findall(await text(web, base + path)):
+                await text(web, base + below)
+    found = _TOKEN.search(client)
+    assert found, "the dev server's client script has no token"
+    address = f"{base.replace('http', 'ws', 1)}/?token={found[1]}"
+    async with connect(address, subprotocols=[Subprotocol("vite-hmr")], proxy=None) as socket:
+        assert json.loads(await socket.recv())["type"] == "connected"
+        yield Page(base, socket)
+
+
+async def text(web: aiohttp.ClientSession, url: str) -> str:
+    """What ``url`` answers, which must be a 200."""
+    async with web.get(url) as response:
+        assert response.status == 200, f"{url}: {response.status}"
+        return await response.text()
+
+
+async def page_text(base: str) -> str:
+    """The page as a browser gets it."""
+    async with aiohttp.ClientSession() as web:
+        return await text(web, f"{base}/")

@@ -1,0 +1,72 @@
+"""Trash: trees that are to go, whatever they hold, however deep they are.
+
+A tree is taken apart from the top: each directory in it is first moved up into the area itself, so that two
+descriptors and no recursion do for any depth, and whatever a kill leaves behind is trash by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from toolserver.system.directories import DIRECTORY
+
+PREFIX = "trash-"
+"""Begins the name of everything in an area that nobody needs any more."""
+
+
+def trash_name() -> str:
+    """A new name for something that is to go."""
+    return PREFIX + secrets.token_hex(8)
+
+
+def remove_trash(area: int) -> None:
+    """Remove all trash from the directory ``area``. What another removes meanwhile is fine."""
+    waiting = [name for name in os.listdir(area) if name.startswith(PREFIX)]
+    while waiting:
+        waiting += _taken_apart(area, waiting.pop())
+
+
+def _taken_apart(area: int, name: str) -> list[str]:
+    """Remove ``name``; the directories that were in it lie in the area now, by the names returned."""
+    if _unlinked(area, name):
+        return []
+    fd = opened_for_change(area, name)
+    try:
+        moved = [_moved_up(fd, entry, area) for entry in os.listdir(fd) if not _unlinked(fd, entry)]
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=area)
+    return moved
+
+
+def _unlinked(above: int, name: str) -> bool:
+    """Whether ``name`` is gone now; False for a directory."""
+    try:
+        os.unlink(name, dir_fd=above)
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _moved_up(above: int, name: str, area: int) -> str:
+    # A directory's own ".." changes as it moves, so it must be writable itself.
+    os.close(opened_for_change(above, name))
+    target = trash_name()
+    os.rename(name, target, src_dir_fd=above, dst_dir_fd=area)
+    return target
+
+
+def opened_for_change(above: int, name: str) -> int:
+    """The directory ``name``, open, and its owner may now do everything with it."""
+    try:
+        fd = os.open(name, DIRECTORY, dir_fd=above)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=above)
+        fd = os.open(name, DIRECTORY, dir_fd=above)
+    mode = os.fstat(fd).st_mode
+    if mode & 0o700 != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd

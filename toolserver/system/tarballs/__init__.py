@@ -1,0 +1,9 @@
+"""Archives on this machine: a packed stream into a directory, a directory into a packed stream.
+
+Both are driven by whoever holds the other end, one call at a time and from any thread: ``Extraction.feed``
+takes the next bytes, ``next(Packing)`` gives them. Neither keeps the archive, in memory or on the disk.
+"""
+
+from toolserver.system.tarballs.extraction import Extracted, Extraction
+
+__all__ = ["Extracted", "Extraction"]

@@ -1,0 +1,166 @@
+"""An archive into a directory, as its bytes come from the socket.
+
+    feed: packed bytes -> inflate -> tar -> rules -> writer          finish: all ended -> digest
+
+The directory is a fresh one that nobody else uses yet (see ``swap``): a refusal leaves whatever was written
+before it there, for the caller to throw away. Nothing here waits; call it from a worker thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from protocol.archives import Budget, is_reserved, member_path, refuse_replacing_root, refuse_special
+from protocol.errors import NoSpace
+from protocol.limits import Limits
+from protocol.tar import END, Decoder, Member
+from toolserver.system.directories import DIRECTORY
+from toolserver.system.tarballs.inflate import Inflater
+from toolserver.system.tarballs.writer import TreeWriter
+
+
+class Extracted(msgspec.Struct, frozen=True, kw_only=True):
+    """What an archive held."""
+
+    files: int
+    directories: int
+    links: int
+    bytes: int
+    """Content of files."""
+    entries: int
+    """Members of all kinds, those passed over included."""
+    packed_bytes: int
+    """The archive as sent."""
+    tar_bytes: int
+    """The archive as a plain tar stream."""
+    passed_over: int
+    """Members that belong to the tool server's own directory."""
+    digest: str
+    """``sha256:`` and hexadecimal, over the plain tar stream, whatever it was packed with."""
+
+
+class Extraction:
+    """One archive into ``destination``: ``feed`` all of it, then ``finish``. Also a context manager.
+
+    After an error everything is closed, and no further call is allowed. The counters may be read from any
+    thread at any time.
+    """
+
+    def __init__(self, destination: Path, limits: Limits = Limits()) -> None:
+        self._limits = limits
+        self._root = os.open(destination, DIRECTORY)
+        self._budget = Budget(limits)
+        self._inflater = Inflater()
+        self._decoder = Decoder()
+        self._writer = TreeWriter(self._root, limits)
+        self._digest = hashlib.sha256()
+        self._passed_over = 0
+
+    @property
+    def files(self) -> int:
+        """Files begun so far."""
+        return self._writer.files
+
+    @property
+    def content_bytes(self) -> int:
+        """Content written so far."""
+        return self._writer.bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the archive taken so far."""
+        return self._budget.packed
+
+    def feed(self, chunk: bytes) -> None:
+        """The archive's next bytes, any number. Raises ArchiveInvalid, ArchiveUnsafe, TooLarge, NoSpace."""
+        with self._closing_on_error():
+            self._budget.took_packed(len(chunk))
+            for plain in self._inflater.feed(chunk):
+                self._take(plain)
+
+    def finish(self) -> Extracted:
+        """No more bytes will come. Raises as ``feed`` does, and ArchiveInvalid when the archive is not whole."""
+        with self._closing_on_error():
+            for plain in self._inflater.finish():
+                self._take(plain)
+            self._decoder.finish()
+            self._writer.finish()
+        self.abort()
+        return self._extracted()
+
+    def abort(self) -> None:
+        """Close everything. Does nothing when it is closed already."""
+        if self._root >= 0:
+            self._writer.close()
+            os.close(self._root)
+            self._root = -1
+
+    def __enter__(self) -> Extraction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def _take(self, plain: bytes) -> None:
+        self._budget.took_unpacked(len(plain))
+        self._digest.update(plain)
+        writer = self._writer
+        for event in self._decoder.feed(plain):
+            if event is END:
+                writer.end()
+            elif isinstance(event, Member):
+                self._begin(event)
+            else:
+                writer.write(event)
+
+    def _begin(self, member: Member) -> None:
+        self._budget.member(member)
+        path = member_path(member.name, self._limits)
+        if is_reserved(path):
+            self._passed_over += 1
+            return
+        refuse_special(member)
+        refuse_replacing_root(member, path)
+        self._writer.begin(member, path)
+
+    def _extracted(self) -> Extracted:
+        writer = self._writer
+        return Extracted(
+            files=writer.files,
+            directories=writer.directories,
+            links=writer.links,
+            bytes=writer.bytes,
+            entries=self._budget.entries,
+            packed_bytes=self._budget.packed,
+            tar_bytes=self._budget.unpacked,
+            passed_over=self._passed_over,
+            digest=f"sha256:{self._digest.hexdigest()}",
+        )
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        if self._root < 0:
+            raise RuntimeError("this extraction has ended; begin a new one")
+        try:
+            yield
+        except OSError as error:
+            self.abort()
+            if error.errno in _FULL:
+                raise NoSpace("no space is left to unpack the archive; nothing was changed") from error
+            raise
+        except BaseException:
+            self.abort()
+            raise
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
