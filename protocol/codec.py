@@ -6,6 +6,7 @@ Whatever does not decode is an InvalidRequest that names the field, never anothe
 from __future__ import annotations
 
 import difflib
+import enum
 import functools
 import re
 from collections.abc import Hashable
@@ -19,7 +20,9 @@ Format = Literal["json", "msgpack"]
 T = TypeVar("T")
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>.*)`)?")
-_AT = re.compile(r"(?P<what>.*) - at `(?P<key>key in )?\$\.?(?P<where>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>.*)`)?")
+_AT = re.compile(r"(?P<what>.*) - at `(?P<key>key` in `)?\$\.?(?P<where>.*)`", re.DOTALL)
+_MALFORMED = re.compile(r"\w+(?: data)? is malformed: ")
 
 
 class RequestFrame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,20 +99,35 @@ def explained(error: Exception, kind: Any, form: Format) -> InvalidRequest:
     text = str(error)
     if unknown := _UNKNOWN.fullmatch(text):
         return _unknown_field(unknown["name"], unknown["where"] or "", kind)
+    if missing := _MISSING.fullmatch(text):
+        path = _below(missing["where"] or "", missing["name"])
+        return InvalidRequest(f"required field {path!r} is missing", field=path)
     if isinstance(error, msgspec.ValidationError):
-        found = _AT.fullmatch(text)
-        what, where = (found["what"], found["where"]) if found else (text, "")
-        return InvalidRequest(f"{_lower(what)}{f' in {where!r}' if where else ''}", field=where)
+        return _wrong_value(text, kind)
     name = "JSON" if form == "json" else "MessagePack"
-    return InvalidRequest(f"the request is not valid {name}: {_lower(text)}", field="")
+    return InvalidRequest(f"the request is not valid {name}: {_lower(_MALFORMED.sub('', text))}", field="")
+
+
+def _wrong_value(text: str, kind: Any) -> InvalidRequest:
+    found = _AT.fullmatch(text)
+    what, where = (found["what"], found["where"]) if found else (text, "")
+    key = ", as a key" if found and found["key"] else ""
+    place = f" in {where!r}" if where else ""
+    choices = field_choices(kind, where) if text.startswith("Invalid enum value") else []
+    hint = f"; known are {', '.join(choices)}" if choices else ""
+    return InvalidRequest(f"{_lower(what)}{key}{place}{hint}", field=where)
 
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:].replace("`", "'")
 
 
+def _below(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
 def _unknown_field(name: str, where: str, kind: Any) -> InvalidRequest:
-    path = f"{where}.{name}" if where else name
+    path = _below(where, name)
     close = difflib.get_close_matches(name, sorted(field_names(kind)), n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(field_names(kind)))}"
     return InvalidRequest(f"unknown field {path!r}{hint}", field=path)
@@ -139,3 +157,33 @@ def field_names(kind: Any) -> set[str]:
 
     visit(msgspec.inspect.type_info(kind))
     return found
+
+
+def field_choices(kind: Any, where: str) -> list[str]:
+    """The values that the field at ``where`` takes, when it is one of an enumeration.
+
+    >>> from protocol.messages.files import Write
+    >>> field_choices(Write, "encoding")
+    ['base64', 'utf-8']
+    """
+    nodes = [msgspec.inspect.type_info(kind)]
+    for name in filter(None, re.sub(r"\[[^]]*\]", ".*", where).split(".")):
+        nodes = [below for node in nodes for below in _members(node, name)]
+    return sorted(str(member.value) for node in nodes for member in _enum_members(node))
+
+
+def _members(node: Any, name: str) -> list[Any]:
+    """What is found at ``name`` below a type; ``*`` means an element."""
+    if isinstance(node, msgspec.inspect.UnionType):
+        return [below for each in node.types for below in _members(each, name)]
+    if isinstance(node, msgspec.inspect.ListType) and name == "*":
+        return [node.item_type]
+    if isinstance(node, msgspec.inspect.StructType):
+        return [field.type for field in node.fields if field.encode_name == name]
+    return []
+
+
+def _enum_members(node: Any) -> list[enum.Enum]:
+    if isinstance(node, msgspec.inspect.UnionType):
+        return [member for each in node.types for member in _enum_members(each)]
+    return list(node.cls) if isinstance(node, msgspec.inspect.EnumType) else []
