@@ -1,0 +1,87 @@
+"""What of the host's environment a local sandbox gets to see: an allowlist, pure.
+
+The host's own secrets (cloud keys, tokens, agents' variables) are simply not on the list. Proxies and CA
+files are, because without them no package is installed behind a company's proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.paths import SessionArea
+
+MARKER = "WORKSPACE_SESSION_ID"
+"""Inherited by everything in the sandbox, so that each process of it is found again."""
+
+_ALLOWED = frozenset(
+    (
+        "lang",
+        "language",
+        "tz",
+        "term",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "node_extra_ca_certs",
+        "ssl_cert_file",
+        "ssl_cert_dir",
+        "requests_ca_bundle",
+        "curl_ca_bundle",
+        "git_ssl_cainfo",
+        "pip_cert",
+        "extra_ca_bundle",
+        "npm_config_registry",
+        "npm_config_cafile",
+        "npm_config_proxy",
+        "npm_config_https_proxy",
+        "npm_config_noproxy",
+        "npm_config_strict_ssl",
+    )
+)
+"""In lower case: proxies and npm's settings are written both ways."""
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def sandbox_environment(
+    host: Mapping[str, str], area: SessionArea, cache: Path, tools: Path | None, session: str
+) -> dict[str, str]:
+    """The whole environment of a sandbox's daemon, but for the daemon's own settings.
+
+    >>> from pathlib import Path
+    >>> area = SessionArea(Path("/d/.s"))
+    >>> env = sandbox_environment({"AWS_SECRET": "x", "LC_ALL": "C"}, area, Path("/c"), Path("/t"), "s")
+    >>> env["HOME"], env["LC_ALL"], env["PATH"].partition(":")[0], "AWS_SECRET" in env
+    ('/d/.s/home', 'C', '/t', False)
+    """
+    return {
+        **{name: value for name, value in host.items() if _is_allowed(name)},
+        "PATH": search_path(host.get("PATH", ""), tools),
+        "HOME": str(area.home),
+        "TMPDIR": str(area.temporary),
+        "npm_config_cache": str(cache / "npm"),
+        "COREPACK_HOME": str(cache / "corepack"),
+        "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
+        MARKER: session,
+    }
+
+
+def marker(session: str) -> str:
+    """As it stands in /proc/PID/environ."""
+    return f"{MARKER}={session}"
+
+
+def search_path(host_path: str, tools: Path | None) -> str:
+    """The tools first, then the host's absolute directories: a relative one would be found in the workspace.
+
+    >>> search_path("bin:/usr/bin::/bin", Path("/tools"))
+    '/tools:/usr/bin:/bin'
+    """
+    directories = [each for each in host_path.split(":") if each.startswith("/")] or _SYSTEM_PATH.split(":")
+    return ":".join([*([str(tools)] if tools else []), *directories])
+
+
+def _is_allowed(name: str) -> bool:
+    return name.lower() in _ALLOWED or name.startswith("LC_")

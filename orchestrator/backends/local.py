@@ -1,0 +1,273 @@
+"""Sandboxes without Docker: one daemon process per workspace, on this host, as this user.
+
+The daemon is started by command line, never imported: the wall stays a wall. ``guest.json`` in the session's
+area is the label by which any orchestrator finds the daemon again; the process is told from a later one of
+the same id by its start time. Nothing here is isolated yet, and ``PROPERTIES`` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from orchestrator import processes
+from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Launch, Properties, guest_id
+from orchestrator.backends.environment import marker, sandbox_environment
+from orchestrator.directories import private_directory, remove_tree
+from orchestrator.paths import PathManager, SessionArea
+from protocol.errors import AlreadyExists, Unavailable
+
+NAME = "local"
+PROPERTIES = Properties(
+    isolates_files=False,
+    isolates_processes=False,
+    isolates_network=False,
+    keeps_files=True,
+    survives_host_restart=False,
+)
+HOST = "127.0.0.1"
+LABEL_FILE = "guest.json"
+PID, STARTED = "pid", "started"
+
+START_SECONDS = 20.0
+"""From exec to ``listening on``; 0.4 s when quiet. The rest is for a machine that starts fifty at once."""
+TERM_SECONDS = 10.0
+"""The daemon ends its own commands within this after TERM; also what a container engine gives."""
+KILL_SECONDS = 5.0
+"""KILL takes effect at once, but for a process stuck in the kernel, which is then reported."""
+
+_LISTENING = re.compile(rb"listening on http://\S+:(\d+)\s*\n")
+_LOG_TAIL_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all sandboxes of this backend."""
+
+    environ: Mapping[str, str]
+    """The host's environment, of which an allowlist is handed on."""
+    tools: Path | None = None
+    """A directory with node, npm and rg, to be first on PATH."""
+    command: tuple[str, ...] = (sys.executable, "-P", "-m", "toolserver")
+    """The daemon. -P: the directory it starts in is no place to import from."""
+    term_seconds: float = TERM_SECONDS
+
+
+class LocalBackend:
+    """The reference backend."""
+
+    name = NAME
+    properties = PROPERTIES
+
+    def __init__(self, paths: PathManager, settings: Settings) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._children: set[int] = set()
+        """Daemons started by this very process, which therefore has to reap them."""
+
+    async def create(self, launch: Launch) -> Guest:
+        """Make the directories, start the daemon, wait until it listens."""
+        guest = Guest(
+            id=guest_id(launch.user_id, launch.session_id),
+            backend=NAME,
+            user_id=launch.user_id,
+            session_id=launch.session_id,
+            tool_port=launch.tool_port,
+            dev_port=launch.dev_port,
+        )
+        place = _Place.of(self._paths, guest.id)
+        await asyncio.to_thread(place.make, self._paths.cache_dir(guest.user_id, "npm"))
+        try:
+            guest = await asyncio.to_thread(self._spawned, guest, launch, place)
+            port = await self._listening_port(guest, place)
+            guest = msgspec.structs.replace(guest, tool_port=port)
+            await asyncio.to_thread(place.write_label, guest)
+        except BaseException:
+            # Also when cancelled: an orphan would hold the port, and nobody would know of it.
+            await asyncio.shield(self.destroy(guest.id))
+            raise
+        return guest
+
+    async def destroy(self, guest_id: str, *, keep_files: bool = False) -> Destroyed:
+        """TERM to the daemon, then KILL to all that is left of the sandbox; then the directories."""
+        place = _Place.of(self._paths, guest_id)
+        if not await asyncio.to_thread(place.exists):
+            return Destroyed(found=False)
+        killed, survivors = await self._end(await asyncio.to_thread(place.read_label), place)
+        await asyncio.to_thread(place.remove, keep_files)
+        kept = str(place.root) if keep_files else None
+        return Destroyed(found=True, killed=killed, survivors=tuple(sorted(survivors)), kept=kept)
+
+    async def guests(self) -> list[Guest]:
+        """By their labels."""
+        return await asyncio.to_thread(self._guests)
+
+    def endpoint(self, guest: Guest, port: int) -> Endpoint:
+        """Loopback: a port inside is the same port outside."""
+        return Endpoint(url=f"http://{HOST}:{port}")
+
+    def _guests(self) -> list[Guest]:
+        self._reap()
+        labels = sorted(self._paths.base_dir.glob(f"workspaces/*/.*/{LABEL_FILE}"))
+        found = (_read_label(label) for label in labels)
+        return [_observed(guest) for guest in found if guest is not None]
+
+    def _spawned(self, guest: Guest, launch: Launch, place: _Place) -> Guest:
+        # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
+        with place.log.open("ab") as stderr, place.stdout.open("wb") as stdout:
+            process = subprocess.Popen(
+                self._settings.command,
+                cwd=place.area.directory,
+                env=self._environment(launch, place),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        self._children.add(process.pid)
+        process.returncode = (
+            0  # its end is ours to see, by ``_reap``; Popen is not to wait for it, nor to warn
+        )
+        seen = processes.look_up(process.pid)
+        labels = {PID: str(process.pid), STARTED: str(seen.started if seen else 0)}
+        guest = msgspec.structs.replace(guest, labels=labels)
+        place.write_label(guest)
+        return guest
+
+    def _environment(self, launch: Launch, place: _Place) -> dict[str, str]:
+        cache = self._paths.cache_dir(launch.user_id, "npm").parent
+        settings = self._settings
+        return {
+            **sandbox_environment(settings.environ, place.area, cache, settings.tools, launch.session_id),
+            **launch.environment,
+            "TOOL_SERVER_HOST": HOST,
+            "TOOL_SERVER_PORT": str(launch.tool_port),
+            "TOOL_SERVER_TOKEN": launch.token,
+            "TOOL_SERVER_STATE_DIR": str(place.area.state),
+            "WORKSPACE_ROOT": str(place.root),
+            "DEV_SERVER_PORT": str(launch.dev_port),
+            "SESSION_ID": launch.session_id,
+        }
+
+    async def _listening_port(self, guest: Guest, place: _Place) -> int:
+        def told() -> re.Match[bytes] | None:
+            return _LISTENING.match(place.stdout.read_bytes())
+
+        await processes.wait_until(lambda: bool(told()) or not self._runs(guest), START_SECONDS)
+        if found := await asyncio.to_thread(told):
+            return int(found[1])
+        how = f"was not up after {START_SECONDS:g} s" if self._runs(guest) else "ended at once"
+        lines = await asyncio.to_thread(place.last_lines)
+        raise Unavailable(
+            f"the tool server {how}: {lines[-1] if lines else 'it said nothing'} (its log is {place.log})",
+            log=str(place.log),
+            output=lines,
+        )
+
+    async def _end(self, guest: Guest | None, place: _Place) -> tuple[int, set[int]]:
+        """How many had to be killed, and who could not be."""
+        marked = marker(place.session_id)
+        if guest is None or not self._runs(guest):
+            return await processes.kill_all(lambda: processes.members(marked), KILL_SECONDS)
+        leader = int(guest.labels[PID])
+        # Whom it started is asked before it goes: afterwards they are nobody's children.
+        family = await asyncio.to_thread(processes.family, marked, leader)
+        processes.send([leader], signal.SIGTERM)
+        await processes.wait_until(lambda: not self._runs(guest), self._settings.term_seconds)
+        return await processes.kill_all(
+            lambda: processes.members(marked, leader) | processes.still_running(family), KILL_SECONDS
+        )
+
+    def _runs(self, guest: Guest) -> bool:
+        self._reap()
+        return _observed(guest).state is GuestState.RUNNING
+
+    def _reap(self) -> None:
+        for pid in tuple(self._children):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue
+            self._children.discard(pid)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One sandbox's directories and files."""
+
+    session_id: str
+    root: Path
+    area: SessionArea
+    log: Path
+
+    @classmethod
+    def of(cls, paths: PathManager, guest_id: str) -> _Place:
+        user, _, session = guest_id.partition("/")
+        area = paths.session_area(user, session)
+        return cls(session, paths.workspace_dir(user, session), area, paths.log_path(user, session))
+
+    @property
+    def stdout(self) -> Path:
+        return self.area.directory / "stdout"
+
+    @property
+    def label(self) -> Path:
+        return self.area.directory / LABEL_FILE
+
+    def exists(self) -> bool:
+        return self.root.exists() or self.area.directory.exists()
+
+    def make(self, cache: Path) -> None:
+        try:
+            for directory in (self.root, *self.area.directories):
+                private_directory(directory, exist_ok=False)
+        except FileExistsError:
+            raise AlreadyExists(
+                f"session {self.session_id} has a directory already; remove it by `workspace down "
+                f"{self.session_id} --remove`, or choose another id",
+                sessionId=self.session_id,
+            ) from None
+        private_directory(self.log.parent)
+        private_directory(cache)
+
+    def remove(self, keep_root: bool) -> None:
+        remove_tree(self.area.directory)
+        if not keep_root:
+            remove_tree(self.root)
+
+    def write_label(self, guest: Guest) -> None:
+        # Renamed into place: another orchestrator may be reading it.
+        fresh = self.label.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(guest))
+        fresh.replace(self.label)
+
+    def read_label(self) -> Guest | None:
+        return _read_label(self.label)
+
+    def last_lines(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip().splitlines()
+        return []
+
+
+def _read_label(label: Path) -> Guest | None:
+    """None where there is none, or one that a crash cut short: then the marker alone finds the processes."""
+    try:
+        return msgspec.json.decode(label.read_bytes(), type=Guest)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _observed(guest: Guest) -> Guest:
+    pid, started = int(guest.labels.get(PID, "0")), int(guest.labels.get(STARTED, "0"))
+    state = GuestState.RUNNING if processes.is_running(pid, started) else GuestState.DEAD
+    return msgspec.structs.replace(guest, state=state)

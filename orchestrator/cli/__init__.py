@@ -1,0 +1,48 @@
+"""The command ``workspace``.
+
+One file per group of commands. Only click is imported when it starts, and in each command's body what that
+one needs: asyncio, websockets and rich cost three times the rest, and ``--help`` needs none of them.
+
+Exit codes: 0 done; 1 refused or failed, the reason is one sentence on stderr; 2 wrong usage; 128 + n ended by
+signal n. ``exec`` exits with the command's own code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from orchestrator.cli.common import CommandGroup
+from orchestrator.cli.doctor import doctor
+from orchestrator.cli.run import call, exec_
+from orchestrator.cli.sessions import down, ls, save
+from orchestrator.cli.template import template
+from orchestrator.cli.up import up
+from protocol import __version__
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="workspace")
+def cli() -> None:
+    """Workspaces from plain directories: brought up, worked in, saved and taken down."""
+
+
+for command in (up, ls, exec_, call, save, down, template, doctor):
+    cli.add_command(command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script."""
+    try:
+        sys.exit(cli.main(args=argv, prog_name="workspace", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Nothing more may be written, not even at exit.
+        sys.stdout = None
+        sys.exit(141)

@@ -1,0 +1,166 @@
+"""What all commands share: their options, how they run, how they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.paths import PathManager, UserId
+    from orchestrator.sessions import Sessions
+    from protocol.errors import ToolError
+
+T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Refused(click.ClickException):
+    """One sentence on stderr, exit code 1; with ``--json`` the error object on stdout too."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, body: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.body = body or {"code": "internal", "message": message, "details": {}, "retryable": False}
+
+    def show(self, file: Any = None) -> None:
+        """As promised above."""
+        context = click.get_current_context(silent=True)
+        if (context and context.meta.get(_AS_JSON)) or getattr(self, "as_json", False):
+            click.echo(json.dumps({"error": self.body}))
+        click.echo(f"workspace: {self.message}", err=True)
+
+
+_AS_JSON = "workspace.as_json"
+
+
+class CommandGroup(click.Group):
+    """Turns the program's own errors into ``Refused``, wherever a command raises them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        from orchestrator.toolchain import ToolchainError
+        from protocol.errors import ToolError
+
+        try:
+            return super().invoke(ctx)
+        except ToolError as error:
+            refused = Refused(sentence(error), _body(error))
+        except ToolchainError as error:
+            refused = Refused(str(error))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            refused = Refused(
+                f"{error.filename or 'this machine'}: {error.strerror}; `workspace doctor` may know why"
+            )
+        refused.as_json = bool(ctx.meta.get(_AS_JSON))  # type: ignore[attr-defined]
+        raise refused
+
+
+def sentence(error: ToolError) -> str:
+    """An error for a person; a failed program's last lines come along, for the reason is in them."""
+    lines = error.details.get("output")
+    tail = [f"\n  | {line}" for line in lines[-15:]] if isinstance(lines, list) else []
+    return "".join([error.message, *tail])
+
+
+def _body(error: ToolError) -> dict[str, Any]:
+    import msgspec
+
+    body: dict[str, Any] = msgspec.to_builtins(error.body(error.request_id))
+    return body
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that every command on sessions has."""
+
+    data_dir: Path | None
+    user: str
+    as_json: bool
+
+    def paths(self) -> PathManager:
+        """Where this data directory keeps what."""
+        from orchestrator.paths import PathManager
+
+        return PathManager.from_env(os.environ, Path.cwd(), self.data_dir)
+
+    def user_id(self) -> UserId:
+        """The user, checked."""
+        from orchestrator.paths import user_id
+
+        return user_id(self.user)
+
+    def sessions(self, tools: Path | None = None) -> Sessions:
+        """The sessions of this data directory; ``tools`` is for those that are begun by them."""
+        from orchestrator.backends.local import NAME, LocalBackend, Settings
+        from orchestrator.records import Records
+        from orchestrator.sessions import Sessions
+
+        paths = self.paths()
+        backend = LocalBackend(paths, Settings(environ=os.environ, tools=tools))
+        return Sessions(paths, Records(paths.db_path("sessions")), {NAME: backend})
+
+
+def host_options(function: Function) -> Callable[..., Any]:
+    """Give a command ``--data-dir``, ``--user`` and ``--json``, as one argument ``options``."""
+
+    def with_options(data_dir: Path | None, user: str, as_json: bool, **rest: Any) -> Any:
+        click.get_current_context().meta[_AS_JSON] = as_json
+        return function(options=Options(data_dir, user, as_json), **rest)
+
+    with_options.__name__, with_options.__doc__ = function.__name__, function.__doc__
+    with_options.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in (
+        json_option,
+        click.option("--user", default="default", show_default=True, help="Whose workspaces."),
+        click.option(
+            "--data-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Where workspaces are kept: $DATA_DIR, else ./data.",
+        ),
+    ):
+        with_options = option(with_options)
+    return with_options
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+session_argument = click.argument("session", required=False)
+
+
+def print_json(value: Any) -> None:
+    """One line."""
+    import msgspec
+
+    click.echo(msgspec.json.encode(value))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. SIGTERM and Ctrl-C cancel it, so that what it holds is let go in order."""
+    import asyncio
+    import signal
+
+    ended_by: list[int] = []
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            ended_by.append(signal.SIGTERM)
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        return await work
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        raise click.exceptions.Exit(128 + ended_by[0] if ended_by else 130) from None

@@ -1,0 +1,155 @@
+"""``workspace ls``, ``down`` and ``save``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.common import Options, Refused, host_options, print_json, run, session_argument
+
+if TYPE_CHECKING:
+    from orchestrator.records import SessionRecord
+    from orchestrator.sessions import Saved, Seen, Sessions
+
+
+@click.command(short_help="List sessions.")
+@click.option("--all", "-a", "stopped", is_flag=True, help="Those that are over but kept their files, too.")
+@host_options
+def ls(options: Options, stopped: bool) -> None:
+    """List the sessions that run."""
+    sessions = options.sessions()
+    seen = run(sessions.list(options.user_id(), stopped=stopped))
+    rows = [as_data(sessions, each) for each in seen]
+    if options.as_json:
+        print_json(rows)
+    elif rows:
+        _print_table(rows)
+    else:
+        click.echo("no session runs; start one by `workspace up TEMPLATE`", err=True)
+
+
+def as_data(sessions: Sessions, seen: Seen) -> dict[str, Any]:
+    """One session for programs. Without its token: lists are shown around."""
+    record = seen.record
+    reachable = seen.alive and record.guest is not None
+    return {
+        "session": record.session_id,
+        "user": record.user_id,
+        "template": record.template,
+        "state": seen.state,
+        "backend": record.backend,
+        "previewUrl": f"{sessions.dev_server(record).url}/" if reachable else None,
+        "toolServerUrl": sessions.tool_server(record).url if reachable else None,
+        "created": record.created,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("session", "template", "state", "preview", "tool server"):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        urls = (row["previewUrl"] or "-", row["toolServerUrl"] or "-")
+        table.add_row(row["session"], row["template"], row["state"], *urls)
+    # In a pipe there is no width to fit into, and nothing is cut off.
+    console = Console(markup=False, highlight=False)
+    console.print(table, soft_wrap=not console.is_terminal, crop=console.is_terminal)
+
+
+@click.command(short_help="End sessions.")
+@session_argument
+@click.option("--all", "-a", "every", is_flag=True, help="All of the user's sessions.")
+@click.option(
+    "--save", "with_save", is_flag=True, help="Save each one first; one that cannot be saved stays up."
+)
+@click.option("--remove", is_flag=True, help="Remove the workspace's files too.")
+@host_options
+def down(options: Options, session: str | None, every: bool, with_save: bool, remove: bool) -> None:
+    """End SESSION and every process of it. Its files are kept, unless --remove is given.
+
+    SESSION may be left out when exactly one runs. A session whose tool server died is cleaned up as well.
+    """
+    if every and session:
+        raise click.UsageError("give SESSION or --all, not both")
+    run(_down(options, session, every, with_save, remove))
+
+
+async def _down(options: Options, session: str | None, every: bool, with_save: bool, remove: bool) -> None:
+    sessions, user = options.sessions(), options.user_id()
+    if every:
+        records = [seen.record for seen in await sessions.list(user, stopped=remove)]
+    else:
+        records = [await sessions.find(user, session)]
+    results = [await _end(sessions, record, with_save, remove) for record in records]
+    if options.as_json:
+        print_json(results)
+    survivors = [pid for result in results for pid in result["survivors"]]
+    if survivors:
+        pids = " ".join(map(str, survivors))
+        raise Refused(f"these processes would not end: {pids}; end them by `kill -9 {pids}`")
+    if not records:
+        click.echo("no session runs", err=True)
+
+
+async def _end(sessions: Sessions, record: SessionRecord, with_save: bool, remove: bool) -> dict[str, Any]:
+    saved = await sessions.save(record) if with_save else None
+    outcome = await sessions.end(record, keep_files=not remove)
+    notes = [f"saved to {saved.file.path}"] if saved else []
+    notes += [f"files kept in {outcome.kept}"] if outcome.kept else []
+    click.echo("; ".join([f"{record.session_id} ended", *notes]), err=True)
+    return {
+        "session": record.session_id,
+        "found": outcome.found,
+        "killed": outcome.killed,
+        "survivors": list(outcome.survivors),
+        "kept": outcome.kept,
+        "save": str(saved.file.path) if saved else None,
+    }
+
+
+@click.command(short_help="Save a workspace as an archive.")
+@session_argument
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to: .tar.gz, .tar.zst or .tar; in the data directory when left out.",
+)
+@host_options
+def save(options: Options, session: str | None, output: Path | None) -> None:
+    """Write the content of SESSION's workspace to an archive, which `workspace up ARCHIVE` brings back."""
+    result = run(_save(options, session, output))
+    if options.as_json:
+        print_json(saved_data(result))
+        return
+    click.echo(result.file.path)
+    if changed := result.answer.changed:
+        names = ", ".join(changed[:5])
+        click.echo(
+            f"{len(changed)} changed while they were saved, so they may mix two states: {names}", err=True
+        )
+
+
+async def _save(options: Options, session: str | None, output: Path | None) -> Saved:
+    sessions = options.sessions()
+    record = await sessions.find(options.user_id(), session)
+    return await sessions.save(record, Path.cwd() / output if output else None)
+
+
+def saved_data(saved: Saved) -> dict[str, Any]:
+    """A save for programs."""
+    return {
+        "path": str(saved.file.path),
+        "bytes": saved.file.size,
+        "sha256": saved.file.sha256,
+        "digest": saved.answer.digest,
+        "files": saved.answer.files,
+        "contentBytes": saved.answer.content_bytes,
+        "leftOut": saved.answer.left_out,
+        "changed": saved.answer.changed,
+    }

@@ -1,0 +1,100 @@
+"""``workspace template list`` and ``validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.common import CommandGroup, json_option, print_json
+
+if TYPE_CHECKING:
+    from orchestrator.template_checks import Report
+
+
+@click.group(cls=CommandGroup, short_help="List and check templates.")
+def template() -> None:
+    """Templates: directories of files, in ./templates or come with this package."""
+
+
+@template.command("list", short_help="List templates.")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the templates that `workspace up` knows by name."""
+    from orchestrator.templates import template_directories, template_roots
+
+    found = template_directories(template_roots(Path.cwd()))
+    rows = [_row(name, directory) for name, directory in sorted(found.items())]
+    if as_json:
+        print_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['name']:<{width}}  {row['description']}")
+
+
+def _row(name: str, directory: Path) -> dict[str, Any]:
+    from orchestrator.templates import read_template
+    from protocol.errors import ToolError
+
+    try:
+        found = read_template(directory)
+    except ToolError as error:  # a broken one must not hide the others
+        return {"name": name, "path": str(directory), "description": f"broken: {error.message}"}
+    return {"name": name, "path": str(directory), "description": found.description or found.name or ""}
+
+
+@template.command(short_help="Check templates.")
+@click.argument("names", nargs=-1, metavar="[TEMPLATE|DIR]...")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@json_option
+def validate(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
+    """Check templates, all of them when none is named. Exit code 1 when one has an error."""
+    reports = _reports(names)
+    if as_json:
+        print_json([as_data(report, strict) for report in reports])
+    else:
+        for report in reports:
+            _print(report, strict)
+    if not all(report.ok(strict) for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+def _reports(names: tuple[str, ...]) -> list[Report]:
+    from orchestrator.template_checks import check_template
+    from orchestrator.templates import template_directories, template_roots
+    from protocol.errors import NotFound
+
+    known = template_directories(template_roots(Path.cwd()))
+    wanted = {name: known.get(name, Path(name).expanduser()) for name in names} or dict(sorted(known.items()))
+    for name, directory in wanted.items():
+        if not directory.is_dir():
+            raise NotFound(
+                f"there is no template or directory {name!r}; templates are {', '.join(sorted(known))}"
+            )
+    return [check_template(directory.resolve().name, directory) for directory in wanted.values()]
+
+
+def _print(report: Report, strict: bool) -> None:
+    from orchestrator.units import count_text, size_text
+
+    verdict = "ok" if report.ok(strict) else "refused"
+    size = f"{count_text(report.files, 'file')}, {size_text(report.content_bytes)}"
+    click.echo(f"{report.name}: {verdict} ({size})")
+    for finding in report.findings:
+        click.echo(f"  {finding.level}: {finding.path}: {finding.message}")
+
+
+def as_data(report: Report, strict: bool) -> dict[str, Any]:
+    """A report for programs."""
+    return {
+        "name": report.name,
+        "path": str(report.path),
+        "ok": report.ok(strict),
+        "files": report.files,
+        "contentBytes": report.content_bytes,
+        "findings": [
+            {"level": each.level, "path": each.path, "message": each.message} for each in report.findings
+        ],
+    }

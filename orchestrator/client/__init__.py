@@ -1,0 +1,160 @@
+"""A tool server, spoken to: every operation a method, every refusal the protocol's own error.
+
+    async with open_client("http://127.0.0.1:3001", token) as client:
+        print((await client.read(path="package.json")).content)
+        async with client.command.stream(command="npm test") as events:
+            async for event in events: ...
+            print((await events.result()).exit_code)
+
+A client is made by ``open_client`` only. Many requests may be under way at once; each waits for its own
+answer. Every wait for the connection is bounded; how long an operation may take is the operation's own field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Subprotocol
+
+from orchestrator.client.addresses import authorized, is_loopback, websocket_url
+from orchestrator.client.archives import get_archive, put_archive, refusal, unreachable
+from orchestrator.client.connection import Connection
+from orchestrator.client.mailbox import PATIENCE_SECONDS
+from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call
+from protocol import routes
+from protocol.codec import decode
+from protocol.errors import NotFound, Unavailable
+from protocol.messages import archives, commands, devserver, edits, files, search
+from protocol.messages.base import Answer, Log, Request
+from protocol.operations import OPERATIONS
+
+__all__ = ["Client", "Stream", "open_client", "request_of"]
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+CLOSE_TIMEOUT_SECONDS = 5.0
+_MAX_RECEIVED_BYTES = 64 * 1024 * 1024
+"""One frame from the tool server, which keeps its own at a quarter of this: a guard against a wrong peer."""
+
+
+class Client:
+    """One tool server. Methods take the fields of the operation's request as keywords."""
+
+    def __init__(self, connection: Connection, base_url: str, headers: Mapping[str, str]) -> None:
+        self.connection = connection
+        self.base_url = base_url
+        self._headers = dict(headers)
+
+    read = Verb(files.Read, files.ReadAnswer)
+    write = Verb(files.Write, files.WriteAnswer)
+    list = Verb(files.List, files.ListAnswer)
+    stat = Verb(files.Stat, files.StatAnswer)
+    search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
+    edit = Verb(edits.Edit, edits.EditAnswer)
+    command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])
+    attach = StreamingVerb(commands.Attach, commands.CommandAnswer, Events[commands.CommandEvent])
+    stop = Verb(commands.Stop, commands.StopAnswer)
+    processes = Verb(commands.Processes, commands.ProcessesAnswer)
+    inject = StreamingVerb(archives.Inject, archives.InjectAnswer, Events[archives.Unpacked])
+    save = StreamingVerb(archives.Save, archives.SaveAnswer, Events[archives.Chunk])
+    install = StreamingVerb(devserver.Install, devserver.InstallAnswer, Events[Log])
+    dev_start = StreamingVerb(devserver.DevStart, devserver.DevStatusAnswer, Events[Log])
+    dev_stop = Verb(devserver.DevStop, devserver.DevStatusAnswer)
+    dev_status = Verb(devserver.DevStatus, devserver.DevStatusAnswer)
+    dev_logs = StreamingVerb(devserver.DevLogs, devserver.DevLogsAnswer, Events[Log])
+    start = StreamingVerb(devserver.Start, devserver.StartAnswer, Events[devserver.StartEvent])
+
+    async def call(self, request: Request) -> Answer:
+        """Ask with a request made elsewhere (``request_of``): for whoever does not know which beforehand."""
+        return await call(self.connection, request)
+
+    def stream(self, request: Request) -> Stream[Any, Answer]:
+        """Like ``call``, with the events."""
+        return Stream(self.connection, BY_REQUEST[type(request)], request)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone, whoever closed it."""
+        await self.connection.wait_closed()
+
+    async def put_archive(
+        self,
+        chunks: AsyncIterable[bytes] | bytes,
+        mode: archives.InjectMode = archives.InjectMode.REPLACE,
+        digest: str | None = None,
+    ) -> archives.InjectAnswer:
+        """Send an archive of any size over HTTP; in place whole, or nothing changed and an error."""
+        return await put_archive(self.base_url, self._headers, chunks, mode, digest)
+
+    def get_archive(
+        self,
+        format: archives.ArchiveFormat = archives.ArchiveFormat.GZIP,
+        exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
+    ) -> AsyncIterator[bytes]:
+        """The workspace's content over HTTP, chunk by chunk, with the rules that ``save`` takes."""
+        save = archives.Save(format=format, exclude=[*exclude], include=[*include])
+        return get_archive(self.base_url, self._headers, save)
+
+
+def request_of(operation: str, params: bytes) -> Request:
+    """The request that ``params`` (JSON, ``b""`` for none) are; raises NotFound or InvalidRequest.
+
+    >>> request_of("read", b'{"path": "a"}').path
+    'a'
+    """
+    found = OPERATIONS.get(operation)
+    if found is None:
+        raise NotFound(f"no operation {operation!r}; there are {', '.join(OPERATIONS)}", operation=operation)
+    return decode(params or b"{}", found.request)
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    close_timeout_seconds: float = CLOSE_TIMEOUT_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> AsyncIterator[Client]:
+    """A client of the tool server at ``url`` (http or https, a path in front allowed).
+
+    ``headers`` are those an endpoint asks for. ``patience_seconds`` is how long one stream that nobody reads
+    may hold up the others (``mailbox``). Raises Unavailable, or what the tool server refused the connection
+    with, such as Unauthorized.
+    """
+    base_url = url.rstrip("/")
+    sent = authorized(headers or {}, token)
+    socket = await _connected(base_url, sent, connect_timeout_seconds, close_timeout_seconds)
+    async with Connection(socket, base_url, close_timeout_seconds, patience_seconds) as connection:
+        yield Client(connection, base_url, sent)
+
+
+async def _connected(
+    base_url: str, headers: Mapping[str, str], connect_seconds: float, close_seconds: float
+) -> ClientConnection:
+    try:
+        socket = await connect(
+            websocket_url(base_url),
+            subprotocols=[Subprotocol(routes.SUBPROTOCOL_MSGPACK)],
+            additional_headers=headers,
+            open_timeout=connect_seconds,
+            close_timeout=close_seconds,
+            max_size=_MAX_RECEIVED_BYTES,
+            # Packing costs more than loopback and most networks gain; archives are packed already.
+            compression=None,
+            # A proxy for the internet is no way to this machine.
+            proxy=None if is_loopback(base_url) else True,
+        )
+    except InvalidStatus as error:
+        raise refusal(error.response.status_code, bytes(error.response.body or b""), base_url) from None
+    except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError) as error:
+        raise unreachable(base_url, error) from error
+    if socket.subprotocol != routes.SUBPROTOCOL_MSGPACK:
+        await socket.close()
+        raise Unavailable(f"{base_url} does not speak {routes.SUBPROTOCOL_MSGPACK}; is it a tool server?")
+    return socket

@@ -1,0 +1,41 @@
+"""Directories of this host, made and removed: for their owner alone, and to the last entry."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+
+def private_directory(path: Path, *, exist_ok: bool = True) -> Path:
+    """Make ``path``, and what is missing above it, for its owner alone (0700). Raises FileExistsError.
+
+    ``Path.mkdir(parents=True)`` would make the parents with the default mode.
+    """
+    for above in reversed([each for each in path.parents if not each.exists()]):
+        above.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=exist_ok)
+    return path
+
+
+def remove_tree(path: Path) -> None:
+    """Remove ``path`` with all below it; nothing happens where there is nothing. Follows no link.
+
+    A package manager's cache may hold directories that even their owner cannot write to.
+    """
+    if path.is_symlink() or not path.exists():
+        path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        _open_up(path)
+        shutil.rmtree(path)
+
+
+def _open_up(directory: Path) -> None:
+    directory.chmod(0o700)
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(directory.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                _open_up(entry)

@@ -1,0 +1,167 @@
+"""From a source to a page that answers: archive, sandbox, extract, install, dev server.
+
+One function puts the rooms in a row and tells an observer how far it is. If a stage fails, or is cancelled,
+the session is ended and its files, which are only a copy, are removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from orchestrator.client import Client
+from orchestrator.packing import packed
+from orchestrator.paths import UserId
+from orchestrator.records import SessionRecord, State
+from orchestrator.sessions import PortWishes, Sessions
+from orchestrator.templates import Source
+from orchestrator.units import count_text, size_text
+from protocol.messages.archives import InjectAnswer
+from protocol.messages.base import Log
+from protocol.messages.devserver import DevState, Progress, StartAnswer, Step
+
+
+class Stage(enum.Enum):
+    """What happens, in order; the values are shown."""
+
+    ARCHIVE = "archive"
+    SANDBOX = "tool server"
+    EXTRACT = "extract"
+    INSTALL = "install"
+    DEV_SERVER = "dev server"
+
+
+class Observer(Protocol):
+    """Who is told. Called on the event loop: it must not block."""
+
+    def began(self, stage: Stage) -> None:
+        """It is under way."""
+
+    def said(self, stage: Stage, text: str) -> None:
+        """A tool printed this while it worked: pieces of text, not always whole lines."""
+
+    def ended(self, stage: Stage, note: str, seconds: float) -> None:
+        """It is done; ``note`` says what came of it."""
+
+    def skipped(self, stage: Stage, note: str) -> None:
+        """It was not needed."""
+
+    def remark(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+class _Stages:
+    """Times the stages, and tells the observer."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._begun = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def under_way(self, stage: Stage) -> Iterator[Callable[[str], None]]:
+        """Around a stage; what it yields is called with the note when the stage is done."""
+        self.began(stage)
+        begun = time.monotonic()
+        yield lambda note: self.ended(stage, note, time.monotonic() - begun)
+
+    def began(self, stage: Stage) -> None:
+        self._observer.began(stage)
+
+    def ended(self, stage: Stage, note: str, seconds: float) -> None:
+        self.seconds[stage.value] = seconds
+        self._observer.ended(stage, note, seconds)
+
+    def total(self) -> dict[str, float]:
+        """All of them, and ``total``."""
+        return {**self.seconds, "total": time.monotonic() - self._begun}
+
+    def take(self, event: Progress | Log) -> None:
+        """What the tool server tells of its own stages."""
+        if isinstance(event, Log):
+            stage = Stage.DEV_SERVER if event.source == "dev_server" else Stage.INSTALL
+            self._observer.said(stage, event.text)
+        elif event.step is not Step.EXTRACT:  # that one was over before
+            stage = Stage.INSTALL if event.step is Step.INSTALL else Stage.DEV_SERVER
+            if event.state == "started":
+                self.began(stage)
+            elif event.state == "done":
+                self.ended(stage, "", (event.duration_ms or 0.0) / 1000)
+            else:
+                self._observer.skipped(stage, event.message)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A workspace that answers."""
+
+    record: SessionRecord
+    tool_server_url: str
+    preview_url: str | None
+    """None when the workspace has no dev server."""
+    injected: InjectAnswer
+    started: StartAnswer
+    seconds: dict[str, float]
+    """Per stage, and ``total``."""
+
+
+async def launch(
+    sessions: Sessions, user: UserId, source: Source, wishes: PortWishes, observer: Observer, backend: str
+) -> Ready:
+    """Bring a workspace up; raises the first stage's error, and then nothing is left of it."""
+    stages = _Stages(observer)
+    with stages.under_way(Stage.ARCHIVE) as done:
+        archive = await asyncio.to_thread(packed, source)
+        done(archive.note)
+    with stages.under_way(Stage.SANDBOX) as done:
+        record = await sessions.begin(user, source.name, wishes, backend)
+        done(sessions.tool_server(record).url)
+    _tell_ports(record, wishes, observer)
+    try:
+        async with sessions.client(record) as client:
+            with stages.under_way(Stage.EXTRACT) as done:
+                injected = await client.put_archive(archive.chunks(), digest=archive.digest)
+                done(f"{count_text(injected.files, 'file')}, {size_text(injected.content_bytes)}")
+            started = await _start(client, source, record, stages)
+        await sessions.mark(record, State.RUNNING)
+    except BaseException:
+        await asyncio.shield(sessions.end(record, keep_files=False))
+        raise
+    return Ready(
+        record=record,
+        tool_server_url=sessions.tool_server(record).url,
+        preview_url=_preview_url(sessions, record, started),
+        injected=injected,
+        started=started,
+        seconds=stages.total(),
+    )
+
+
+def _tell_ports(record: SessionRecord, wishes: PortWishes, observer: Observer) -> None:
+    """A port other than the wished one is said aloud: somebody may be looking at the wrong page."""
+    for what, wished, given in (
+        ("tool server", wishes.tool.port, record.tool_port),
+        ("dev server", wishes.dev.port, record.dev_port),
+    ):
+        if wished not in (0, given):
+            observer.remark(f"port {wished} is taken: the {what} gets {given}")
+
+
+async def _start(client: Client, source: Source, record: SessionRecord, stages: _Stages) -> StartAnswer:
+    # The session's own port, for template.json only says which one is liked best.
+    dev = msgspec.structs.replace(source.template.dev_request(), port=record.dev_port)
+    async with client.start.stream(install=source.template.install_request(), dev=dev) as events:
+        async for event in events:
+            stages.take(event)
+        return await events.result()
+
+
+def _preview_url(sessions: Sessions, record: SessionRecord, started: StartAnswer) -> str | None:
+    return f"{sessions.dev_server(record).url}/" if started.dev.state is DevState.READY else None

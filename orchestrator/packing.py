@@ -1,0 +1,43 @@
+"""A source as an archive, ready to be sent: a directory is packed, an archive is sent as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.archive import archive_directory
+from orchestrator.templates import Source, SourceKind
+from orchestrator.units import count_text, size_text
+
+_READ_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive: in memory, or in a file."""
+
+    content: bytes | Path
+    digest: str | None
+    """``sha256:…`` of the uncompressed tar, when it was packed here."""
+    note: str
+    """For a person."""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Its bytes; reads a file piece by piece."""
+        if isinstance(self.content, bytes):
+            yield self.content
+            return
+        with await asyncio.to_thread(self.content.open, "rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
+                yield chunk
+
+
+def packed(source: Source) -> Packed:
+    """Blocking: reads the whole of a directory."""
+    if source.kind is SourceKind.ARCHIVE:
+        return Packed(source.path, None, size_text(source.path.stat().st_size))
+    archive = archive_directory(source.path, source.exclusions)
+    note = f"{count_text(archive.files, 'file')}, {size_text(len(archive.content))}"
+    return Packed(archive.content, archive.digest, note)

@@ -1,0 +1,252 @@
+"""What can be told about a template before anybody starts it: errors that would stop it, warnings that smell.
+
+One rule, one function, one finding each. Reads the directory, changes nothing, follows no link.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from orchestrator.templates import Source, SourceKind, read_template
+from protocol.errors import ToolError
+from protocol.limits import MIB
+from protocol.templates import LOCK_FILES, PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
+
+Level = Literal["error", "warning"]
+
+MANY_FILES = 2_000
+"""A template above this is a copy of a project. A gut feeling: the largest one here has some forty."""
+MANY_BYTES = 20 * MIB
+"""Sent at every start. A gut feeling as well."""
+_CONTAINER_FILES = re.compile(
+    r"(Dockerfile|Containerfile)(\..*)?|.*\.[Dd]ockerfile|(docker-)?compose.*\.ya?ml"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or looks so. The message names the fix."""
+
+    level: Level
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in a template, as it would be packed."""
+
+    path: str
+    mode: int
+    size: int
+    target: str | None = None
+    """Where a link points, as written."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A template, and what was found."""
+
+    name: str
+    path: Path
+    template: Template | None
+    """None when template.json cannot be read."""
+    findings: list[Finding]
+    files: int = 0
+    content_bytes: int = 0
+
+    def ok(self, strict: bool = False) -> bool:
+        """Whether it may be used; ``strict`` counts warnings too."""
+        return not any(strict or finding.level == "error" for finding in self.findings)
+
+
+def check_template(name: str, directory: Path) -> Report:
+    """Everything there is to say about the template in ``directory``."""
+    try:
+        template = read_template(directory)
+        source = Source(SourceKind.TEMPLATE, name, directory, template)
+        entries = sorted(_entries(source), key=lambda entry: entry.path)
+    except ToolError as error:
+        return Report(name, directory, None, [Finding("error", TEMPLATE_FILE, error.message)])
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        return Report(name, directory, None, [Finding("error", str(error.filename or directory), message)])
+    view = View(name, directory, template, {entry.path: entry for entry in entries})
+    findings = [finding for rule in RULES for finding in rule(view)]
+    files = [entry for entry in entries if stat.S_ISREG(entry.mode)]
+    return Report(name, directory, template, findings, len(files), sum(entry.size for entry in files))
+
+
+@dataclass(frozen=True)
+class View:
+    """What a rule looks at."""
+
+    name: str
+    directory: Path
+    template: Template
+    entries: dict[str, Entry]
+
+    def has(self, path: str) -> bool:
+        """Whether it would be packed."""
+        return str(PurePosixPath(path)) in self.entries
+
+    def package(self) -> dict[str, Any] | None:
+        """package.json, or None when there is none; ValueError when it is no JSON object."""
+        if not self.has(PACKAGE_FILE):
+            return None
+        package = json.loads((self.directory / PACKAGE_FILE).read_bytes())
+        if not isinstance(package, dict):
+            raise ValueError("it is no object")
+        return package
+
+
+Rule = Callable[[View], Iterator[Finding]]
+
+
+def _entries(source: Source) -> Iterator[Entry]:
+    """What would be packed, parents before children."""
+    exclusions = source.exclusions
+    for above, directories, files in os.walk(source.path):
+        relative = PurePosixPath(Path(above).relative_to(source.path).as_posix())
+        kept = [name for name in directories if not exclusions.excludes_entry(str(relative / name), True)]
+        directories[:] = kept
+        for name in (*kept, *files):
+            path = str(relative / name)
+            if name in kept or not exclusions.excludes_entry(path):
+                yield _entry(Path(above) / name, path)
+
+
+def _entry(file: Path, path: str) -> Entry:
+    found = file.lstat()
+    target = str(file.readlink()) if stat.S_ISLNK(found.st_mode) else None
+    return Entry(path, found.st_mode, found.st_size, target)
+
+
+def required_files_are_there(view: View) -> Iterator[Finding]:
+    """``files.required``."""
+    for path in view.template.files.required:
+        if not view.has(path):
+            yield Finding("error", path, "files.required names it, and it is not there (or is excluded)")
+
+
+def links_stay_inside(view: View) -> Iterator[Finding]:
+    """An archive with a link that leaves is refused as a whole."""
+    for entry in view.entries.values():
+        if entry.target is not None and leaves(entry.path, entry.target):
+            yield Finding("error", entry.path, f"links to {entry.target!r}, outside the template: copy it in")
+
+
+def leaves(path: str, target: str) -> bool:
+    """Whether a link at ``path`` points out of the tree that it is in.
+
+    >>> leaves("a/b", "../c"), leaves("a/b", "../../c"), leaves("b", "/etc/passwd")
+    (False, True, True)
+    """
+    joined = os.path.normpath(PurePosixPath(path).parent / target)
+    return target.startswith("/") or joined == ".." or joined.startswith("../")
+
+
+def only_files_directories_and_links(view: View) -> Iterator[Finding]:
+    """An archive holds nothing else."""
+    for entry in view.entries.values():
+        if not (stat.S_ISREG(entry.mode) or stat.S_ISDIR(entry.mode) or stat.S_ISLNK(entry.mode)):
+            yield Finding("error", entry.path, "is a device, socket or fifo: remove it")
+
+
+def no_container_files(view: View) -> Iterator[Finding]:
+    """One image serves every template."""
+    for path in view.entries:
+        if _CONTAINER_FILES.fullmatch(path.rpartition("/")[2]):
+            yield Finding("warning", path, "has no effect: one image serves all templates; remove it")
+
+
+def package_file_parses(view: View) -> Iterator[Finding]:
+    """Else the package manager says so, much later."""
+    try:
+        view.package()
+    except ValueError as error:
+        yield Finding("error", PACKAGE_FILE, f"is not valid: {error}")
+
+
+def something_starts(view: View) -> Iterator[Finding]:
+    """A dev server, by template.json, by a script, or by an index.html."""
+    try:
+        package = view.package()
+    except ValueError:
+        return
+    if view.template.dev_command is None and dev_command(package, view.entries.keys()) is None:
+        message = "nothing to start: add devCommand, a 'dev' script in package.json, or an index.html"
+        yield Finding("warning", TEMPLATE_FILE, message)
+
+
+def dev_command_takes_the_port(view: View) -> Iterator[Finding]:
+    """Two workspaces on one host cannot have the same."""
+    command = view.template.dev_command
+    if command and "{port}" not in command and "PORT" not in command:
+        yield Finding("warning", TEMPLATE_FILE, "devCommand has no {port}: it cannot be given another port")
+
+
+def ports_are_ports(view: View) -> Iterator[Finding]:
+    """1024 and above: no workspace runs as root."""
+    ports = [view.template.port, *(port.port for port in view.template.ports)]
+    for port in ports:
+        if port is not None and not 1024 <= port <= 65535:
+            yield Finding("error", TEMPLATE_FILE, f"port {port} is not from 1024 to 65535")
+
+
+def readiness_pattern_compiles(view: View) -> Iterator[Finding]:
+    """``readiness.log.pattern``."""
+    probe = view.template.readiness.log
+    try:
+        re.compile(probe.pattern if probe else "")
+    except re.error as error:
+        yield Finding("error", TEMPLATE_FILE, f"readiness.log.pattern is no regular expression: {error}")
+
+
+def id_is_the_directory_name(view: View) -> Iterator[Finding]:
+    """A template is called by its directory's name."""
+    if view.template.id not in (None, view.name):
+        message = f"id is {view.template.id!r}, but the template is called by its directory: {view.name!r}"
+        yield Finding("warning", TEMPLATE_FILE, message)
+
+
+def lock_file_is_there(view: View) -> Iterator[Finding]:
+    """Without one, every start may install something else."""
+    if view.has(PACKAGE_FILE) and not any(view.has(lock) for lock in LOCK_FILES):
+        yield Finding(
+            "warning", PACKAGE_FILE, "there is no lock file: run the package manager's install once"
+        )
+
+
+def it_is_small(view: View) -> Iterator[Finding]:
+    """It is sent at every start."""
+    files = [entry for entry in view.entries.values() if stat.S_ISREG(entry.mode)]
+    size = sum(entry.size for entry in files)
+    if not files:
+        yield Finding("error", ".", "is empty: put the project's files here")
+    if len(files) > MANY_FILES or size > MANY_BYTES:
+        found = f"{len(files)} files, {size / MIB:.1f} MiB"
+        yield Finding("warning", ".", f"is large ({found}): leave out what can be made, by files.exclude")
+
+
+RULES: tuple[Rule, ...] = (
+    required_files_are_there,
+    links_stay_inside,
+    only_files_directories_and_links,
+    no_container_files,
+    package_file_parses,
+    something_starts,
+    dev_command_takes_the_port,
+    ports_are_ports,
+    readiness_pattern_compiles,
+    id_is_the_directory_name,
+    lock_file_is_there,
+    it_is_small,
+)

@@ -1,0 +1,228 @@
+"""Sandboxes as processes: begun, found again, ended to the last one. The daemon is a stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import processes
+from orchestrator.backends import Endpoint, Guest, GuestState, Launch
+from orchestrator.backends.environment import marker
+from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.paths import PathManager, SessionId, UserId
+from protocol.errors import AlreadyExists, Unavailable
+
+FAKE = str(Path(__file__).with_name("fake_daemon.py"))
+SECRET = {"AWS_SECRET_ACCESS_KEY": "x", "PATH": os.environ["PATH"]}
+
+
+def backend(data: Path, *words: str, term_seconds: float = 5.0) -> LocalBackend:
+    command = (sys.executable, FAKE, *words)
+    return LocalBackend(
+        PathManager(data), Settings(environ=SECRET, command=command, term_seconds=term_seconds)
+    )
+
+
+def launch(session: str = "session_1", user: str = "ann") -> Launch:
+    return Launch(
+        user_id=UserId(user), session_id=SessionId(session), token="t" * 20, tool_port=7001, dev_port=7002
+    )
+
+
+def area(data: Path) -> Path:
+    return data / "workspaces" / "ann" / ".session_1"
+
+
+def left_of(session: str = "session_1") -> set[int]:
+    return processes.members(marker(session))
+
+
+def pid(guest: Guest) -> int:
+    return int(guest.labels["pid"])
+
+
+async def test_a_guest_runs_and_is_reached_on_loopback(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    assert (guest.id, guest.tool_port, guest.dev_port) == ("ann/session_1", 7001, 7002)
+    assert driver.endpoint(guest, guest.dev_port) == Endpoint("http://127.0.0.1:7002")
+    await driver.destroy(guest.id)
+
+
+async def test_the_daemon_is_told_all_by_its_environment_and_nothing_of_the_hosts_secrets(
+    tmp_path: Path,
+) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    environ = json.loads((area(tmp_path) / "environ.json").read_text())
+    root = str(tmp_path / "workspaces" / "ann" / "session_1")
+    expected = {
+        "TOOL_SERVER_HOST": "127.0.0.1",
+        "TOOL_SERVER_PORT": "7001",
+        "TOOL_SERVER_TOKEN": "t" * 20,
+        "TOOL_SERVER_STATE_DIR": str(area(tmp_path) / "state"),
+        "WORKSPACE_ROOT": root,
+        "DEV_SERVER_PORT": "7002",
+        "SESSION_ID": "session_1",
+        "HOME": str(area(tmp_path) / "home"),
+    }
+    assert expected.items() <= environ.items()
+    assert "AWS_SECRET_ACCESS_KEY" not in environ
+    await driver.destroy(guest.id)
+
+
+async def test_all_directories_are_their_owners_alone(tmp_path: Path) -> None:
+    driver = backend(tmp_path / "data")
+    guest = await driver.create(launch())
+    made = [path for path in (tmp_path / "data").rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o700}
+    await driver.destroy(guest.id)
+
+
+async def test_a_guest_is_found_by_another_orchestrator_and_ended_by_it(tmp_path: Path) -> None:
+    guest = await backend(tmp_path).create(launch())
+    other = backend(tmp_path)
+    assert await other.guests() == [guest]
+    assert (await other.destroy(guest.id)).survivors == ()
+    assert await other.guests() == []
+    assert left_of() == set()
+
+
+async def test_a_daemon_that_was_killed_is_shown_dead_and_cleaned_up(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    os.kill(pid(guest), signal.SIGKILL)
+    await processes.wait_until(lambda: not left_of(), 5)
+    assert [each.state for each in await driver.guests()] == [GuestState.DEAD]
+    assert (await driver.destroy(guest.id)).found
+    assert not area(tmp_path).exists()
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's of ours."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_a_process_that_got_the_same_id_later_is_not_ours(
+    tmp_path: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    os.kill(pid(guest), signal.SIGKILL)
+    await processes.wait_until(lambda: not left_of(), 5)
+    label = area(tmp_path) / "guest.json"
+    label.write_text(label.read_text().replace(f'"{pid(guest)}"', f'"{stranger.pid}"'))
+    assert [each.state for each in await driver.guests()] == [GuestState.DEAD]
+    await driver.destroy(guest.id)
+    assert stranger.poll() is None
+
+
+async def test_a_daemon_that_ignores_term_is_killed(tmp_path: Path) -> None:
+    driver = backend(tmp_path, "ignore-term", term_seconds=0.1)
+    guest = await driver.create(launch())
+    outcome = await driver.destroy(guest.id)
+    assert (outcome.killed, outcome.survivors) == (1, ())
+    assert left_of() == set()
+
+
+async def test_a_child_that_left_the_session_and_ignores_term_is_killed_too(tmp_path: Path) -> None:
+    driver = backend(tmp_path, "child")
+    guest = await driver.create(launch())
+    child = int((area(tmp_path) / "child").read_text())
+    assert child in left_of()
+    outcome = await driver.destroy(guest.id)
+    assert (outcome.killed, outcome.survivors) == (1, ())
+    assert left_of() == set()
+
+
+async def test_what_a_killed_daemon_left_behind_is_killed(tmp_path: Path) -> None:
+    driver = backend(tmp_path, "child")
+    guest = await driver.create(launch())
+    os.kill(pid(guest), signal.SIGKILL)
+    await processes.wait_until(lambda: pid(guest) not in left_of(), 5)
+    outcome = await driver.destroy(guest.id)
+    assert (outcome.killed, left_of()) == (1, set())
+
+
+async def test_files_are_kept_when_asked_and_removed_later(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    root = tmp_path / "workspaces" / "ann" / "session_1"
+    (root / "work.txt").write_text("mine")
+    assert (await driver.destroy(guest.id, keep_files=True)).kept == str(root)
+    assert (root / "work.txt").read_text() == "mine"
+    assert not area(tmp_path).exists()
+    assert (await driver.destroy(guest.id)).found
+    assert not root.exists()
+
+
+async def test_ending_twice_is_no_error(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    await driver.destroy(guest.id)
+    assert not (await driver.destroy(guest.id)).found
+
+
+async def test_a_daemon_that_dies_at_once_is_told_with_its_last_words(tmp_path: Path) -> None:
+    driver = backend(tmp_path, "die")
+    with pytest.raises(Unavailable, match="ended at once: the root is on fire"):
+        await driver.create(launch())
+    assert await driver.guests() == []
+    assert not (tmp_path / "workspaces" / "ann" / "session_1").exists()
+
+
+async def test_a_daemon_that_never_listens_is_given_up_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.backends.local.START_SECONDS", 0.3)
+    with pytest.raises(Unavailable, match=r"was not up after 0\.3 s: it said nothing"):
+        await backend(tmp_path, "silent").create(launch())
+    assert left_of() == set()
+
+
+async def test_cancelling_a_start_leaves_no_process(tmp_path: Path) -> None:
+    starting = asyncio.create_task(backend(tmp_path, "silent").create(launch()))
+    assert await processes.wait_until(lambda: bool(left_of()), 5)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert left_of() == set()
+    assert not area(tmp_path).exists()
+
+
+async def test_two_sessions_never_share_a_directory(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    with pytest.raises(AlreadyExists, match="session_1"):
+        await driver.create(launch())
+    assert [each.state for each in await driver.guests()] == [GuestState.RUNNING]
+    await driver.destroy(guest.id)
+
+
+async def test_ten_start_at_once(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guests = await asyncio.gather(*(driver.create(launch(f"session_{n}")) for n in range(10)))
+    assert len({pid(guest) for guest in guests}) == 10
+    await asyncio.gather(*(driver.destroy(guest.id) for guest in guests))
+    assert await driver.guests() == []
+
+
+async def test_a_label_cut_short_by_a_crash_hides_no_process(tmp_path: Path) -> None:
+    driver = backend(tmp_path)
+    guest = await driver.create(launch())
+    (area(tmp_path) / "guest.json").write_text('{"id": "ann/ses')
+    assert await driver.guests() == []
+    await driver.destroy(guest.id)
+    assert left_of() == set()
