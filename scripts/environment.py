@@ -226,7 +226,8 @@ def install_lock(lock: Path) -> None:
     """Everything that ``lock`` pins; a file with another digest than the locked one is refused."""
     name, count = lock.relative_to(ROOT), lock.read_text().count("==")
     say(f"installing {name}: {count} packages, digests checked")
-    pip(["--require-hashes", "-r", str(lock)], f"not all of {name} could be installed")
+    hint = "where no version at all was found, the package index was not reached"
+    pip(["--require-hashes", "-r", str(lock)], f"not all of {name} could be installed ({hint})")
 
 
 def install_project() -> None:
