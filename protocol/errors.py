@@ -46,7 +46,11 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ToolError(Exception):
-    """A refusal. ``details`` holds JSON values only."""
+    """A refusal. ``details`` holds JSON values only, by the names they have on the wire.
+
+    >>> NotFound("no process 'x'", process_id="x").details
+    {'processId': 'x'}
+    """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
@@ -55,7 +59,7 @@ class ToolError(Exception):
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
         self.message = message
-        self.details = details
+        self.details = {_on_the_wire(name): value for name, value in details.items()}
         self.request_id = ""
         """Of the request that was refused; on the asking side only. The tool server's log has the same."""
 
@@ -68,6 +72,11 @@ class ToolError(Exception):
             retryable=self.retryable,
             request_id=request_id,
         )
+
+
+def _on_the_wire(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
 
 
 class InvalidRequest(ToolError):

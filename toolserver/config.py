@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +85,11 @@ class Setting:
         return "--" + self.variable.removeprefix("TOOL_SERVER_").lower().replace("_", "-")
 
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
 def _port(text: str) -> int:
-    port = int(text) if text.isdecimal() else -1
+    port = int(text) if _NUMBER.fullmatch(text) else -1
     if not 0 <= port <= 65535:
         raise ValueError("must be a number from 0 to 65535")
     return port
@@ -94,6 +99,13 @@ def _absolute(text: str) -> Path:
     path = Path(text)
     if not path.is_absolute():
         raise ValueError("must be an absolute path")
+    return Path(os.path.normpath(path))
+
+
+def _root(text: str) -> Path:
+    path = _absolute(text)
+    if path == path.parent:
+        raise ValueError("must name a directory below '/'")
     return path
 
 
@@ -110,7 +122,7 @@ def _unsupported_key(_: str) -> None:
 SETTINGS = (
     Setting("TOOL_SERVER_HOST", "host", str, "address to bind (127.0.0.1)"),
     Setting("TOOL_SERVER_PORT", "port", _port, f"port to bind, 0 for any free one ({DEFAULT_PORT})"),
-    Setting("WORKSPACE_ROOT", "root", _absolute, "the workspace root (/app)"),
+    Setting("WORKSPACE_ROOT", "root", _root, "the workspace root (/app)"),
     Setting("TOOL_SERVER_STATE_DIR", "state_dir", _absolute, "the daemon's own area (beside the root)"),
     Setting("DEV_SERVER_PORT", "dev_port", _port, f"port given to dev servers ({DEFAULT_DEV_PORT})"),
     Setting("EXTRA_CA_BUNDLE", "extra_ca_bundle", _absolute, "a CA file for npm, git, curl and Python"),
@@ -155,7 +167,7 @@ def _limits(given: Mapping[str, str], problems: list[str]) -> Limits:
         text = given.get(variable)
         if text is None:
             continue
-        if text.isdecimal() and int(text) > 0:
+        if _NUMBER.fullmatch(text) and int(text) > 0:
             changed[name] = int(text)
         else:
             problems.append(f"{variable} must be a number above 0, not {text!r}")

@@ -6,6 +6,7 @@ content, never a token.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -27,7 +28,11 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:
+            # A file's name need not be UTF-8; the line is worth more than the exact name.
+            return json.dumps(line, default=str)
 
 
 def set_up() -> None:

@@ -67,13 +67,21 @@ def line_range(total: int, start: int | None, end: int | None) -> tuple[int, int
     """
     first = _from_end(1 if start is None else start, total)
     last = min(_from_end(total if end is None else end, total), total)
-    if first < 1 or first > max(total, 1):
-        raise InvalidRequest(f"line {start} does not exist; the file has {total} lines", total_lines=total)
+    if start is not None and not 1 <= first <= max(total, 1):
+        raise _no_line(start, total)
+    if end is not None and (end == 0 or last < min(total, 1)):
+        raise _no_line(end, total)
     if last < first and total:
         raise InvalidRequest(
             f"the range ends (line {last}) before it begins (line {first})", total_lines=total
         )
     return first, last
+
+
+def _no_line(line: int, total: int) -> InvalidRequest:
+    has = "is empty" if not total else "has 1 line" if total == 1 else f"has {total} lines"
+    why = f"the file {has}" if line else "lines count from 1, or from -1 for the last"
+    return InvalidRequest(f"line {line} does not exist; {why}", total_lines=total)
 
 
 def _from_end(line: int, total: int) -> int:

@@ -1,0 +1,134 @@
+"""What the daemon is told: a flag wins over its variable, and all wrong values are told at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from protocol.limits import Limits
+from toolserver.config import SETTINGS, VARIABLES, Config, ConfigError
+
+TOKEN = "0123456789abcdef"
+
+
+def problems(environ: dict[str, str], *flags: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        Config.read(environ, flags)
+    return caught.value.problems
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    config = Config.read({})
+    assert (config.host, config.port, config.dev_port) == ("127.0.0.1", 3001, 4321)
+    assert (config.root, config.token, config.session_id) == (Path("/app"), None, None)
+    assert config.limits == Limits()
+
+
+def test_the_state_directory_lies_beside_the_root() -> None:
+    assert Config.read({"WORKSPACE_ROOT": "/srv/w/x"}).state_dir == Path("/srv/w/.x.toolserver")
+
+
+def test_every_variable_is_read() -> None:
+    config = Config.read(
+        {
+            "TOOL_SERVER_HOST": "::1",
+            "TOOL_SERVER_PORT": "0",
+            "WORKSPACE_ROOT": "/w",
+            "TOOL_SERVER_STATE_DIR": "/s",
+            "DEV_SERVER_PORT": "8000",
+            "EXTRA_CA_BUNDLE": "/ca.pem",
+            "TOOL_SERVER_TOKEN": TOKEN,
+            "SESSION_ID": "s1",
+            "TOOL_SERVER_MAX_READ_BYTES": "7",
+        }
+    )
+    assert (config.host, config.port, config.root, config.state_dir) == ("::1", 0, Path("/w"), Path("/s"))
+    assert (config.dev_port, config.extra_ca_bundle) == (8000, Path("/ca.pem"))
+    assert (config.token, config.session_id, config.limits.max_read_bytes) == (TOKEN, "s1", 7)
+
+
+def test_a_flag_wins_over_its_variable() -> None:
+    config = Config.read(
+        {"TOOL_SERVER_PORT": "1"}, ["--port", "2", "--workspace-root", "/w", "--token", TOKEN]
+    )
+    assert (config.port, config.root, config.token) == (2, Path("/w"), TOKEN)
+
+
+def test_an_empty_variable_is_an_absent_one() -> None:
+    assert Config.read({"TOOL_SERVER_PORT": "", "TOOL_SERVER_TOKEN": ""}).token is None
+
+
+def test_every_setting_has_a_flag() -> None:
+    assert [setting.flag for setting in SETTINGS[:3]] == ["--host", "--port", "--workspace-root"]
+
+
+def test_all_wrong_values_are_told_at_once() -> None:
+    told = problems(
+        {
+            "TOOL_SERVER_PORT": "70000",
+            "DEV_SERVER_PORT": "web",
+            "WORKSPACE_ROOT": "app",
+            "TOOL_SERVER_TOKEN": "short secret",
+            "TOOL_SERVER_MAX_READ_BYTES": "0",
+            "TOOL_SERVER_PUBLIC_KEY": "abc",
+        }
+    )
+    assert told == [
+        "TOOL_SERVER_PORT must be a number from 0 to 65535, not '70000'",
+        "WORKSPACE_ROOT must be an absolute path, not 'app'",
+        "DEV_SERVER_PORT must be a number from 0 to 65535, not 'web'",
+        "TOOL_SERVER_TOKEN must be at least 16 ASCII characters without spaces",
+        "TOOL_SERVER_PUBLIC_KEY is not supported by this version, which takes TOOL_SERVER_TOKEN only, not 'abc'",
+        "TOOL_SERVER_MAX_READ_BYTES must be a number above 0, not '0'",
+    ]
+
+
+@pytest.mark.parametrize("port", ["-1", "1.5", "0x10", "65536", "²", "١"])
+def test_a_port_is_a_plain_number(port: str) -> None:
+    assert len(problems({"TOOL_SERVER_PORT": port})) == 1
+
+
+def test_a_token_is_never_repeated() -> None:
+    assert "hunter2" not in "".join(problems({"TOOL_SERVER_TOKEN": "hunter2"}))
+    assert TOKEN not in repr(Config.read({"TOOL_SERVER_TOKEN": TOKEN}))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
+def test_a_door_open_to_others_needs_a_token(host: str) -> None:
+    assert problems({"TOOL_SERVER_HOST": host}) == [
+        f"TOOL_SERVER_HOST is {host!r}, which others can reach, and no token is set: "
+        "set TOOL_SERVER_TOKEN, or bind 127.0.0.1"
+    ]
+    assert Config.read({"TOOL_SERVER_HOST": host, "TOOL_SERVER_TOKEN": TOKEN}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_on_loopback_no_token_is_needed(host: str) -> None:
+    assert Config.read({"TOOL_SERVER_HOST": host}).loopback
+
+
+@pytest.mark.parametrize("state", ["/w", "/w/state", "/w/../w/state"])
+def test_the_state_directory_is_never_in_the_root(state: str) -> None:
+    assert problems({"WORKSPACE_ROOT": "/w", "TOOL_SERVER_STATE_DIR": state}) == [
+        f"TOOL_SERVER_STATE_DIR {os.path.normpath(state)!r} lies in the workspace root: choose one outside"
+    ]
+
+
+@pytest.mark.parametrize("root", ["/", "/w/.."])
+def test_the_whole_machine_is_no_workspace(root: str) -> None:
+    assert problems({"WORKSPACE_ROOT": root}) == [
+        f"WORKSPACE_ROOT must name a directory below '/', not {root!r}"
+    ]
+
+
+def test_none_of_the_daemons_variables_reaches_a_command() -> None:
+    assert {"TOOL_SERVER_TOKEN", "TOOL_SERVER_MAX_READ_BYTES", "SESSION_ID", "WORKSPACE_ROOT"} <= VARIABLES
+    assert not {"PATH", "HOME", "PORT"} & VARIABLES
+
+
+def test_an_unknown_flag_ends_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        Config.read({}, ["--prot", "1"])
+    assert "unrecognized arguments: --prot 1" in capsys.readouterr().err
