@@ -80,12 +80,13 @@ def test_all_wrong_values_are_told_at_once() -> None:
         "WORKSPACE_ROOT must be an absolute path, not 'app'",
         "DEV_SERVER_PORT must be a number from 0 to 65535, not 'web'",
         "TOOL_SERVER_TOKEN must be at least 16 ASCII characters without spaces",
-        "TOOL_SERVER_PUBLIC_KEY is not supported by this version, which takes TOOL_SERVER_TOKEN only, not 'abc'",
+        "TOOL_SERVER_PUBLIC_KEY is not supported by this version, which takes TOOL_SERVER_TOKEN only, "
+        "not 'abc'",
         "TOOL_SERVER_MAX_READ_BYTES must be a number above 0, not '0'",
     ]
 
 
-@pytest.mark.parametrize("port", ["-1", "1.5", "0x10", "65536", "²", "١"])
+@pytest.mark.parametrize("port", ["-1", "1.5", "0x10", "65536", "\u00b2", "\u0661"])
 def test_a_port_is_a_plain_number(port: str) -> None:
     assert len(problems({"TOOL_SERVER_PORT": port})) == 1
 

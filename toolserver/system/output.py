@@ -16,6 +16,8 @@ from pathlib import Path
 
 MEMORY_BYTES = 256 * 1024
 """Kept in memory per stream: 1000 idle commands cost nothing, 64 busy ones 32 MiB. A gut feeling."""
+CHUNK_BYTES = 64 * 1024
+"""Small appends are joined up to this much, so that a reader does not walk over thousands of lines."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,28 @@ class OutputLog:
         self._max_kept = max_kept_bytes
         self._head_bytes = head_bytes
         self._head = b""
-        self._memory: deque[bytes] = deque()
+        self._memory: deque[bytearray] = deque()
         self._memory_start = 0
         self._file: int | None = None
+        self._file_start = 0
+        """Offset of the first byte that this file was given: nothing before it is in there."""
         self._changed = asyncio.Event()
 
     @property
     def start(self) -> int:
         """Offset of the oldest byte still kept."""
-        return max(0, self._memory_start - self._max_kept) if self._file is not None else self._memory_start
+        if self._file is None:
+            return self._memory_start
+        return max(self._file_start, self._memory_start - self._max_kept)
 
     def append(self, data: bytes) -> None:
         """Take what was read from the process, and wake the readers."""
-        if len(self._head) < self._head_bytes:
+        if len(self._head) == self.end:
             self._head += data[: self._head_bytes - len(self._head)]
-        self._memory.append(data)
+        if self._memory and len(self._memory[-1]) + len(data) <= CHUNK_BYTES:
+            self._memory[-1] += data
+        else:
+            self._memory.append(bytearray(data))
         self.end += len(data)
         while self.end - self._memory_start > MEMORY_BYTES and len(self._memory) > 1:
             self._spill(self._memory.popleft())
@@ -76,32 +85,26 @@ class OutputLog:
 
     def release(self) -> None:
         """Let go of everything kept; readers see a gap."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._give_up_file()
         self._memory.clear()
         self._memory_start = self.end
         self._head = b""
 
     def read(self, offset: int, max_bytes: int) -> Piece:
-        """At most ``max_bytes`` from ``offset`` on; empty when nothing newer is there yet."""
+        """``max_bytes`` from ``offset`` on, fewer only at the end; empty when nothing newer is there yet."""
         offset = min(offset, self.end)
         begin = max(offset, self.start)
-        if begin < self._memory_start:
-            data = self._read_file(begin, min(max_bytes, self._memory_start - begin))
-        else:
-            data = self._read_memory(begin, max_bytes)
-        return Piece(begin, data, begin - offset)
+        return Piece(begin, self._between(begin, min(begin + max_bytes, self.end)), begin - offset)
 
     def ends(self, max_bytes: int) -> tuple[bytes, bytes, int]:
         """The first and last bytes, ``max_bytes`` together, and how many between them are left out."""
         if self.end <= max_bytes and self.start == 0:
-            return self._join(0, self.end), b"", 0
+            return self._between(0, self.end), b"", 0
         head = self._head[: max_bytes // 2]
         if self.start == 0:
-            head = self._join(0, max_bytes // 2)
+            head = self._between(0, max_bytes // 2)
         tail_start = max(self.end - (max_bytes - max_bytes // 2), self.start, len(head))
-        return head, self._join(tail_start, self.end), tail_start - len(head)
+        return head, self._between(tail_start, self.end), tail_start - len(head)
 
     async def wait_past(self, offset: int) -> None:
         """Until there is a byte at ``offset``, or the program has ended."""
@@ -118,13 +121,13 @@ class OutputLog:
         while self.settled is None:
             await self._changed.wait()
 
-    def _join(self, start: int, end: int) -> bytes:
+    def _between(self, start: int, end: int) -> bytes:
+        """The kept bytes from ``start`` to ``end``, wherever they are."""
         parts = []
-        while start < end:
-            piece = self.read(start, end - start)
-            parts.append(piece.data)
-            start = piece.offset + len(piece.data)
-        return b"".join(parts)
+        while start < min(end, self._memory_start):
+            parts.append(self._read_file(start, min(end, self._memory_start) - start))
+            start += len(parts[-1])
+        return b"".join((*parts, self._read_memory(start, end - start)))
 
     def _wake(self) -> None:
         self._changed.set()
@@ -145,29 +148,28 @@ class OutputLog:
         place = begin % self._max_kept
         return os.pread(self._file, min(count, self._max_kept - place), place)
 
-    def _spill(self, data: bytes) -> None:
+    def _spill(self, data: bytearray) -> None:
         """Move ``data``, which begins at the start of memory, into the ring file."""
-        if self._file is None:
-            self._file = _unlinked_file(self._directory)
-        view, offset = memoryview(data), self._memory_start
-        while view:
-            place = offset % self._max_kept
-            written = self._write(view[: self._max_kept - place], place)
-            if not written:
-                break
-            view, offset = view[written:], offset + written
-        self._memory_start += len(data)
-
-    def _write(self, view: memoryview, place: int) -> int:
-        assert self._file is not None
         try:
-            return os.pwrite(self._file, view, place)
+            self._write(memoryview(data), self._memory_start)
         except OSError:
             # A full disk must not stop the process that writes. The bytes are lost, so the ring is given up
             # whole: readers are told a gap instead of reading old bytes in their place.
+            self._give_up_file()
+        self._memory_start += len(data)
+
+    def _write(self, view: memoryview, offset: int) -> None:
+        if self._file is None:
+            self._file, self._file_start = _unlinked_file(self._directory), offset
+        while view:
+            place = offset % self._max_kept
+            written = os.pwrite(self._file, view[: self._max_kept - place], place)
+            view, offset = view[written:], offset + written
+
+    def _give_up_file(self) -> None:
+        if self._file is not None:
             os.close(self._file)
             self._file = None
-            return 0
 
 
 def _unlinked_file(directory: Path) -> int:

@@ -49,18 +49,24 @@ async def follow(process: Process, call: Call, offsets: tuple[int, int], encodin
 async def _follow_stream(name: str, log: OutputLog, start: int, emit: Emit, encoding: Encoding) -> None:
     kind = Stdout if name == "stdout" else Stderr
     position = start
-    while log.settled is None or position < log.settled:
+    limit = None
+    while True:
+        if limit is None and log.settled is not None:
+            # All there is once the program has ended; what its children add later is for the next to attach.
+            limit = log.end
+        if limit is not None and position >= limit:
+            return
         await log.wait_past(position)
         piece = log.read(position, PIECE_BYTES)
         if piece.missing:
             await emit(Gap(stream=name, offset=position, missing_bytes=piece.missing))
         position = piece.offset
-        data = piece.data
-        if encoding is Encoding.UTF8 and log.settled is None:
+        data = piece.data if limit is None else piece.data[: max(0, limit - position)]
+        is_last = limit is not None and position + len(data) >= limit
+        if encoding is Encoding.UTF8 and not is_last:
             data = data[: whole_characters(data)]
-            if not data:
-                await log.wait_past(position + len(piece.data))
-                continue
         if data:
             await emit(kind(offset=position, data=text_of(data, encoding)))
             position += len(data)
+        elif not is_last:
+            await log.wait_past(position + len(piece.data))

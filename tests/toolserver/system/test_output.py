@@ -1,0 +1,191 @@
+"""What a process wrote: the same bytes whatever the pieces, and what is lost is told to the byte."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolserver.system import output
+from toolserver.system.output import OutputLog
+
+MEMORY = 64
+RING = 100
+HEAD = 16
+
+
+@pytest.fixture(autouse=True)
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MEMORY_BYTES", MEMORY)
+    monkeypatch.setattr(output, "CHUNK_BYTES", 8)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spill")
+
+
+@pytest.fixture
+def log(directory: Path) -> Iterator[OutputLog]:
+    log = OutputLog(directory, RING, HEAD)
+    yield log
+    log.release()
+
+
+def numbered(count: int, start: int = 0) -> bytes:
+    """Bytes that tell their own offset, so that none can stand in another's place."""
+    return bytes((offset * 7 + offset // 251) % 251 for offset in range(start, start + count))
+
+
+def everything(log: OutputLog, offset: int = 0, step: int = 13) -> tuple[bytes, int, int]:
+    """(all bytes from the first one kept on, its offset, how many are missing before it), read in steps."""
+    parts = []
+    first = log.read(offset, step)
+    piece = first
+    while piece.data:
+        assert len(piece.data) == min(step, log.end - piece.offset)
+        parts.append(piece.data)
+        piece = log.read(piece.offset + len(piece.data), step)
+        assert not piece.missing
+    return b"".join(parts), first.offset, first.missing
+
+
+splits = st.lists(st.integers(0, 40), max_size=30)
+# A module's fixture serves all examples: each log makes its own unlinked file in the directory.
+
+
+@given(splits, st.integers(0, 300), st.integers(1, 200))
+def test_any_split_of_appends_and_any_read_give_the_same_bytes(
+    directory: Path, sizes: list[int], offset: int, step: int
+) -> None:
+    log = OutputLog(directory, RING, HEAD)
+    for size in sizes:
+        log.append(numbered(size, log.end))
+        kept, first, missing = everything(log, min(offset, log.end), step)
+        assert kept == numbered(log.end - first, first)
+        assert missing == first - min(offset, log.end)
+    total = sum(sizes)
+    assert log.end == total
+    assert log.start <= max(0, total - RING)
+    assert log.start == 0 or total > RING
+    log.release()
+
+
+@given(splits, st.integers(0, 400))
+def test_the_two_ends_and_what_lies_between_make_the_whole(
+    directory: Path, sizes: list[int], max_bytes: int
+) -> None:
+    log = OutputLog(directory, RING, HEAD)
+    for size in sizes:
+        log.append(numbered(size, log.end))
+    whole = numbered(log.end)
+    head, tail, omitted = log.ends(max_bytes)
+    assert len(head) + omitted + len(tail) == log.end
+    assert len(head) + len(tail) <= max_bytes
+    assert whole.startswith(head)
+    assert whole.endswith(tail)
+    assert omitted == 0 or log.end > max_bytes or log.start > 0
+    log.release()
+
+
+@given(st.lists(st.sampled_from(["append", "fail", "heal"]) | st.integers(1, 40), max_size=40))
+def test_when_the_disk_is_full_the_loss_is_told_and_no_wrong_byte_is_read(
+    directory: Path, steps: list[str | int]
+) -> None:
+    log = OutputLog(directory, RING, HEAD)
+    with pytest.MonkeyPatch.context() as patch:
+        for step in steps:
+            if step == "fail":
+                patch.setattr(os, "pwrite", _full)
+            elif step == "heal":
+                patch.undo()
+                patch.setattr(output, "MEMORY_BYTES", MEMORY)
+            elif isinstance(step, int):
+                log.append(numbered(step, log.end))
+            kept, first, missing = everything(log)
+            assert kept == numbered(log.end - first, first)
+            assert missing == first == log.start
+    log.release()
+
+
+def _full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_directory_that_takes_no_file_costs_old_bytes_and_nothing_else(tmp_path: Path) -> None:
+    log = OutputLog(tmp_path / "missing", RING, HEAD)
+    for _ in range(10):
+        log.append(numbered(40, log.end))
+    kept, first, _ = everything(log)
+    assert log.end == 400
+    assert kept == numbered(400 - first, first)
+    assert first == log.start > 0
+
+
+def test_nothing_is_left_in_the_directory(log: OutputLog, directory: Path) -> None:
+    for _ in range(10):
+        log.append(numbered(40, log.end))
+    assert list(directory.iterdir()) == []
+
+
+def test_many_small_appends_are_kept_in_few_pieces(log: OutputLog) -> None:
+    for _ in range(MEMORY):
+        log.append(b"x")
+    assert len(log._memory) <= MEMORY / output.CHUNK_BYTES + 1
+    assert log.read(0, 1000).data == b"x" * MEMORY
+
+
+def test_a_released_log_tells_a_gap(log: OutputLog) -> None:
+    log.append(numbered(200))
+    log.release()
+    assert log.read(5, 10) == output.Piece(200, b"", 195)
+    log.append(b"later")
+    assert log.read(0, 100) == output.Piece(200, b"later", 200)
+
+
+def test_a_released_log_that_spills_again_gives_no_old_bytes(log: OutputLog) -> None:
+    log.append(numbered(200))
+    log.release()
+    for _ in range(4):
+        log.append(numbered(30, log.end))
+    kept, first, missing = everything(log)
+    assert (kept, first, missing) == (numbered(120, 200), 200, 200)
+
+
+def test_nothing_newer_is_an_empty_piece(log: OutputLog) -> None:
+    log.append(b"abc")
+    assert log.read(3, 10) == output.Piece(3, b"", 0)
+    assert log.read(99, 10) == output.Piece(3, b"", 0)
+
+
+async def test_a_reader_waits_for_bytes(log: OutputLog) -> None:
+    waiting = asyncio.create_task(log.wait_past(0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    log.append(b"x")
+    await waiting
+
+
+async def test_a_reader_does_not_wait_past_the_end_of_the_program(log: OutputLog) -> None:
+    waiting = [asyncio.create_task(log.wait_past(0)), asyncio.create_task(log.wait_settled())]
+    open_still = asyncio.create_task(log.wait_closed(0))
+    await asyncio.sleep(0)
+    log.settle()
+    await asyncio.gather(*waiting)
+    assert not open_still.done()
+    log.close()
+    await open_still
+
+
+def test_the_end_of_the_program_is_marked_once(log: OutputLog) -> None:
+    log.append(b"abc")
+    log.settle()
+    log.append(b"of a child")
+    log.close()
+    assert (log.settled, log.closed, log.end) == (3, True, 13)
