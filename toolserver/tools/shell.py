@@ -91,5 +91,6 @@ def resolved(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> list[str]
     program = argv[0]
     if "/" in program:
         return list(argv)
-    found = shutil.which(program, path=env.get("PATH", os.defpath))
-    return [found or program, *argv[1:]]
+    # A PATH may name directories relative to where the command runs (node_modules/.bin), not to us.
+    places = (str(Path(cwd, place)) for place in env.get("PATH", os.defpath).split(os.pathsep))
+    return [shutil.which(program, path=os.pathsep.join(places)) or program, *argv[1:]]

@@ -94,7 +94,7 @@ def test_a_cut_leaves_at_most_one_begun_character(data: bytes) -> None:
     rest = data[count:]
     if rest:
         # What is held back can still become a character, and nothing before it is held back.
-        with pytest.raises(UnicodeDecodeError, match="unexpected end of data|invalid"):
+        with pytest.raises(UnicodeDecodeError, match=r"unexpected end of data|invalid"):
             rest.decode()
 
 

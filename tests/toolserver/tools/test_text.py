@@ -102,9 +102,9 @@ def test_a_range_is_what_counting_gives(text: str, start: int | None, end: int |
         first, last = line_range(len(all_lines), start, end)
     except InvalidRequest:
         return
-    numbers = range(1, len(all_lines) + 1)
-    from_ = numbers[start] if start is not None and start < 0 else start or 1
-    to = numbers[end] if end is not None and end < 0 else len(all_lines) if end is None else end
+    total = len(all_lines)
+    from_ = 1 if start is None else start if start > 0 else total + 1 + start
+    to = total if end is None else end if end > 0 else total + 1 + end
     expected = [line for number, line in enumerate(all_lines, 1) if from_ <= number <= to]
     assert all_lines[first - 1 : last] == expected
 
