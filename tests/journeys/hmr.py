@@ -1,4 +1,4 @@
-"""A browser's part in hot reload, without a browser: the page, its modules, the dev server's own WebSocket."""
+"""A browser's part in hot reload, without a browser: page, modules, the dev server's own WebSocket."""
 
 from __future__ import annotations
 

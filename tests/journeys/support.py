@@ -44,7 +44,7 @@ def tree(root: Path) -> dict[str, tuple[str, int, str]]:
             continue
         info = path.lstat()
         if path.is_symlink():
-            found[name] = ("link", 0, os.readlink(path))
+            found[name] = ("link", 0, str(path.readlink()))
         elif path.is_dir():
             found[name] = ("directory", stat.S_IMODE(info.st_mode), "")
         else:

@@ -55,16 +55,21 @@ async def test_template_to_ready_to_edit_to_save_to_restore(route: Route, tmp_pa
         assert route.kept not in await page_or_file(session, route)
         await edit_reaches_the_page(session, route, route.old, route.new)
         await workspace("save", session["session"], "-o", str(save))
-        before = tree(Path(session["root"]))
+        before = tree(root_of(session))
     async with up(str(save)) as session:
-        assert tree(Path(session["root"])) == before
+        assert tree(root_of(session)) == before
         assert route.kept in await page_or_file(session, route)
         await edit_reaches_the_page(session, route, route.new, route.old)
 
 
+def root_of(session: dict[str, Any]) -> Path:
+    """The workspace root of a local session."""
+    return DATA / "workspaces" / session["user"] / session["session"]
+
+
 async def edit_reaches_the_page(session: dict[str, Any], route: Route, old: str, new: str) -> None:
     preview = session["previewUrl"].rstrip("/")
-    async with open_page(preview) as page, open_client(session["url"], session["token"]) as client:
+    async with open_page(preview) as page, open_client(session["toolServerUrl"], session["token"]) as client:
         edited = await client.edit(path=route.path, old_text=old, new_text=new)
         assert f"+{new}".strip() in edited.diff or new in edited.diff
         frame = await page.frame()
@@ -73,7 +78,7 @@ async def edit_reaches_the_page(session: dict[str, Any], route: Route, old: str,
 
 async def page_or_file(session: dict[str, Any], route: Route) -> str:
     preview = session["previewUrl"].rstrip("/")
-    async with open_client(session["url"], session["token"]) as client:
+    async with open_client(session["toolServerUrl"], session["token"]) as client:
         content = (await client.read(path=route.path)).content
     return content + await page_text(preview)
 

@@ -56,7 +56,7 @@ def family(leader: int, marker: str, leader_runs: bool) -> set[int]:
     """Live pids that belong to the command led by ``leader`` and marked ``marker``.
 
     Only what is below this process is looked at. Once the leader is reaped its pid may be another's, so it
-    counts by itself only while ``leader_runs``; a session of that number, only without another command's mark.
+    counts by itself only while ``leader_runs``; a session of that number, only without another's mark.
     """
     table = processes()
     below = descendants(os.getpid(), table)

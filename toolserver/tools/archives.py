@@ -171,5 +171,5 @@ async def _pulled(packing: Packing) -> AsyncIterator[bytes]:
 
 def _progress(extraction: Extraction) -> Unpacked:
     return Unpacked(
-        files=extraction.files, content_bytes=extraction.bytes, archive_bytes=extraction.packed_bytes
+        files=extraction.files, content_bytes=extraction.content_bytes, archive_bytes=extraction.packed_bytes
     )

@@ -7,7 +7,7 @@ import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from protocol.messages.base import Answer, Event, Request
 from protocol.operations import OPERATIONS, Operation
 
 Emit = Callable[[Event], Awaitable[None]]
+T = TypeVar("T")
 Handler = Callable[[Any, "Call"], Awaitable[Answer]]
 
 log = logging.getLogger("toolserver.operations")
@@ -60,34 +61,43 @@ class Dispatcher:
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""
-        begun = time.monotonic()
-        outcome = "ok"
-        try:
-            return await self._handlers[operation.name](request, call)
-        except ToolError as error:
-            outcome = error.code
-            raise
-        except asyncio.CancelledError:
-            outcome = Cancelled.code
-            raise
-        except Exception:
-            outcome = Internal.code
-            log.exception("operation failed", extra={"data": {"requestId": call.request_id}})
-            raise Internal(
-                f"{operation.name} failed for a reason of our own; see request {call.request_id} in the log"
-            ) from None
-        finally:
-            log.info(
-                "operation",
-                extra={
-                    "data": {
-                        "requestId": call.request_id,
-                        "operation": operation.name,
-                        "outcome": outcome,
-                        "durationMs": round((time.monotonic() - begun) * 1000, 3),
-                    }
-                },
-            )
+        return await told(operation.name, call, self._handlers[operation.name](request, call))
+
+
+async def told(name: str, call: Call, work: Awaitable[T]) -> T:
+    """``work``, with one line in the log for it; raises ToolError only, but for a cancellation."""
+    begun = time.monotonic()
+    outcome = "ok"
+    try:
+        return await work
+    except ToolError as error:
+        outcome = error.code
+        raise
+    except asyncio.CancelledError:
+        outcome = Cancelled.code
+        raise
+    except Exception as error:
+        outcome = Internal.code
+        raise failed(name, call.request_id) from error
+    finally:
+        duration_ms = round((time.monotonic() - begun) * 1000, 3)
+        log.info(
+            "operation",
+            extra={
+                "data": {
+                    "requestId": call.request_id,
+                    "operation": name,
+                    "outcome": outcome,
+                    "durationMs": duration_ms,
+                }
+            },
+        )
+
+
+def failed(name: str, request_id: str) -> Internal:
+    """What a caller is told of a fault of ours; called where it is caught, so that the log gets all."""
+    log.exception("failed", extra={"data": {"requestId": request_id, "operation": name}})
+    return Internal(f"{name} failed for a reason of our own; see request {request_id} in the log")
 
 
 def find_operation(name: str) -> Operation:

@@ -172,7 +172,7 @@ class DevServer:
         found = dev_command(project.package, project.names)
         if found is None:
             raise DevServerFailed(
-                "there is no dev server to start: give 'command', a script 'dev' in package.json, or index.html"
+                "no dev server to start: give 'command', a script 'dev' in package.json, or an index.html"
             )
         if isinstance(found, StaticSite):
             argv = [sys.executable, "-I", "-m", "toolserver.wire.static", self._host, str(port)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,11 +10,12 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge, ToolError
+from protocol import routes
+from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge
 from protocol.limits import Limits
 from protocol.messages.archives import ArchiveFormat, InjectMode, Save
 from toolserver.tools.archives import Archives
-from toolserver.tools.call import Call
+from toolserver.tools.call import Call, told
 from toolserver.wire.http import json_response
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,6 +26,8 @@ _TYPES = {
     ArchiveFormat.ZSTD: ("application/zstd", "tar.zst"),
     ArchiveFormat.TAR: ("application/x-tar", "tar"),
 }
+_STALL_SECONDS = 60.0
+"""A client that takes nothing for so long is cut: while a save is read, nothing can be injected."""
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
@@ -41,7 +45,8 @@ def put(archives: Archives, limits: Limits) -> _Handler:
             )
         digest = request.query.get("digest")
         call = Call(request["id"])
-        return json_response(await archives.inject_stream(_chunks(request), mode, digest, call))
+        injected = archives.inject_stream(_chunks(request), mode, digest, call)
+        return json_response(await told("inject", call, injected))
 
     return handle
 
@@ -57,24 +62,36 @@ def get(archives: Archives) -> _Handler:
             exclude=request.query.getall("exclude", []),
             include=request.query.getall("include", []),
         )
-        kind, suffix = _TYPES[form]
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": kind,
-                "Content-Disposition": f'attachment; filename="workspace.{suffix}"',
-                "Cache-Control": "no-store",
-            }
-        )
-        async with contextlib.aclosing(archives.packed(save)) as chunks:
-            # The first chunk before the headers: what fails at once is told as an error.
-            async for chunk in chunks:
-                if not response.prepared:
-                    await response.prepare(request)
-                await _write(response, chunk, request)
-        await response.write_eof()
-        return response
+        return await told("save", Call(request["id"]), _sent(request, archives, save))
 
     return handle
+
+
+async def _sent(request: web.Request, archives: Archives, save: Save) -> web.StreamResponse:
+    kind, suffix = _TYPES[save.format]
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": kind,
+            "Content-Disposition": f'attachment; filename="workspace.{suffix}"',
+            "Cache-Control": "no-store",
+            routes.REQUEST_ID_HEADER: request["id"],
+        }
+    )
+    try:
+        async with contextlib.aclosing(archives.packed(save)) as chunks:
+            async for chunk in chunks:
+                # The first chunk comes before the headers: what fails at once is told as an error.
+                if not response.prepared:
+                    await response.prepare(request)
+                async with asyncio.timeout(_STALL_SECONDS):
+                    await response.write(chunk)
+        await response.write_eof()
+    except BaseException:
+        # Half an archive must not look whole: the connection is cut instead of ended.
+        if response.prepared and request.transport is not None:
+            request.transport.abort()
+        raise
+    return response
 
 
 def option(request: web.Request, name: str, default: _Choice) -> _Choice:
@@ -94,16 +111,6 @@ def refuse_unknown_options(request: web.Request, known: tuple[str, ...]) -> None
             raise InvalidRequest(
                 f"unknown option {name[:50]!r}; known are {', '.join(known)}", field=name[:50]
             )
-
-
-async def _write(response: web.StreamResponse, chunk: bytes, request: web.Request) -> None:
-    try:
-        await response.write(chunk)
-    except ToolError:
-        # Half an archive must not look whole: the connection is cut instead of ended.
-        if request.transport is not None:
-            request.transport.abort()
-        raise
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from protocol.codec import ReplyFrame, encode
 from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolError
 from protocol.export.schema import ErrorAnswer
 from protocol.messages.base import Event
-from toolserver.tools.call import Call, Dispatcher, find_operation, read_request
+from toolserver.tools.call import Call, Dispatcher, failed, find_operation, read_request
 from toolserver.wire.guard import Guard
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,6 +43,8 @@ def middleware(guard: Guard) -> Any:
             return error_response(error, request["id"])
         except web.HTTPException as error:
             return error_response(_of_aiohttp(error, request), request["id"], dict(error.headers))
+        except Exception:
+            return error_response(failed(request.path, request["id"]), request["id"])
         if not response.prepared:
             response.headers[routes.REQUEST_ID_HEADER] = request["id"]
         return response

@@ -67,7 +67,9 @@ class _Zstd:
         try:
             while view and not self._zstd.eof:
                 piece, view = view[:_ZSTD_SLICE_BYTES], view[_ZSTD_SLICE_BYTES:]
-                yield self._zstd.decompress(piece)
+                plain = self._zstd.decompress(piece)
+                if plain:  # most slices only add to a block
+                    yield plain
         except zstandard.ZstdError as error:
             raise _damaged("zstd", error) from error
         self._beyond = bytes(view)

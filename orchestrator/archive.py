@@ -1,0 +1,95 @@
+"""A directory of the host as an archive: the same files give the same bytes, wherever and whenever.
+
+Sorted names, one owner, one time, and of the modes only who may execute: so the digest is a key for caches.
+Links go along as links; one that leads out of the directory is refused here already, by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from isal import igzip
+
+from protocol.archives import refuse_leaving_symlink
+from protocol.errors import ArchiveUnsafe
+from protocol.exclusions import Exclusions
+from protocol.tar import Kind, Member, pack
+
+_TIME_NS = 315_532_800 * 1_000_000_000
+"""1980-01-01, the first day that every archive format knows."""
+_READ_BYTES = 256 * 1024
+_LEVEL = 1
+"""isal's quick level: templates are small, and the way is short."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A packed directory."""
+
+    content: bytes
+    """tar.gz"""
+    digest: str
+    """``sha256:…`` of the uncompressed tar."""
+    files: int
+
+
+def archive_directory(directory: Path, exclusions: Exclusions) -> Archive:
+    """Pack what ``exclusions`` leave of ``directory``. Blocks.
+
+    Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link; Conflict
+    when a file changes under the hand; OSError when one cannot be read.
+    """
+    walk = _Walk(directory, exclusions)
+    digest = hashlib.sha256()
+    parts = []
+    for chunk in pack(walk.entries()):
+        digest.update(chunk)
+        parts.append(chunk)
+    content = igzip.compress(b"".join(parts), compresslevel=_LEVEL, mtime=0)
+    return Archive(content, f"sha256:{digest.hexdigest()}", walk.files)
+
+
+class _Walk:
+    def __init__(self, root: Path, exclusions: Exclusions) -> None:
+        self._root = root
+        self._exclusions = exclusions
+        self.files = 0
+
+    def entries(self, below: str = "") -> Iterator[tuple[Member, Iterator[bytes]]]:
+        """Every member with its content, a directory before what is in it."""
+        with os.scandir(self._root / below) as found:
+            names = sorted(found, key=lambda each: each.name)
+        for entry in names:
+            path = f"{below}/{entry.name}" if below else entry.name
+            is_directory = entry.is_dir(follow_symlinks=False)
+            if self._exclusions.excludes_entry(path, is_directory):
+                continue
+            info = entry.stat(follow_symlinks=False)
+            yield self._member(path, info), self._content(path, info)
+            if is_directory:
+                yield from self.entries(path)
+
+    def _member(self, path: str, info: os.stat_result) -> Member:
+        if stat.S_ISLNK(info.st_mode):
+            target = str((self._root / path).readlink())
+            refuse_leaving_symlink(path, target)
+            return Member(name=path, kind=Kind.SYMLINK, mode=0o777, mtime_ns=_TIME_NS, link=target)
+        if stat.S_ISDIR(info.st_mode):
+            return Member(name=path, kind=Kind.DIRECTORY, mode=0o755, mtime_ns=_TIME_NS)
+        if not stat.S_ISREG(info.st_mode):
+            raise ArchiveUnsafe(f"{path!r} is neither a file, a directory nor a link; remove it", member=path)
+        self.files += 1
+        mode = 0o755 if info.st_mode & stat.S_IXUSR else 0o644
+        return Member(name=path, size=info.st_size, mode=mode, mtime_ns=_TIME_NS)
+
+    def _content(self, path: str, info: os.stat_result) -> Iterator[bytes]:
+        if not stat.S_ISREG(info.st_mode):
+            return
+        with (self._root / path).open("rb") as file:
+            while chunk := file.read(_READ_BYTES):
+                yield chunk
