@@ -6,6 +6,8 @@
 ## types                        mypy --strict
 ## imports                      the import contracts of pyproject.toml
 ## lock [ARGS=--upgrade]        make locks/*.txt fit pyproject.toml again (needs the network)
+## image                        build workspace-core:latest; BASE=name builds it on another image
+## image-test [ARGS="-k x"]     test that image in real containers; starts Docker for as long when root has none running
 ## clean                        remove the environment and every cache
 #
 # PYTHON=python3.12 before or after any target asks for a certain interpreter.
@@ -14,7 +16,7 @@ TEMPLATE ?= astro-minimal
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment up test check lint format format-check types imports lock clean
+.PHONY: help environment up test check lint format format-check types imports lock image image-test clean
 
 help:
 	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
@@ -52,6 +54,12 @@ imports: environment
 # Without the environment: it may be the locks that keep it from being made.
 lock:
 	@python3 -m scripts.lock $(ARGS)
+
+image: environment
+	@$(BIN)/python -m scripts.image
+
+image-test: environment
+	@$(BIN)/python -m pytest -m image $(ARGS) tests/image
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
