@@ -82,21 +82,14 @@ class Disk:
             os.close(fd)
 
     @contextlib.contextmanager
-    def parent(self, path: WorkspacePath, create: bool = False) -> Iterator[tuple[int, str]]:
-        """The directory that holds ``path``, as a descriptor, and the last name.
-
-        Raises InvalidRequest for the root itself. With ``create``, missing directories are made.
-        """
+    def parent(self, path: WorkspacePath) -> Iterator[tuple[int, str]]:
+        """The directory that holds ``path``, as a descriptor, and the last name; refuses the root itself."""
         if path == ROOT:
             raise InvalidRequest(
                 "the workspace root itself is not a file; name something below it", path=path
             )
-        above, _, name = path.rpartition("/")
-        directory = WorkspacePath(above or ".")
-        if create:
-            self._make_directories(directory)
-        with self.opened(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
-            yield fd, name
+        with self.opened(_above(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
+            yield fd, path.rpartition("/")[2]
 
     def stat(self, path: WorkspacePath) -> os.stat_result:
         """What is at ``path``; a link at its end is not followed."""
@@ -134,14 +127,20 @@ class Disk:
         """Put ``content`` at ``path`` by rename: whole, on disk, or not at all.
 
         A link at the path is followed when it stays inside, so that the file it names is replaced and the
-        link stays. Mode and owner of a replaced file are kept.
+        link stays. Mode and owner of a replaced file are kept. What fails leaves no directory made for it.
         """
         path = self._through_links(path)
+        made: list[WorkspacePath] = []
         try:
-            with self.parent(path, create_parents) as (fd, name):
+            if create_parents:
+                self._make_directories(_above(path), made)
+            with self.parent(path) as (fd, name):
                 _replace_at(fd, name, content, mode, path)
-        except OSError as error:
-            raise refused(error, path) from None
+        except (OSError, ToolError) as error:
+            self._remove_directories(made)
+            if isinstance(error, OSError):
+                raise refused(error, path) from None
+            raise
 
     def real_path(self, path: WorkspacePath) -> WorkspacePath:
         """``path`` with every link on it resolved; it must exist."""
@@ -174,18 +173,31 @@ class Disk:
                 return path
         except NotFound:
             return path
-        return self.real_path(path)
+        try:
+            return self.real_path(path)
+        except NotFound:
+            raise NotFound(
+                f"{path!r} is a link to something that is not there; write that, or remove the link", path=path
+            ) from None
 
-    def _make_directories(self, directory: WorkspacePath) -> None:
+    def _make_directories(self, directory: WorkspacePath, made: list[WorkspacePath]) -> None:
+        """Make what is missing on the way to ``directory``, and note it in ``made``."""
         if directory == ROOT:
             return
         try:
             with self.opened(directory, os.O_PATH | os.O_DIRECTORY):
                 return
         except NotFound:
-            pass
-        with self.parent(directory, create=True) as (fd, name), contextlib.suppress(FileExistsError):
+            self._make_directories(_above(directory), made)
+        with self.parent(directory) as (fd, name), contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=fd)
+            made.append(directory)
+
+    def _remove_directories(self, made: list[WorkspacePath]) -> None:
+        """Remove them again, the deepest first; one that somebody has used meanwhile stays."""
+        for directory in reversed(made):
+            with contextlib.suppress(OSError, ToolError), self.parent(directory) as (fd, name):
+                os.rmdir(name, dir_fd=fd)
 
     def _resolve(self, path: WorkspacePath, flags: int) -> int:
         try:
@@ -219,7 +231,7 @@ class Disk:
                         raise OSError(errno.ELOOP, "too many links")
                     target = os.readlink(name, dir_fd=here)
                     if target.startswith("/"):
-                        target = workspace_path(target, str(self.root))
+                        target = self._inside(target)
                         while held:
                             os.close(held.pop())
                     names.extend(reversed(target.split("/")))
@@ -231,6 +243,17 @@ class Disk:
         finally:
             for fd in held:
                 os.close(fd)
+
+    def _inside(self, target: str) -> WorkspacePath:
+        """An absolute link's target as a path below the root."""
+        try:
+            return workspace_path(target, str(self.root))
+        except ToolError:
+            raise OSError(errno.EXDEV, "leads outside") from None
+
+
+def _above(path: WorkspacePath) -> WorkspacePath:
+    return WorkspacePath(path.rpartition("/")[0] or ROOT)
 
 
 def _openat2(directory: int, path: str, flags: int) -> int:

@@ -67,7 +67,7 @@ class Archives:
             archive=b"".join(kept),
             archive_bytes=size,
             files=packed.files,
-            content_bytes=packed.bytes,
+            content_bytes=packed.content_bytes,
             digest=packed.digest,
             left_out=packed.left_out,
             changed=packed.changed,

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ MERGED = {**{path: text for path, text in OLD.items() if path != "link"}, **NEW}
 
 DIES_AT = """
 import os, sys
+from collections.abc import Mapping
 from pathlib import Path
 from tests.toolserver.system.test_swap import NEW, fill
 from toolserver.system.swap import Staging
@@ -36,7 +38,7 @@ getattr(staging, mode)()
 """
 
 
-def fill(directory: Path, files: dict[str, str | None]) -> None:
+def fill(directory: Path, files: Mapping[str, str | None]) -> None:
     """Write ``files``: a text, None for an empty directory, ``->target`` for a link."""
     for name, text in files.items():
         path = directory / name

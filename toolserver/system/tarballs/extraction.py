@@ -122,13 +122,13 @@ class Extraction:
 
     def _take(self, plain: bytes) -> None:
         self._budget.took_unpacked(len(plain))
+        self._digest.update(plain)
         if self._budget.unpacked > _ALONE_BYTES:
             self._relay.give(plain)
         else:
             self._unpack(plain)
 
     def _unpack(self, plain: bytes) -> None:
-        self._digest.update(plain)
         writer = self._writer
         for event in self._decoder.feed(plain):
             if event is END:
