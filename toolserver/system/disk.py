@@ -177,7 +177,8 @@ class Disk:
             return self.real_path(path)
         except NotFound:
             raise NotFound(
-                f"{path!r} is a link to something that is not there; write that, or remove the link", path=path
+                f"{path!r} is a link to something that is not there; write that, or remove the link",
+                path=path,
             ) from None
 
     def _make_directories(self, directory: WorkspacePath, made: list[WorkspacePath]) -> None:
