@@ -33,8 +33,10 @@ RATIO_FREE_BYTES = 64 * MIB
 _LIMITS = Limits()
 
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+GZIP_MAGICS = (b"\x1f\x8b",)
+ZSTD_MAGICS = (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60)))
+"""A frame, or one of the sixteen marks of a frame to be skipped, which some tools write first."""
+
 _OTHERS = {
     b"PK\x03\x04": "a zip file",
     b"BZh": "packed by bzip2",
@@ -46,15 +48,15 @@ _OTHERS = {
 def detect(head: bytes) -> ArchiveFormat:
     """The format of an archive that begins with ``head`` (``DETECT_BYTES`` of it, or all when it is shorter).
 
-    >>> detect(GZIP_MAGIC + b"..."), detect(bytes(512))
+    >>> detect(GZIP_MAGICS[0] + b"..."), detect(bytes(512))
     (<ArchiveFormat.GZIP: 'gzip'>, <ArchiveFormat.TAR: 'tar'>)
     >>> detect(b"PK\\x03\\x04...")
     Traceback (most recent call last):
     protocol.errors.ArchiveInvalid: this is a zip file; send tar.gz, tar.zst or plain tar
     """
-    if head.startswith(GZIP_MAGIC):
+    if head.startswith(GZIP_MAGICS):
         return ArchiveFormat.GZIP
-    if head.startswith(ZSTD_MAGIC):
+    if head.startswith(ZSTD_MAGICS):
         return ArchiveFormat.ZSTD
     if is_header(head[:BLOCK_BYTES]) or not head.strip(b"\0"):
         return ArchiveFormat.TAR
@@ -207,14 +209,16 @@ def refuse_through_link(path: str, links: Collection[str]) -> None:
     slash = path.find("/") if links else -1
     while slash >= 0:
         if path[:slash] in links:
-            raise through_link(path, path[:slash])
+            link = shown(path[:slash])
+            message = f"member {shown(path)!r} would be written through the link {link!r}"
+            raise ArchiveUnsafe(message, member=shown(path), link=link)
         slash = path.find("/", slash + 1)
 
 
-def through_link(path: str, above: str) -> ArchiveUnsafe:
-    """The refusal of a member whose directory ``above`` turned out to be none."""
-    message = f"member {shown(path)!r} would be written through the link {shown(above)!r}"
-    return ArchiveUnsafe(message, member=shown(path), link=shown(above))
+def below_no_directory(path: str) -> ArchiveUnsafe:
+    """The refusal of a member whose directory turned out to be a link or a file."""
+    message = f"member {shown(path)!r} lies below a name that is a link or a file, not a directory"
+    return ArchiveUnsafe(message, member=shown(path))
 
 
 def changed_kind(path: str, before: str, now: str) -> ArchiveUnsafe:
@@ -233,6 +237,8 @@ class Budget:
         """Bytes of the archive as sent."""
         self.unpacked = 0
         """Bytes of the tar stream."""
+        self.content = 0
+        """Bytes of content that the members declare."""
 
     def member(self, member: Member) -> None:
         """One more member; what it declares is refused before its content is read."""
@@ -241,7 +247,8 @@ class Budget:
         if self.entries > limit:
             message = f"the archive has more than {limit} entries; {shown(member.name)!r} is one too many"
             raise _over("maxArchiveEntries", limit, message, member.name)
-        if self.unpacked + member.size > self._limits.max_unpacked_bytes:
+        self.content += member.size
+        if self.content > self._limits.max_unpacked_bytes:
             raise self._unpacked_too_large(member.name)
 
     def took_packed(self, count: int) -> None:

@@ -134,25 +134,26 @@ def _number(field: bytes, at: int) -> int:
     >>> _number(b"\\xff" * 8, 0)
     -1
     """
-    value = _base256(field) if field[0] & 0x80 else _octal(_text(field).strip(), at)
-    if not -_MAX_NUMBER < value < _MAX_NUMBER:
-        raise invalid(f"the header at byte {at} holds a number past 2**62", at)
-    return value
-
-
-def _base256(field: bytes) -> int:
-    if field[0] == 0xFF:
-        return int.from_bytes(field, "big", signed=True)
-    return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-
-
-def _octal(digits: bytes, at: int) -> int:
+    digits = field.strip(b"\0 ")
     if not digits:
         return 0
     try:
-        return int(digits, 8) if digits.isdigit() else int("not a number")
+        return int(digits, 8) if digits.isdigit() else _base256(field)
     except ValueError:
         raise invalid(f"the header at byte {at} holds {digits!r} as a number", at) from None
+
+
+def _base256(field: bytes) -> int:
+    """The same for GNU's form; ValueError when it is not, or is past what file systems hold."""
+    if field[0] == 0xFF:
+        value = int.from_bytes(field, "big", signed=True)
+    elif field[0] & 0x80:
+        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+    else:
+        raise ValueError(field)
+    if abs(value) > _MAX_NUMBER:
+        raise ValueError(field)
+    return value
 
 
 def write_block(member: Member, name: bytes, link: bytes, prefix: bytes = b"", letter: bytes = b"") -> bytes:
