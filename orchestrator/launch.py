@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from orchestrator.client import Client
+from orchestrator.client import Client, load_http
 from orchestrator.packing import packed
 from orchestrator.paths import UserId
 from orchestrator.records import SessionRecord, State
@@ -120,12 +120,15 @@ async def launch(
     with stages.under_way(Stage.ARCHIVE) as done:
         archive = await asyncio.to_thread(packed, source)
         done(archive.note)
+    # The tool server needs a quarter of a second to start, and so does what the archive is sent by.
+    loading = asyncio.create_task(asyncio.to_thread(load_http))
     with stages.under_way(Stage.SANDBOX) as done:
         record = await sessions.begin(user, source.name, wishes, backend)
         done(sessions.tool_server(record).url)
     _tell_ports(record, wishes, observer)
     try:
         async with sessions.client(record) as client:
+            await loading
             with stages.under_way(Stage.EXTRACT) as done:
                 injected = await client.put_archive(archive.chunks(), digest=archive.digest)
                 done(f"{count_text(injected.files, 'file')}, {size_text(injected.content_bytes)}")

@@ -25,7 +25,7 @@ def ls(options: Options, stopped: bool) -> None:
     if options.as_json:
         print_json(rows)
     elif rows:
-        _print_table(rows)
+        click.echo(table(rows))
     else:
         click.echo("no session runs; start one by `workspace up TEMPLATE`", err=True)
 
@@ -46,19 +46,20 @@ def as_data(sessions: Sessions, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def table(rows: list[dict[str, Any]]) -> str:
+    """Columns as wide as what is in them: nothing is cut off, so that ids and addresses can be copied.
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("session", "template", "state", "preview", "tool server"):
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        urls = (row["previewUrl"] or "-", row["toolServerUrl"] or "-")
-        table.add_row(row["session"], row["template"], row["state"], *urls)
-    # In a pipe there is no width to fit into, and nothing is cut off.
-    console = Console(markup=False, highlight=False)
-    console.print(table, soft_wrap=not console.is_terminal, crop=console.is_terminal)
+    >>> row = {"session": "s1", "template": "t", "state": "dead", "previewUrl": None, "toolServerUrl": None}
+    >>> print(table([row]))
+    SESSION  TEMPLATE  STATE  PREVIEW  TOOL SERVER
+    s1       t         dead   -        -
+    """
+    keys = ("session", "template", "state", "previewUrl", "toolServerUrl")
+    lines = [["SESSION", "TEMPLATE", "STATE", "PREVIEW", "TOOL SERVER"]]
+    lines += [[str(row[key] or "-") for key in keys] for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(keys))]
+    padded = ((text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 @click.command(short_help="End sessions.")

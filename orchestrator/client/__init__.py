@@ -21,7 +21,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 from orchestrator.client.addresses import authorized, is_loopback, websocket_url
-from orchestrator.client.archives import get_archive, put_archive, refusal, unreachable
+from orchestrator.client.archives import get_archive, load_http, put_archive, refusal, unreachable
 from orchestrator.client.connection import Connection
 from orchestrator.client.mailbox import PATIENCE_SECONDS
 from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call
@@ -32,7 +32,7 @@ from protocol.messages import archives, commands, devserver, edits, files, searc
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
-__all__ = ["Client", "Stream", "open_client", "request_of"]
+__all__ = ["Client", "Stream", "load_http", "open_client", "request_of"]
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0

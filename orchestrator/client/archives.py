@@ -29,6 +29,11 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
     error: ErrorBody
 
 
+def load_http() -> None:
+    """Import what HTTP needs, beforehand. Blocks for a quarter of a second."""
+    import aiohttp  # noqa: F401
+
+
 async def put_archive(
     base_url: str,
     headers: Mapping[str, str],

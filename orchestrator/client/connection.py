@@ -92,7 +92,8 @@ class Connection:
         mailbox = self._pending.get(request_id)
         if mailbox is None or self._closed is not None:
             return
-        mailbox.drop_events()
+        if not mailbox.finished:  # one that was given up keeps what it has for its owner
+            mailbox.drop_events()
         try:
             async with asyncio.timeout(self._close_timeout_seconds):
                 await self._send_cancel(request_id)
@@ -178,6 +179,6 @@ def _refuse_too_large(operation: str, size: int) -> None:
         raise TooLarge(
             f"this {operation!r} request is {size} bytes, a frame takes {_MAX_SENT_BYTES}: send an archive "
             "by put_archive, and a large file in an archive",
-            limit="max_frame_bytes",
-            max_frame_bytes=_MAX_SENT_BYTES,
+            limit="maxFrameBytes",
+            value=_MAX_SENT_BYTES,
         )

@@ -1,6 +1,6 @@
 """A program that stands in for the tool server where a test wants one that misbehaves.
 
-Usage: fake_daemon.py [ignore-term] [child] [silent] [die]. ``child`` starts one in a session of its own, which
+Usage: fake_daemon.py [ignore-term] [child] [silent] [die]. ``child`` starts one in a session of its own that
 ignores SIGTERM; its id goes to the file ``child`` in the working directory.
 """
 

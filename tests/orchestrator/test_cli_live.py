@@ -1,0 +1,354 @@
+"""The command line with workspaces that run: brought up, worked in, saved, taken down. No npm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.backends.environment import marker
+from orchestrator.processes import members
+from tests.orchestrator.live import WORKSPACE, Host, Up, get, template, until
+
+PAGE = {"index.html": "<p>hello</p>\n"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.end_everything()
+
+
+@pytest.fixture
+def running(host: Host) -> Iterator[Up]:
+    """static-html, ready."""
+    with host.up("static-html") as up:
+        yield up.ready()
+
+
+# -- up ---------------------------------------------------------------------------------------------------
+
+
+def test_the_page_answers_and_the_tool_server_is_healthy(running: Up) -> None:
+    assert get(running.said["previewUrl"])[0] == 200
+    status, body = get(running.said["toolServerUrl"] + "/health")
+    assert (status, json.loads(body)["status"]) == (200, "healthy")
+
+
+def test_every_stage_is_told_with_its_duration(running: Up) -> None:
+    stages = {"archive", "tool server", "extract", "install", "dev server", "total"}
+    assert set(running.said["durationsMs"]) <= stages
+    _, errors = running.signal(signal.SIGINT)
+    assert re.search(r"^archive: done in \d+ ms \(\d+ files", errors, re.MULTILINE)
+    assert re.search(r"^extract: done in \d+ ms \(\d+ files", errors, re.MULTILINE)
+    assert re.search(r"^dev server: done in", errors, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_everything_and_leaves_no_process(
+    host: Host, running: Up, number: signal.Signals
+) -> None:
+    host.inside("exec", "--", "setsid sleep 300 > /dev/null 2>&1 & sleep 300 > /dev/null 2>&1 &")
+    assert len(running.processes()) >= 4
+    code, errors = running.signal(number)
+    assert (code, running.processes()) == (0, set())
+    assert "files kept in" in errors
+
+
+def test_files_are_kept_and_can_be_gone_on_with(host: Host, running: Up) -> None:
+    host.inside("call", "write", '{"path": "mine.txt", "content": "work"}')
+    _, errors = running.signal(signal.SIGINT)
+    found = re.search(r"files kept in (\S+)", errors)
+    assert found is not None
+    assert (Path(found[1]) / "mine.txt").read_text() == "work"
+    with host.up(found[1]) as again:
+        again.ready()
+        assert host.json("call", "read", '{"path": "mine.txt"}')["content"] == "work"
+
+
+def test_files_are_removed_when_asked(host: Host) -> None:
+    with host.up("static-html", "--remove") as up:
+        assert up.ready().signal(signal.SIGINT)[0] == 0
+    assert (host.sessions(), host.json("ls", "--all")) == ([], [])
+
+
+def test_ctrl_c_before_it_is_ready_leaves_nothing(host: Host) -> None:
+    template(host.directory, "slow", PAGE, installCommand="touch installing; sleep 300")
+    with host.up("slow") as up:
+        until(lambda: list(host.data.glob("workspaces/*/*/installing")))
+        session = host.sessions()[0]
+        code, _ = up.signal(signal.SIGINT)
+    assert (code, members(marker(session))) == (130, set())
+    assert (host.sessions(), host.json("ls", "--all")) == ([], [])
+
+
+def test_a_failed_install_is_told_with_its_output_and_leaves_nothing(host: Host) -> None:
+    template(host.directory, "bad", PAGE, installCommand="echo 'error: no such package x y z'; exit 7")
+    with host.up("bad") as up:
+        out, errors = up.process.communicate(timeout=30)
+    assert up.process.returncode == 1
+    assert json.loads(out)["error"]["code"] == "install_failed"
+    assert "exit code 7" in errors
+    assert "  | error: no such package x y z" in errors
+    assert (host.sessions(), host.processes(), host.json("ls", "--all")) == ([], set(), [])
+
+
+def test_a_dev_server_that_exits_is_told(host: Host) -> None:
+    template(host.directory, "bad", PAGE, devCommand="echo cannot bind {port}; exit 3")
+    with host.up("bad") as up:
+        code, errors = up.end()
+    assert code == 1
+    assert "exit code 3" in errors
+    assert host.processes() == set()
+
+
+def test_detach_leaves_it_running_until_down(host: Host) -> None:
+    up = host.json("up", "static-html", "--detach", "--port", "0")
+    assert get(up["previewUrl"])[0] == 200
+    assert [row["state"] for row in host.json("ls")] == ["running"]
+    done = host.json("down")
+    assert (done[0]["survivors"], host.processes()) == ([], set())
+
+
+def test_the_printed_lines_work_when_pasted(host: Host) -> None:
+    done = host.run("up", "static-html", "--detach", "--port", "0")
+    lines = [line.strip() for line in done.stdout.decode().splitlines() if line.strip().startswith("curl ")]
+    assert len(lines) == 3
+    health, read, command = (
+        json.loads(subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout)
+        for line in lines
+    )
+    assert health["status"] == "healthy"
+    assert read["path"] == "index.html"
+    assert "index.html" in command["stdout"]
+
+
+def test_a_taken_port_gives_way_aloud_unless_it_was_asked_for(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        template(host.directory, "wish", PAGE, port=port)
+        done = host.run("up", "wish", "--detach", "--port", "0", "--json")
+        assert f"port {port} is taken: the dev server gets 8" in done.stderr.decode()
+        done = host.run("up", "wish", "--dev-port", str(port))
+        assert done.returncode == 1
+        assert (
+            f"port {port} is taken; stop what listens on it, or choose another by --dev-port"
+            in done.stderr.decode()
+        )
+
+
+def test_two_run_side_by_side_with_ports_of_their_own(host: Host, running: Up) -> None:
+    with host.up("static-html") as other:
+        other.ready()
+        assert other.said["previewUrl"] != running.said["previewUrl"]
+        assert {row["session"] for row in host.json("ls")} == {other.session, running.session}
+        done = host.inside("exec", "--", "true")
+        assert done.returncode == 1
+        assert "2 sessions run: say which" in done.stderr.decode()
+        assert host.inside("exec", other.session.rpartition("_")[2], "--", "true").returncode == 0
+
+
+def test_a_directory_is_taken_as_a_copy_with_its_history_and_without_its_packages(host: Host) -> None:
+    mine = host.directory / "mine"
+    for path in ("index.html", ".git/HEAD", "node_modules/x/index.js", ".env"):
+        (mine / path).parent.mkdir(parents=True, exist_ok=True)
+        (mine / path).write_text(path)
+    with host.up("./mine") as up:
+        up.ready()
+        names = {
+            entry["path"] for entry in host.json("call", "list", '{"ignored": true, "depth": 2}')["entries"]
+        }
+        assert {"index.html", ".git/HEAD"} <= names
+        assert not {"node_modules", ".env"} & names
+        host.inside("call", "edit", '{"path": "index.html", "oldText": "index", "newText": "changed"}')
+        assert (mine / "index.html").read_text() == "index.html"
+
+
+def test_a_damaged_archive_starts_nothing(host: Host) -> None:
+    (host.directory / "save.tar.gz").write_bytes(b"\x1f\x8b" + bytes(100))
+    done = host.run("up", "save.tar.gz")
+    assert done.returncode == 1
+    assert "is damaged" in done.stderr.decode()
+    assert host.sessions() == []
+
+
+# -- what goes wrong meanwhile ----------------------------------------------------------------------------
+
+
+def test_a_tool_server_that_is_killed_ends_up_with_a_sentence(host: Host, running: Up) -> None:
+    label = next(host.data.glob("workspaces/*/.*/guest.json"))
+    os.kill(int(json.loads(label.read_text())["labels"]["pid"]), signal.SIGKILL)
+    code, errors = running.end()
+    assert code == 1
+    assert "the tool server ended; its log is" in errors
+    assert running.processes() == set()
+
+
+def test_down_from_another_terminal_ends_up(host: Host, running: Up) -> None:
+    assert host.inside("down").returncode == 0
+    code, errors = running.end()
+    assert (code, errors.splitlines()[-1]) == (0, "stopped by another `workspace down`")
+    assert running.processes() == set()
+
+
+def test_a_workspace_whose_up_was_killed_runs_on_and_is_ended_by_down(host: Host, running: Up) -> None:
+    running.signal(signal.SIGKILL)
+    assert [(row["session"], row["state"]) for row in host.json("ls")] == [(running.session, "running")]
+    assert host.inside("exec", "--", "true").returncode == 0
+    assert host.inside("down", "--remove").returncode == 0
+    assert (running.processes(), host.sessions()) == (set(), [])
+
+
+def test_a_dead_session_is_shown_dead_and_cleaned_up(host: Host, running: Up) -> None:
+    running.process.kill()
+    label = next(host.data.glob("workspaces/*/.*/guest.json"))
+    os.kill(int(json.loads(label.read_text())["labels"]["pid"]), signal.SIGKILL)
+    until(lambda: [row["state"] for row in host.json("ls")] == ["dead"])
+    assert host.inside("exec", running.session, "--", "true").returncode == 1
+    done = host.json("down", running.session)
+    assert (done[0]["survivors"], running.processes(), host.json("ls")) == ([], set(), [])
+
+
+def test_another_user_sees_none_of_it(host: Host, running: Up) -> None:
+    assert host.json("ls", "--user", "bob") == []
+    done = host.inside("exec", running.session, "--user", "bob", "--", "true")
+    assert f"no session '{running.session}'" in done.stderr.decode()
+    assert done.returncode == 1
+
+
+# -- exec, call, save -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One workspace for tests that only look."""
+    host = Host(tmp_path_factory.mktemp("shared"))
+    host.json("up", "static-html", "--detach", "--port", "0")
+    yield host
+    host.end_everything()
+
+
+def test_exec_exits_with_the_commands_own_code(shared: Host) -> None:
+    assert shared.inside("exec", "--", "exit 37").returncode == 37
+
+
+def test_exec_keeps_the_streams_apart_byte_for_byte(shared: Host) -> None:
+    done = shared.run("exec", "--", r"printf 'a\377\0b'; printf 'err' >&2")
+    assert (done.stdout, done.stderr, done.returncode) == (b"a\xff\0b", b"err", 0)
+
+
+def test_exec_of_several_words_needs_no_quoting(shared: Host) -> None:
+    assert shared.inside("exec", "--", "printf", "%s|", "a b", "$HOME", "*").stdout == b"a b|$HOME|*|"
+
+
+def test_exec_loses_nothing_of_a_large_output(shared: Host) -> None:
+    done = shared.run("exec", "--", "seq 300000")
+    assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 300001))
+
+
+def test_exec_gives_standard_input_when_asked(shared: Host) -> None:
+    assert shared.inside("exec", "-i", "--", "cat", stdin=b"hi").stdout == b"hi"
+    assert shared.inside("exec", "--", "cat", stdin=b"hi").stdout == b""
+
+
+def test_exec_sets_directory_and_environment(shared: Host) -> None:
+    shared.inside("exec", "--", "mkdir -p sub")
+    done = shared.inside("exec", "--cwd", "sub", "-e", "A=1", "--", 'echo "${PWD##*/} $A"')
+    assert done.stdout == b"sub 1\n"
+
+
+def test_exec_tells_which_clock_ended_it(shared: Host) -> None:
+    done = shared.inside("exec", "--timeout", "0.2", "--", "echo a; sleep 60")
+    assert (done.returncode, done.stdout) == (124, b"a\n")
+    assert b"ended after 200 ms (--timeout)" in done.stderr
+
+
+def test_exec_of_a_program_that_is_not_there_is_refused(shared: Host) -> None:
+    done = shared.inside("exec", "--", "no-such-program", "x")
+    assert done.returncode in (1, 127)
+    assert b"no-such-program" in done.stderr
+
+
+def test_exec_for_programs_is_the_answer(shared: Host) -> None:
+    done = shared.inside("exec", "--json", "--", "echo hi; exit 3")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["stdout"], answer["exitCode"]) == (3, "hi\n", 3)
+
+
+def test_ctrl_c_ends_the_command_in_the_workspace(shared: Host) -> None:
+    words = [*WORKSPACE, "exec", "--", "echo $$; exec sleep 300"]
+    with subprocess.Popen(words, cwd=shared.directory, env=shared.environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    until(lambda: pid not in shared.processes())
+
+
+def test_call_prints_the_answer(shared: Host) -> None:
+    assert json.loads(shared.inside("call", "stat", '{"path": "index.html"}').stdout)["kind"] == "file"
+    done = shared.inside("call", "stat", "-", stdin=b'{"path": "style.css"}')
+    assert json.loads(done.stdout)["path"] == "style.css"
+
+
+def test_call_streams_lines_and_ends_with_the_result(shared: Host) -> None:
+    done = shared.inside("call", "command", '{"command": "echo hi"}', "--stream")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["event"]["type"] == "started"
+    assert {"type": "stdout", "offset": 0, "data": "hi\n"} in [line.get("event") for line in lines]
+    assert lines[-1]["result"]["exitCode"] == 0
+
+
+def test_a_refused_call_is_the_tool_servers_own_error(shared: Host) -> None:
+    done = shared.inside("call", "read", '{"path": "gone.txt"}', "--json")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "not_found"
+    assert error["requestId"]
+    streamed = shared.inside("call", "search", '{"pattern": "("}', "--stream")
+    assert streamed.returncode == 1
+    assert json.loads(streamed.stdout.splitlines()[-1])["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.zst", ".tar"])
+def test_a_save_brings_the_same_tree_back(shared: Host, suffix: str) -> None:
+    shared.inside(
+        "exec", "--", "mkdir -p a/empty; echo x > a/run.sh; chmod 755 a/run.sh; ln -sf a/run.sh link"
+    )
+    listing = "find . -printf '%P %M %l\\n' | sort; cat index.html a/run.sh | sha256sum"
+    before = shared.inside("exec", "--", listing).stdout
+    saved = shared.json("save", "-o", str(shared.directory / f"work{suffix}"))
+    assert (saved["leftOut"], saved["changed"]) == ([], [])
+    other = Host(shared.directory / suffix.strip("."))
+    other.directory.mkdir()
+    other.json("up", saved["path"], "--detach", "--port", "0")
+    try:
+        assert other.inside("exec", "--", listing).stdout == before
+    finally:
+        other.end_everything()
+
+
+def test_a_save_without_a_name_lies_in_the_data_directory(shared: Host) -> None:
+    path = Path(shared.inside("save").stdout.decode().strip())
+    assert path.is_relative_to(shared.data / "saves" / "default")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_save_into_nowhere_is_refused(shared: Host) -> None:
+    done = shared.inside("save", "-o", "no/such/place.tar.gz")
+    assert done.returncode == 1
+    assert b"there is no directory" in done.stderr
+
+
+def test_down_can_save_first(host: Host, running: Up) -> None:
+    done = host.json("down", "--save", "--remove")
+    assert Path(done[0]["save"]).is_file()
+    assert host.sessions() == []
