@@ -78,8 +78,8 @@ def stream_kind(accept: str) -> str | None:
 
 
 def json_response(answer: Any, status: int = 200) -> web.Response:
-    """``answer`` as JSON."""
-    return web.Response(body=encode(answer), status=status, content_type="application/json")
+    """``answer`` as JSON, on a line of its own for whoever reads it in a terminal."""
+    return web.Response(body=encode(answer) + b"\n", status=status, content_type="application/json")
 
 
 def error_response(error: ToolError, request_id: str, headers: dict[str, str] | None = None) -> web.Response:
