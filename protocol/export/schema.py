@@ -25,11 +25,14 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
     error: ErrorBody
 
 
-def components(extra: tuple[Any, ...] = ()) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def components() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One reference per message, in the order of ``message_types``, and the schemas they point to."""
-    references, schemas = msgspec.json.schema_components((*message_types(), *extra), ref_template=REF)
+    references, schemas = msgspec.json.schema_components(message_types(), ref_template=REF)
     for name, kind in _structs().items():
         _describe_fields(schemas.get(name, {}), kind)
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = schema["description"].replace("``", "`")
     return list(references), schemas
 
 

@@ -64,7 +64,7 @@ async def test_template_to_ready_to_edit_to_save_to_restore(route: Route, tmp_pa
 
 def root_of(session: dict[str, Any]) -> Path:
     """The workspace root of a local session."""
-    return DATA / "workspaces" / session["user"] / session["session"]
+    return DATA / "workspaces" / str(session["user"]) / str(session["session"])
 
 
 async def edit_reaches_the_page(session: dict[str, Any], route: Route, old: str, new: str) -> None:
