@@ -50,14 +50,14 @@ class Dispatcher:
     def __init__(self, *families: object) -> None:
         """Each family has one async method per operation, of the operation's name.
 
-        Raises LookupError when an operation has none: found at start, not at the first request.
+        Raises LookupError when an operation has none, or two: found at start, not at the first request.
         """
-        found: dict[str, Handler] = {}
-        for family in families:
-            found |= {name: getattr(family, name) for name in OPERATIONS if hasattr(family, name)}
-        if missing := OPERATIONS.keys() - found.keys():
-            raise LookupError(f"no handler for {', '.join(sorted(missing))}")
-        self._handlers = found
+        self._handlers: dict[str, Handler] = {}
+        for name in OPERATIONS:
+            handlers = [getattr(family, name) for family in families if hasattr(family, name)]
+            if len(handlers) != 1:
+                raise LookupError(f"{len(handlers)} handlers for {name!r}, and there is to be one")
+            self._handlers[name] = handlers[0]
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""

@@ -85,13 +85,13 @@ class DevServer:
             await self._wait_ready(call)
         except asyncio.CancelledError:
             if not call.abandoned:
-                await asyncio.shield(self.stop())
+                await asyncio.shield(self.end())
             raise
         return self.status()
 
     async def dev_stop(self, request: DevStop, call: Call) -> DevStatusAnswer:
         """Stop it with everything it started."""
-        await asyncio.shield(self.stop())
+        await asyncio.shield(self.end())
         return self.status()
 
     async def dev_status(self, request: DevStatus, call: Call) -> DevStatusAnswer:
@@ -296,7 +296,7 @@ class DevServer:
         family = await asyncio.to_thread(process.family)
         elsewhere = sorted(await asyncio.to_thread(ports.ports_of, family))
         hint = f"; it listens on {', '.join(map(str, elsewhere))}" if elsewhere else ""
-        await self.stop()
+        await self.end()
         return DevServerFailed(
             f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it is stopped",
             clock="readiness.timeoutMs",
@@ -305,7 +305,7 @@ class DevServer:
             output=last_lines(process),
         )
 
-    async def stop(self) -> None:
+    async def end(self) -> None:
         """End it with everything it started; nothing happens when it is down."""
         self.note(DevEvent.STOP)
         process, ready = self._process, self._getting_ready

@@ -14,7 +14,7 @@ from protocol.limits import Limits
 from protocol.messages.base import Event
 from protocol.routes import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from toolserver.session import CancelRun, Conversation, Run, Send
-from toolserver.tools.call import Call, Dispatcher
+from toolserver.tools.call import Call, Dispatcher, failed
 
 _HEARTBEAT_SECONDS = 20.0
 """A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
@@ -120,6 +120,9 @@ class _Peer:
             frame = self._conversation.error(run.id, Cancelled(f"{run.operation.name} was cancelled"))
             if call.abandoned:
                 raise
+        except Exception:
+            # Every request gets its last frame, also one whose answer could not be put into bytes.
+            frame = self._conversation.error(run.id, failed(run.operation.name, run.id))
         finally:
             del self._running[run.id]
         await self._outgoing.put(frame)

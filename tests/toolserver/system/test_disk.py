@@ -45,11 +45,11 @@ def root(tmp_path: Path, way: str) -> Path:
 
 @pytest.fixture
 def disk(root: Path) -> Iterator[Disk]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     disk = Disk(root)
     yield disk
     disk.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def read(disk: Disk, raw: str) -> bytes:

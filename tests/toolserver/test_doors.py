@@ -1,0 +1,134 @@
+"""Every operation of the table, through every door, its answer held against the published schema."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import tarfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from protocol.operations import OPERATIONS
+from tests.builder import Daemon, Json, emptied, free_port, http_of, running, socket_of
+
+PAGE = "import http.server; http.server.ThreadingHTTPServer(('{host}', {port}), http.server.SimpleHTTPRequestHandler).serve_forever()"
+Ask = Callable[[str, Json], Awaitable[tuple[list[Json], Json]]]
+"""Operation and params to (events, answer)."""
+
+AN_HTML_PAGE = "<h1>hello</h1>"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with running(tmp_path_factory.mktemp("doors"), TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
+        yield daemon
+
+
+def archive() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo("index.html")
+        member.size = len(AN_HTML_PAGE)
+        tar.addfile(member, io.BytesIO(AN_HTML_PAGE.encode()))
+    return packed.getvalue()
+
+
+def samples(door: str) -> list[tuple[str, Json]]:
+    """One request of each operation that goes well, in an order in which they do."""
+    content: Any = archive() if door == "msgpack" else base64.b64encode(archive()).decode()
+    port = free_port()
+    return [
+        ("inject", {"archive": content}),
+        ("list", {}),
+        ("write", {"path": "src/a.txt", "content": "one\ntwo\n"}),
+        ("read", {"path": "src/a.txt", "startLine": 2}),
+        ("stat", {"path": "src/a.txt"}),
+        ("edit", {"path": "src/a.txt", "oldText": "two", "newText": "three"}),
+        ("search", {"pattern": "three"}),
+        ("command", {"command": "echo out; echo err >&2", "commandId": door}),
+        ("attach", {"processId": door, "fromOffset": 1}),
+        ("processes", {}),
+        ("stop", {"processId": door}),
+        ("save", {}),
+        ("install", {"command": "echo installed"}),
+        ("dev_start", {"command": f'{sys.executable} -c "{PAGE}"', "port": port}),
+        ("dev_status", {}),
+        ("dev_logs", {}),
+        ("dev_stop", {}),
+        ("start", {"install": {"command": "true"}, "dev": {"port": port}}),
+    ]
+
+
+@pytest.fixture(params=["http", "ndjson", "sse", "websocket", "msgpack"])
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def ask_by(door: str, daemon: Daemon, stack: AsyncExitStack) -> Ask:
+    if door in ("websocket", "msgpack"):
+        form = "json" if door == "websocket" else "msgpack"
+        socket = await stack.enter_async_context(socket_of(daemon, form))
+
+        async def by_socket(operation: str, params: Json) -> tuple[list[Json], Json]:
+            events, last = await socket.call(operation, **params)
+            assert "result" in last, last
+            return events, last["result"]
+
+        return by_socket
+    http = await stack.enter_async_context(http_of(daemon))
+    accept = {"ndjson": "application/x-ndjson", "sse": "text/event-stream"}.get(door)
+
+    async def by_http(operation: str, params: Json) -> tuple[list[Json], Json]:
+        if accept is None or not OPERATIONS[operation].streams:
+            return [], await http.ok(operation, **params)
+        *events, last = await http.stream(operation, accept, **params)
+        assert "result" in last, last
+        return [frame["event"] for frame in events], last["result"]
+
+    return by_http
+
+
+def test_the_samples_are_the_table() -> None:
+    assert sorted(name for name, _ in samples("http")) == sorted(OPERATIONS)
+
+
+async def test_every_operation_is_reached_and_answers_as_described(door: str, daemon: Daemon) -> None:
+    emptied(daemon.root)
+    schemas = await described(daemon)
+    async with AsyncExitStack() as stack:
+        ask = await ask_by(door, daemon, stack)
+        for name, params in samples(door):
+            events, answer = await ask(name, params)
+            if door != "msgpack":
+                validate(schemas, OPERATIONS[name].answer.__name__, answer)
+            for event in events:
+                assert door != "http"
+                assert event["type"] in event_types(schemas, name), name
+        await ask("dev_stop", {})
+
+
+async def described(daemon: Daemon) -> Json:
+    async with http_of(daemon) as http, http.session.get("/openapi.json") as response:
+        document: Json = await response.json()
+    OpenAPIV31SpecValidator(document).validate()
+    return document
+
+
+def validate(document: Json, name: str, value: Any) -> None:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def event_types(document: Json, operation: str) -> set[str]:
+    """The types that the operation's stream is described with."""
+    content = document["paths"][f"/v1/{operation}"]["post"]["responses"]["200"]["content"]
+    schema = content["application/x-ndjson"]["schema"]["anyOf"][0]["properties"]["event"]
+    references = schema["anyOf"] if "anyOf" in schema else [schema]
+    names = [each["$ref"].rpartition("/")[2] for each in references]
+    return {document["components"]["schemas"][name]["properties"]["type"]["enum"][0] for name in names}
