@@ -118,7 +118,7 @@ async def launch(
     """Bring a workspace up; raises the first stage's error, and then nothing is left of it."""
     stages = _Stages(observer)
     with stages.under_way(Stage.ARCHIVE) as done:
-        archive = await asyncio.to_thread(packed, source)
+        archive = await asyncio.to_thread(packed, source, sessions.data_dir)
         done(archive.note)
     # The tool server needs a quarter of a second to start, and so does what the archive is sent by.
     loading = asyncio.create_task(asyncio.to_thread(load_http))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,20 @@ class Packed:
                 yield chunk
 
 
-def packed(source: Source) -> Packed:
-    """Blocking: reads the whole of a directory."""
+def packed(source: Source, data_dir: Path) -> Packed:
+    """Blocking: reads the whole of a directory, but for ``data_dir`` when that is in it."""
     if source.kind is SourceKind.ARCHIVE:
         return Packed(source.path, None, size_text(source.path.stat().st_size))
-    archive = archive_directory(source.path, source.exclusions)
+    archive = archive_directory(source.path, source.exclusions.with_rules(_inside(source.path, data_dir)))
     note = f"{count_text(archive.files, 'file')}, {size_text(len(archive.content))}"
     return Packed(archive.content, archive.digest, note)
+
+
+def _inside(directory: Path, data_dir: Path) -> list[str]:
+    """The rule that keeps the data directory out: else ``workspace up .`` would copy all workspaces.
+
+    >>> _inside(Path("/p"), Path("/p/data")), _inside(Path("/p"), Path("/srv/data"))
+    (['/data'], [])
+    """
+    below = data_dir.resolve()
+    return [glob.escape(f"/{below.relative_to(directory).as_posix()}")] if directory in below.parents else []

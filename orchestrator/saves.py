@@ -46,11 +46,6 @@ def format_of(path: Path) -> ArchiveFormat:
     raise InvalidRequest(f"{str(path)!r} is no name of an archive: end it with {', '.join(SUFFIXES)}")
 
 
-def is_archive_name(path: Path) -> bool:
-    """Whether the name is that of an archive."""
-    return path.name.endswith(tuple(SUFFIXES))
-
-
 def save_name(now: datetime) -> str:
     """A save's file name; names sort by time.
 

@@ -64,6 +64,11 @@ class Sessions:
         self._records = records
         self._backends = backends
 
+    @property
+    def data_dir(self) -> Path:
+        """Where all of it lies."""
+        return self._paths.base_dir
+
     async def begin(self, user: UserId, template: str, wishes: PortWishes, backend: str) -> SessionRecord:
         """A session with a running, empty sandbox, in state ``initializing``.
 

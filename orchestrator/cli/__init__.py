@@ -42,7 +42,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing more may be written, not even at exit.
-        sys.stdout = None
-        sys.exit(141)

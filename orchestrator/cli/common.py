@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,7 @@ class Refused(click.ClickException):
 
 
 _AS_JSON = "workspace.as_json"
+DEFAULT_USER = "default"
 
 
 class CommandGroup(click.Group):
@@ -55,7 +59,9 @@ class CommandGroup(click.Group):
         except ToolchainError as error:
             refused = Refused(str(error))
         except BrokenPipeError:
-            raise
+            # Whoever read our output has seen enough: what is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
         except OSError as error:
             refused = Refused(
                 f"{error.filename or 'this machine'}: {error.strerror}; `workspace doctor` may know why"
@@ -92,6 +98,12 @@ class Options:
 
         return PathManager.from_env(os.environ, Path.cwd(), self.data_dir)
 
+    def command(self, *words: str) -> str:
+        """A command to paste, with what tells this data directory and user from the usual ones."""
+        place = ["--data-dir", str(self.data_dir)] if self.data_dir else []
+        user = ["--user", self.user] if self.user != DEFAULT_USER else []
+        return shlex.join(["workspace", *words, *place, *user])
+
     def user_id(self) -> UserId:
         """The user, checked."""
         from orchestrator.paths import user_id
@@ -120,7 +132,7 @@ def host_options(function: Function) -> Callable[..., Any]:
     with_options.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     for option in (
         json_option,
-        click.option("--user", default="default", show_default=True, help="Whose workspaces."),
+        click.option("--user", default=DEFAULT_USER, show_default=True, help="Whose workspaces."),
         click.option(
             "--data-dir",
             type=click.Path(path_type=Path, file_okay=False),
@@ -145,7 +157,6 @@ def print_json(value: Any) -> None:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end. SIGTERM and Ctrl-C cancel it, so that what it holds is let go in order."""
     import asyncio
-    import signal
 
     ended_by: list[int] = []
 

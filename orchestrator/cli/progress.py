@@ -12,6 +12,7 @@ from orchestrator.launch import Observer, Stage
 from orchestrator.units import seconds_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]")
@@ -42,6 +43,10 @@ def plain_lines(text: str) -> list[str]:
 class PlainObserver:
     """One line when a stage ends, and what the tools print in between."""
 
+    def __init__(self) -> None:
+        self._unfinished = ""
+        """A tool's last line, as long as its end has not come."""
+
     def began(self, stage: Stage) -> None:
         """Only what may take long is announced."""
         if stage in (Stage.INSTALL, Stage.DEV_SERVER):
@@ -49,11 +54,14 @@ class PlainObserver:
 
     def said(self, stage: Stage, text: str) -> None:
         """Its lines, as they come."""
-        for line in plain_lines(text):
+        whole, newline, rest = (self._unfinished + text).rpartition("\n")
+        self._unfinished = rest
+        for line in plain_lines(whole + newline):
             self._print(f"  | {line}")
 
     def ended(self, stage: Stage, note: str, seconds: float) -> None:
         """With its duration."""
+        self.close()
         self._print(f"{stage.value}: done in {seconds_text(seconds)}{f' ({note})' if note else ''}")
 
     def skipped(self, stage: Stage, note: str) -> None:
@@ -65,7 +73,8 @@ class PlainObserver:
         self._print(text)
 
     def close(self) -> None:
-        """Nothing moves here."""
+        """Print what is left of a line."""
+        self.said(Stage.ARCHIVE, "\n")
 
     def _print(self, line: str) -> None:
         click.echo(line, err=True)
@@ -74,7 +83,7 @@ class PlainObserver:
 class TerminalObserver:
     """A line per stage, the running one with its clock and its tool's last line."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         # rich is imported late: only a terminal needs it.
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -86,7 +95,7 @@ class TerminalObserver:
             TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
-            console=Console(stderr=True),
+            console=console or Console(stderr=True),
             expand=True,
         )
         self._tasks: dict[Stage, TaskID] = {}

@@ -51,7 +51,7 @@ def up(
     user = options.user_id()
     wishes = port_wishes(found, port, dev_port)
     sessions = options.sessions(_tools(options, found))
-    code = asyncio.run(_Up(sessions, options.as_json, detach, remove).run(user, found, wishes))
+    code = asyncio.run(_Up(sessions, options, detach, remove).run(user, found, wishes))
     raise click.exceptions.Exit(code)
 
 
@@ -85,9 +85,9 @@ def _tools(options: Options, source: Source) -> Path | None:
 class _Up:
     """One ``up``, from the first stage to the last process gone."""
 
-    def __init__(self, sessions: Sessions, as_json: bool, detach: bool, remove: bool) -> None:
+    def __init__(self, sessions: Sessions, options: Options, detach: bool, remove: bool) -> None:
         self._sessions = sessions
-        self._as_json = as_json
+        self._options = options
         self._detach = detach
         self._remove = remove
 
@@ -128,20 +128,27 @@ class _Up:
         return result
 
     def _show(self, ready: Ready, source: Source, example: str | None) -> None:
-        if self._as_json:
+        if self._options.as_json:
             print_json(as_data(ready))
-        else:
-            click.echo(summary(ready, source.name, example, self._detach))
+            return
+        down = self._options.command("down", ready.record.session_id)
+        end = f"It runs on; end it by: {down}" if self._detach else "Ctrl-C stops everything."
+        click.echo(summary(ready, source.name, example, end))
 
     async def _end(self, record: SessionRecord) -> int:
         click.echo("stopping…", err=True)
         outcome = await self._sessions.end(record, keep_files=not self._remove)
         if outcome.kept:
-            click.echo(kept_text(record.session_id, outcome.kept), err=True)
+            click.echo(self._kept(record.session_id, outcome.kept), err=True)
         if outcome.survivors:
             pids = " ".join(map(str, outcome.survivors))
             raise Refused(f"these processes would not end: {pids}; end them by `kill -9 {pids}`")
         return 0
+
+    def _kept(self, session: str, root: str) -> str:
+        """Where the files are, and what can be done about it."""
+        up, down = self._options.command("up", root), self._options.command("down", session, "--remove")
+        return f"files kept in {root}\n  go on with them: {up}\n  remove them:     {down}"
 
     async def _ended_by_itself(self, record: SessionRecord) -> int:
         from orchestrator.records import LIVE, State
@@ -180,17 +187,15 @@ def as_data(ready: Ready) -> dict[str, Any]:
     }
 
 
-def summary(ready: Ready, name: str, example: str | None, detached: bool) -> str:
+def summary(ready: Ready, name: str, example: str | None, end: str) -> str:
     """For a person: where it is, three lines to paste, how it ends."""
     from orchestrator.units import seconds_text
 
-    session = ready.record.session_id
-    end = f"It runs on; end it by: workspace down {session}" if detached else "Ctrl-C stops everything."
     rows = {
         "Preview": ready.preview_url or "none, this workspace has no dev server",
         "Tool server": ready.tool_server_url,
         "Token": ready.record.token,
-        "Session": session,
+        "Session": ready.record.session_id,
     }
     lines = [f"{name} is ready after {seconds_text(ready.seconds['total'])}.", ""]
     lines += [f"  {label:<12} {value}" for label, value in rows.items()]
@@ -224,13 +229,4 @@ def curl_line(url: str, token: str, operation: str, params: dict[str, Any]) -> s
             "-d",
             json.dumps(params),
         ]
-    )
-
-
-def kept_text(session: str, root: str) -> str:
-    """Where the files are, and what can be done about it."""
-    return (
-        f"files kept in {root}\n"
-        f"  go on with them: workspace up {shlex.quote(root)}\n"
-        f"  remove them:     workspace down {session} --remove"
     )

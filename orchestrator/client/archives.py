@@ -5,6 +5,7 @@ A frame holds 16 MiB; an archive may hold gigabytes. So these two go by ``PUT`` 
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -44,11 +45,13 @@ async def put_archive(
     """Send an archive; it is in place whole, or the tree is as it was and this raises."""
     import aiohttp
 
+    # aiohttp writes plain bytes in one go, which would hold up every other task of this loop.
+    body_sent = io.BytesIO(chunks) if isinstance(chunks, bytes) else chunks
     query = {"mode": mode.value} | ({"digest": digest} if digest else {})
     url = base_url + routes.ARCHIVE
     async with _session(base_url, headers) as session:
         try:
-            async with session.put(url, params=query, data=chunks) as response:
+            async with session.put(url, params=query, data=body_sent) as response:
                 await _raise_for(response, base_url)
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:

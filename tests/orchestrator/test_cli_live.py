@@ -352,3 +352,20 @@ def test_down_can_save_first(host: Host, running: Up) -> None:
     done = host.json("down", "--save", "--remove")
     assert Path(done[0]["save"]).is_file()
     assert host.sessions() == []
+
+
+def test_a_reader_that_has_seen_enough_ends_exec_quietly(shared: Host) -> None:
+    line = " ".join([*WORKSPACE, "exec", "--", "yes", "|", "head", "-1;", "echo", "${PIPESTATUS[0]}"])
+    done = subprocess.run(
+        ["bash", "-c", line], env=shared.environ, capture_output=True, timeout=30, check=True
+    )
+    assert (done.stdout, done.stderr) == (b"y\n141\n", b"")
+
+
+def test_the_way_to_end_it_names_the_data_directory_when_it_is_another(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    words = ("up", "static-html", "--detach", "--port", "0", "--data-dir", str(host.data), "--user", "bob")
+    done = host.inside(*words)
+    last = done.stdout.decode().splitlines()[-1].partition("workspace ")[2]
+    assert host.inside(*last.split()).returncode == 0
+    assert host.inside("ls", "--user", "bob", "--json").stdout == b"[]\n"

@@ -123,7 +123,10 @@ async def test_a_process_that_got_the_same_id_later_is_not_ours(
     os.kill(pid(guest), signal.SIGKILL)
     await processes.wait_until(lambda: not left_of(), 5)
     label = area(tmp_path) / "guest.json"
-    label.write_text(label.read_text().replace(f'"{pid(guest)}"', f'"{stranger.pid}"'))
+    seen = processes.look_up(stranger.pid)
+    assert seen is not None
+    labels = {"pid": str(stranger.pid), "started": str(seen.started - 1)}
+    label.write_text(json.dumps(json.loads(label.read_text()) | {"labels": labels}))
     assert [each.state for each in await driver.guests()] == [GuestState.DEAD]
     await driver.destroy(guest.id)
     assert stranger.poll() is None

@@ -1,0 +1,294 @@
+"""The client and a real tool server, started by the local backend."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from orchestrator.backends import Guest, Launch
+from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.client import Client, open_client, request_of
+from orchestrator.paths import PathManager, SessionId, UserId
+from orchestrator.toolchain import find_toolchain
+from protocol.errors import (
+    ArchiveInvalid,
+    ArchiveUnsafe,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    ToolError,
+    Unauthorized,
+    Unavailable,
+)
+from protocol.messages.archives import ArchiveFormat, InjectMode
+from protocol.messages.commands import Started
+from protocol.operations import OPERATIONS
+from tests.orchestrator.live import Host, free_port
+
+TOKEN = "a-token-of-the-tests"
+MIB = 1024 * 1024
+
+
+def tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+SITE = {"index.html": b"<h1>one</h1>\n", "src/a.txt": b"alpha\nbeta\n"}
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return find_toolchain(os.environ).make_bin(tmp_path_factory.mktemp("tools"))
+
+
+@asynccontextmanager
+async def sandbox(data: Path, tools: Path) -> AsyncIterator[tuple[LocalBackend, Guest]]:
+    backend = LocalBackend(PathManager(data), Settings(environ=os.environ, tools=tools))
+    launch = Launch(UserId("ann"), SessionId("s1"), TOKEN, tool_port=0, dev_port=free_port())
+    guest = await backend.create(launch)
+    try:
+        yield backend, guest
+    finally:
+        assert (await backend.destroy(guest.id)).survivors == ()
+
+
+@pytest.fixture
+async def client(tmp_path: Path, tools: Path) -> AsyncIterator[Client]:
+    """Of a workspace that holds ``SITE``."""
+    async with sandbox(tmp_path, tools) as (backend, guest):
+        endpoint = backend.endpoint(guest, guest.tool_port)
+        async with open_client(endpoint.url, TOKEN, endpoint.headers) as client:
+            await client.put_archive(tar(SITE))
+            yield client
+
+
+async def content_of(client: Client) -> set[str]:
+    return {entry.path for entry in (await client.list(depth=3)).entries}
+
+
+async def test_a_wrong_token_is_refused_on_both_doors(client: Client) -> None:
+    with pytest.raises(Unauthorized):
+        async with open_client(client.base_url, "another-token-altogether"):
+            pass
+    async with open_client(client.base_url, None, {"X-Workspace-Token": TOKEN}) as other:
+        other._headers["X-Workspace-Token"] = "wrong"
+        with pytest.raises(Unauthorized):
+            await other.put_archive(tar(SITE))
+
+
+async def test_a_proxys_own_authorization_and_our_token_go_side_by_side(client: Client) -> None:
+    # Authorization is believed first by the tool server, so this proxy has to strip it; here nobody does.
+    with pytest.raises(Unauthorized):
+        async with open_client(client.base_url, TOKEN, {"Authorization": "Bearer proxys-own"}):
+            pass
+    async with open_client(client.base_url, None, {"X-Workspace-Token": TOKEN}) as other:
+        assert (await other.stat(path="index.html")).size == len(SITE["index.html"])
+
+
+async def test_edit_and_read_go_hand_in_hand(client: Client) -> None:
+    before = await client.read(path="index.html")
+    edited = await client.edit(path="index.html", old_text="one", new_text="two", expected_hash=before.hash)
+    after = await client.read(path="index.html")
+    assert (after.content, after.hash) == ("<h1>two</h1>\n", edited.hash)
+    with pytest.raises(Conflict):
+        await client.edit(path="index.html", old_text="two", new_text="3", expected_hash=before.hash)
+
+
+async def test_search_gives_all_in_the_answer_or_all_in_events(client: Client) -> None:
+    plain = await client.search(pattern="a")
+    async with client.search.stream(pattern="a") as stream:
+        streamed = [match async for event in stream for match in event.matches]
+        answer = await stream.result()
+    assert plain.matches == streamed
+    assert (answer.matches, answer.match_count) == ([], len(streamed))
+
+
+async def test_a_hundred_commands_on_one_socket(client: Client) -> None:
+    answers = await asyncio.gather(*(client.command(command=f"echo {n}; exit {n}") for n in range(100)))
+    assert [(answer.stdout, answer.exit_code) for answer in answers] == [(f"{n}\n", n) for n in range(100)]
+
+
+async def test_leaving_a_command_early_ends_it(client: Client) -> None:
+    async with client.command.stream(command="sleep 300 & sleep 300") as stream:
+        async for event in stream:
+            if isinstance(event, Started):
+                break
+    running = [each for each in (await client.processes()).processes if each.exit_code is None]
+    assert running == []
+
+
+async def test_an_archive_of_any_size_goes_through_in_pieces(client: Client) -> None:
+    block = os.urandom(MIB)
+    archive = tar({"big.bin": block * 20}, "w")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(archive), 100_000):
+            yield archive[at : at + 100_000]
+
+    answer = await client.put_archive(chunks(), digest="sha256:" + hashlib.sha256(archive).hexdigest())
+    assert (answer.files, answer.content_bytes) == (1, 20 * MIB)
+    back = b"".join([chunk async for chunk in client.get_archive(ArchiveFormat.TAR)])
+    with tarfile.open(fileobj=io.BytesIO(back)) as found:
+        member = found.extractfile(next(m for m in found if m.name.endswith("big.bin")))
+        assert member is not None
+        assert member.read() == block * 20
+
+
+async def test_merging_keeps_what_is_there(client: Client) -> None:
+    await client.put_archive(tar({"new.txt": b"x"}), InjectMode.MERGE)
+    assert {"index.html", "new.txt"} <= await content_of(client)
+
+
+@pytest.mark.parametrize(
+    ("archive", "error"),
+    [
+        (b"", ArchiveInvalid),
+        (b"no archive at all", ArchiveInvalid),
+        (tar(SITE)[:80], ArchiveInvalid),
+        (tar({"../out": b""}), ArchiveUnsafe),
+        (b"x" * (64 * MIB), ArchiveInvalid),
+        (tar({"../out": b"", "big": bytes(64 * MIB)}, "w"), ArchiveUnsafe),
+    ],
+    ids=["empty", "text", "cut", "climbing", "64 MiB of text", "climbing, then 64 MiB"],
+)
+async def test_a_bad_archive_is_refused_by_name_and_changes_nothing(
+    client: Client, archive: bytes, error: type[ToolError]
+) -> None:
+    with pytest.raises(error):
+        await client.put_archive(archive)
+    assert await content_of(client) == {"index.html", "src", "src/a.txt"}
+
+
+async def test_a_wrong_digest_is_refused(client: Client) -> None:
+    with pytest.raises((Conflict, ArchiveInvalid)):
+        await client.put_archive(tar({"x": b""}), digest="sha256:" + "0" * 64)
+    assert "x" not in await content_of(client)
+
+
+async def test_a_source_that_breaks_off_changes_nothing(client: Client) -> None:
+    archive = tar({"x": bytes(5 * MIB)}, "w")
+
+    async def breaks() -> AsyncIterator[bytes]:
+        yield archive[:MIB]
+        raise OSError("the disk is gone")
+
+    with pytest.raises((OSError, Unavailable)):
+        await client.put_archive(breaks())
+    assert await content_of(client) == {"index.html", "src", "src/a.txt"}
+
+
+async def test_rules_reach_the_raw_door(client: Client) -> None:
+    await client.write(path="a.log", content="x")
+    chunks = client.get_archive(ArchiveFormat.TAR, exclude=["src"], include=["*.log"])
+    back = b"".join([chunk async for chunk in chunks])
+    with tarfile.open(fileobj=io.BytesIO(back)) as found:
+        names = {name.removeprefix("./") for name in found.getnames()} - {"", "."}
+    assert names == {"index.html", "a.log"}
+
+
+async def test_a_tool_server_that_goes_away_is_unavailable(tmp_path: Path, tools: Path) -> None:
+    async with sandbox(tmp_path, tools) as (backend, guest):
+        async with open_client(backend.endpoint(guest, guest.tool_port).url, TOKEN) as client:
+            waiting = asyncio.create_task(client.command(command="sleep 300"))
+            while not (await client.processes()).processes:
+                await asyncio.sleep(0.01)
+            await backend.destroy(guest.id)
+            with pytest.raises((Unavailable, ToolError)):
+                await waiting
+            with pytest.raises(Unavailable):
+                await client.put_archive(tar(SITE))
+
+
+# -- the whole table --------------------------------------------------------------------------------------
+
+PARAMS: dict[str, str] = {
+    "read": '{"path": "index.html"}',
+    "write": '{"path": "new.txt", "content": "x"}',
+    "list": "",
+    "stat": '{"path": "index.html"}',
+    "search": '{"pattern": "h1"}',
+    "edit": '{"path": "index.html", "oldText": "h1", "newText": "h2", "replaceAll": true}',
+    "command": '{"command": "true"}',
+    "attach": '{"processId": "gone"}',
+    "stop": '{"processId": "gone"}',
+    "processes": "",
+    "inject": json.dumps({"archive": base64.b64encode(tar(SITE)).decode()}),
+    "save": "",
+    "install": "",
+    "dev_start": "",
+    "dev_stop": "",
+    "dev_status": "",
+    "dev_logs": "",
+    "start": "",
+}
+REFUSED = {"attach": NotFound, "stop": NotFound}
+"""Operations on a process that is not there."""
+
+
+def test_the_walk_knows_every_operation() -> None:
+    assert PARAMS.keys() == OPERATIONS.keys()
+
+
+async def test_every_operation_answers_the_client_with_its_own_type(client: Client) -> None:
+    for name, params in PARAMS.items():
+        request = request_of(name, params.encode())
+        if name in REFUSED:
+            with pytest.raises(REFUSED[name]):
+                await client.call(request)
+        else:
+            assert type(await client.call(request)) is OPERATIONS[name].answer, name
+
+
+async def test_every_operation_answers_the_client_as_a_stream(client: Client) -> None:
+    for name, params in PARAMS.items():
+        async with client.stream(request_of(name, params.encode())) as stream:
+            events = [event async for event in stream]
+            if name in REFUSED:
+                with pytest.raises(REFUSED[name]):
+                    await stream.result()
+            else:
+                assert type(await stream.result()) is OPERATIONS[name].answer, name
+        assert OPERATIONS[name].streams or events == []
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"))
+    host.json("up", "static-html", "--detach", "--port", "0")
+    yield host
+    host.end_everything()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_answers_the_command_line(host: Host, name: str) -> None:
+    done = host.inside("call", name, PARAMS[name], "--json")
+    shown = json.loads(done.stdout)
+    if name in REFUSED:
+        assert (done.returncode, shown["error"]["code"]) == (1, "not_found")
+    else:
+        assert (done.returncode, done.stderr) == (0, b"")
+        wanted = {field.encode_name for field in msgspec.structs.fields(OPERATIONS[name].answer)}
+        assert shown.keys() <= wanted
+        assert shown
+
+
+async def test_an_unknown_field_is_refused_by_the_tool_server_too(client: Client) -> None:
+    with pytest.raises(InvalidRequest):
+        await client.read(path="")

@@ -1,0 +1,68 @@
+"""A source as an archive, ready to be sent."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.packing import packed
+from orchestrator.templates import find_source
+from protocol.errors import ArchiveUnsafe
+
+
+def write(directory: Path, *paths: str) -> None:
+    for path in paths:
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(path)
+
+
+async def names_in(directory: Path, data_dir: Path) -> set[str]:
+    archive = packed(find_source(str(directory), [], directory), data_dir)
+    content = b"".join([chunk async for chunk in archive.chunks()])
+    with tarfile.open(fileobj=io.BytesIO(content)) as found:
+        return {member.name for member in found if member.isfile()}
+
+
+async def test_what_saves_leave_out_stays_here_as_well(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "index.html",
+        "src/build/keep.ts",
+        "node_modules/x.js",
+        "dist/x",
+        "a.log",
+        ".env",
+        ".env.example",
+    )
+    assert await names_in(tmp_path, Path("/elsewhere")) == {"index.html", "src/build/keep.ts", ".env.example"}
+
+
+@pytest.mark.parametrize("data", ["data", "deep/er/data", "da[t]a"])
+async def test_workspaces_are_not_copied_into_a_new_one(tmp_path: Path, data: str) -> None:
+    write(tmp_path, "index.html", f"{data}/workspaces/u/s/index.html", "src/data/x")
+    assert await names_in(tmp_path, tmp_path / data) == {"index.html", "src/data/x"}
+
+
+async def test_the_same_files_give_the_same_digest(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, "index.html", "src/x")
+    one, two = (packed(find_source(str(tmp_path / name), [], tmp_path), Path("/d")) for name in ("a", "b"))
+    assert one.digest == two.digest
+    assert one.content == two.content
+    assert one.note.startswith("2 files, ")
+
+
+async def test_an_archive_is_sent_as_it_is(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "save.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    found = packed(find_source("save.tar", [], tmp_path), Path("/d"))
+    assert b"".join([chunk async for chunk in found.chunks()]) == (tmp_path / "save.tar").read_bytes()
+
+
+def test_a_link_that_leaves_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(ArchiveUnsafe):
+        packed(find_source(str(tmp_path), [], tmp_path), Path("/d"))
