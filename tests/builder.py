@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 TOKEN = "token-of-the-tests"
@@ -340,6 +341,15 @@ class Socket:
         id = f"call-{self._next}"
         await self.send(id, op, params)
         return await self.end_of(id)
+
+    async def closed(self) -> tuple[int, str]:
+        """Wait for the other side to close: (code, reason)."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with suppress(ConnectionClosed):
+                while True:
+                    await self.connection.recv()
+        assert self.connection.close_code is not None
+        return self.connection.close_code, self.connection.close_reason or ""
 
     async def ok(self, op: str, /, **params: Any) -> Json:
         """The answer of a request that is expected to go well."""

@@ -40,3 +40,5 @@ def set_up() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # It warns of subprotocols that it does not know, and one of them may be the token.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)

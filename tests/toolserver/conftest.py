@@ -13,7 +13,8 @@ from tests.builder import Daemon, Http, Socket, emptied, free_port, http_of, run
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A real daemon; at the module's end it has to stop cleanly and to have logged no fault."""
-    with running(tmp_path_factory.mktemp("daemon"), DEV_SERVER_PORT=str(free_port())) as daemon:
+    quick = {"DEV_SERVER_PORT": str(free_port()), "TOOL_SERVER_STOP_GRACE_MS": "500"}
+    with running(tmp_path_factory.mktemp("daemon"), **quick) as daemon:
         yield daemon
 
 

@@ -17,7 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from protocol.operations import OPERATIONS
 from tests.builder import Daemon, Json, emptied, free_port, http_of, running, socket_of
 
-PAGE = "import http.server; http.server.ThreadingHTTPServer(('{host}', {port}), http.server.SimpleHTTPRequestHandler).serve_forever()"
+SERVE = f"{sys.executable} -m http.server --bind {{host}} {{port}}"
 Ask = Callable[[str, Json], Awaitable[tuple[list[Json], Json]]]
 """Operation and params to (events, answer)."""
 
@@ -57,7 +57,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("stop", {"processId": door}),
         ("save", {}),
         ("install", {"command": "echo installed"}),
-        ("dev_start", {"command": f'{sys.executable} -c "{PAGE}"', "port": port}),
+        ("dev_start", {"command": SERVE, "port": port}),
         ("dev_status", {}),
         ("dev_logs", {}),
         ("dev_stop", {}),
@@ -129,6 +129,6 @@ def event_types(document: Json, operation: str) -> set[str]:
     """The types that the operation's stream is described with."""
     content = document["paths"][f"/v1/{operation}"]["post"]["responses"]["200"]["content"]
     schema = content["application/x-ndjson"]["schema"]["anyOf"][0]["properties"]["event"]
-    references = schema["anyOf"] if "anyOf" in schema else [schema]
+    references = schema.get("anyOf", [schema])
     names = [each["$ref"].rpartition("/")[2] for each in references]
     return {document["components"]["schemas"][name]["properties"]["type"]["enum"][0] for name in names}

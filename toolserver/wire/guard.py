@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from protocol.errors import Forbidden, Unauthorized
 from protocol.routes import SUBPROTOCOL_TOKEN, TOKEN_HEADER
@@ -20,13 +21,14 @@ class Guard:
         """Raise Unauthorized or Forbidden, or let the request in."""
         refuse_foreign_origin(headers.get("Origin"), headers.get("Host", ""))
         if self._token is None:
+            refuse_foreign_name(headers.get("Host", ""))
             return
         given = presented_token(headers)
         if given is None:
             raise Unauthorized(
                 f"a token is needed: 'Authorization: Bearer TOKEN', or '{TOKEN_HEADER}: TOKEN'"
             )
-        if not hmac.compare_digest(given.encode(), self._token.encode()):
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token.encode()):
             raise Unauthorized("the token is not the one of this tool server")
 
 
@@ -55,5 +57,37 @@ def refuse_foreign_origin(origin: str | None, host: str) -> None:
     Traceback (most recent call last):
     protocol.errors.Forbidden: requests from pages of 'https://evil.example' are not taken
     """
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and _parsed(origin, "").netloc != host:
         raise Forbidden(f"requests from pages of {origin[:200]!r} are not taken", origin=origin[:200])
+
+
+def refuse_foreign_name(host: str) -> None:
+    """Raise Forbidden when this daemon is called by a name that is not this machine's.
+
+    Where no token is asked for, a page could make its own name point to 127.0.0.1, and then be "our" origin.
+
+    >>> refuse_foreign_name("localhost:3001"), refuse_foreign_name("127.0.0.1")
+    (None, None)
+    """
+    name = _parsed("//" + host, "//unreadable").hostname or ""
+    if name not in ("", "localhost") and not name.endswith(".localhost") and not _is_address(name):
+        raise Forbidden(
+            f"without a token only calls by this machine's own names are taken, not by {host[:200]!r}; "
+            "use 127.0.0.1, or set TOOL_SERVER_TOKEN",
+            host=host[:200],
+        )
+
+
+def _parsed(text: str, otherwise: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return urlsplit(otherwise)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

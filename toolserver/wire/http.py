@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
@@ -16,7 +15,7 @@ from protocol.codec import ReplyFrame, encode
 from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolError
 from protocol.export.schema import ErrorAnswer
 from protocol.messages.base import Event
-from toolserver.tools.call import Call, Dispatcher, failed, find_operation, read_request
+from toolserver.tools.call import Call, Dispatcher, Emit, failed, find_operation, read_request
 from toolserver.wire.guard import Guard
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -42,7 +41,7 @@ def middleware(guard: Guard) -> Any:
         except ToolError as error:
             return error_response(error, request["id"])
         except web.HTTPException as error:
-            return error_response(_of_aiohttp(error, request), request["id"], dict(error.headers))
+            return _refusal_of_aiohttp(error, request)
         except Exception:
             return error_response(failed(request.path, request["id"]), request["id"])
         if not response.prepared:
@@ -61,9 +60,8 @@ def operation_handler(dispatcher: Dispatcher) -> _Next:
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
             return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
-        call = Call(request["id"])
-        with _abandoned_when_cancelled(call):
-            return json_response(await dispatcher.run(operation, params, call))
+        call = _http_call(request["id"])
+        return json_response(await dispatcher.run(operation, params, call))
 
     return handle
 
@@ -82,12 +80,10 @@ def json_response(answer: Any, status: int = 200) -> web.Response:
     return web.Response(body=encode(answer) + b"\n", status=status, content_type="application/json")
 
 
-def error_response(error: ToolError, request_id: str, headers: dict[str, str] | None = None) -> web.Response:
+def error_response(error: ToolError, request_id: str) -> web.Response:
     """The error's status and body."""
     response = json_response(ErrorAnswer(error.body(request_id)), error.status)
     response.headers[routes.REQUEST_ID_HEADER] = request_id
-    if headers and "Allow" in headers:
-        response.headers["Allow"] = headers["Allow"]
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
@@ -115,8 +111,8 @@ async def _stream(
         with contextlib.suppress(ConnectionError):
             await write(ReplyFrame(event=event))
 
-    call = Call(request["id"], emit)
-    with _abandoned_when_cancelled(call), contextlib.suppress(ConnectionError):
+    call = _http_call(request["id"], emit)
+    with contextlib.suppress(ConnectionError):
         try:
             last = ReplyFrame(result=await run(call))
         except ToolError as error:
@@ -126,17 +122,17 @@ async def _stream(
     return response
 
 
-@contextlib.contextmanager
-def _abandoned_when_cancelled(call: Call) -> Any:
-    """aiohttp cancels a handler when its client is gone: a command goes on without it."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        call.abandoned = True
-        raise
+def _http_call(request_id: str, emit: Emit | None = None) -> Call:
+    """Over HTTP nobody can ask for an end: a cancellation means a client that is gone. A command goes on."""
+    call = Call(request_id, emit)
+    call.abandoned = True
+    return call
 
 
 async def _body(request: web.Request) -> bytes:
+    # Before a byte of it is awaited: what is announced too large is refused, not waited for.
+    if (request.content_length or 0) > request.client_max_size:
+        raise _too_large(request)
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -154,11 +150,22 @@ def _too_large(request: web.Request) -> TooLarge:
     )
 
 
+def _refusal_of_aiohttp(error: web.HTTPException, request: web.Request) -> web.Response:
+    response = error_response(_of_aiohttp(error, request), request["id"])
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.set_status(405)
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
 def _of_aiohttp(error: web.HTTPException, request: web.Request) -> ToolError:
     if error.status == 413:
         return _too_large(request)
-    if error.status == 405:
-        return InvalidRequest(f"{request.path} does not take {request.method}", method=request.method)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        taken = ", ".join(sorted(error.allowed_methods))
+        return InvalidRequest(
+            f"{request.path[:200]} does not take {request.method}; it takes {taken}", method=request.method
+        )
     if error.status == 404:
         return NotFound(
             f"there is nothing at {request.path[:200]}; see {routes.OPENAPI}", path=request.path[:200]

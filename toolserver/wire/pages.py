@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from protocol import __version__
-from protocol.errors import ToolError
+from protocol.errors import InvalidRequest, ToolError
 from protocol.export.openapi import document
 from protocol.messages.devserver import DevState
 from protocol.operations import OPERATIONS
@@ -50,7 +50,11 @@ async def openapi(_: web.Request) -> web.Response:
 
 async def index(request: web.Request) -> web.Response:
     """GET /: what can be asked here, for a person with curl."""
-    return web.Response(text=_page(str(request.url.origin())))
+    try:
+        base = str(request.url.origin())
+    except ValueError as error:
+        raise InvalidRequest(f"the Host header names no host: {error}") from None
+    return web.Response(text=_page(base))
 
 
 async def _state(disk: Disk, dev: DevServer, installs: Installs) -> str:

@@ -81,9 +81,9 @@ class _Peer:
                     break
                 await self._take(message.data)
         finally:
-            await self._abandon()
+            # All are cancelled before anything is awaited: aiohttp may cancel us here, while we wait.
             writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            await asyncio.gather(writer, *self._abandon(), return_exceptions=True)
 
     async def _take(self, data: Any) -> None:
         decision = self._conversation.receive(data)
@@ -145,9 +145,9 @@ class _Peer:
         while True:
             await self._outgoing.get()
 
-    async def _abandon(self) -> None:
-        tasks = list(self._running.values())
-        for task, call in tasks:
+    def _abandon(self) -> list[asyncio.Task[None]]:
+        running = list(self._running.values())
+        for task, call in running:
             call.abandoned = True
             task.cancel()
-        await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
+        return [task for task, _ in running]

@@ -1,0 +1,98 @@
+"""Who may come in."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.errors import Forbidden, ToolError, Unauthorized
+from tests.builder import exactly
+from toolserver.wire.guard import Guard, presented_token, refuse_foreign_origin
+
+TOKEN = "0123456789abcdef"
+
+PRESENTED = [
+    ({"Authorization": f"Bearer {TOKEN}"}, TOKEN),
+    ({"Authorization": f"bearer  {TOKEN} "}, TOKEN),
+    ({"X-Workspace-Token": TOKEN}, TOKEN),
+    ({"Sec-WebSocket-Protocol": f"workspace.v1+json, bearer.{TOKEN}"}, TOKEN),
+    ({"Authorization": "Basic eDp5", "X-Workspace-Token": TOKEN}, TOKEN),
+    ({"Authorization": "Bearer a", "X-Workspace-Token": "b"}, "a"),
+    ({"Authorization": "Bearer"}, None),
+    ({"Authorization": "Bearer "}, None),
+    ({"Sec-WebSocket-Protocol": "workspace.v1+json"}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "token"), PRESENTED)
+def test_a_token_is_found_wherever_it_may_stand(headers: dict[str, str], token: str | None) -> None:
+    assert presented_token(headers) == token
+
+
+@pytest.mark.parametrize("headers", [each for each, token in PRESENTED if token == TOKEN])
+def test_the_right_token_comes_in(headers: dict[str, str]) -> None:
+    Guard(TOKEN).admit(headers)
+
+
+def test_no_token_is_told_how_to_give_one() -> None:
+    message = "a token is needed: 'Authorization: Bearer TOKEN', or 'X-Workspace-Token: TOKEN'"
+    with pytest.raises(Unauthorized, match=exactly(message)):
+        Guard(TOKEN).admit({})
+
+
+WRONG = [TOKEN[:-1], TOKEN + "0", TOKEN.upper(), "", " ", "ü" * 16, "\udcff" * 16, "0" * 100_000]
+
+
+@pytest.mark.parametrize("given", WRONG, ids=range(len(WRONG)))
+def test_another_token_is_refused_and_not_repeated(given: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        Guard(TOKEN).admit({"X-Workspace-Token": given})
+    assert caught.value.message == "the token is not the one of this tool server"
+    assert caught.value.details == {}
+
+
+def test_without_a_token_programs_on_this_machine_come_in() -> None:
+    Guard(None).admit({"Host": "127.0.0.1:3001"})
+
+
+FOREIGN = [
+    ("https://evil.example", "127.0.0.1:3001"),
+    ("http://127.0.0.1:3002", "127.0.0.1:3001"),
+    ("http://localhost:3001", "127.0.0.1:3001"),
+    ("null", "127.0.0.1:3001"),
+    ("", "127.0.0.1:3001"),
+    ("file://", "127.0.0.1:3001"),
+    ("http://[::1", "127.0.0.1:3001"),
+    ("http://127.0.0.1:3001.evil.example", "127.0.0.1:3001"),
+    ("http://127.0.0.1:3001@evil.example", "127.0.0.1:3001"),
+]
+
+
+@pytest.mark.parametrize(("origin", "host"), FOREIGN)
+def test_a_page_of_another_site_is_refused(origin: str, host: str) -> None:
+    with pytest.raises(Forbidden, match=exactly(f"requests from pages of {origin!r} are not taken")):
+        refuse_foreign_origin(origin, host)
+    with pytest.raises(Forbidden):
+        Guard(TOKEN).admit({"Origin": origin, "Host": host, "Authorization": f"Bearer {TOKEN}"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:3001", "localhost:3001", "[::1]:3001", "workspace.example"])
+def test_a_page_of_our_own_comes_in(host: str) -> None:
+    Guard(TOKEN).admit({"Origin": f"http://{host}", "Host": host, "X-Workspace-Token": TOKEN})
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:3001", "localhost:3001", "LOCALHOST", "[::1]:3001", "ws.localhost:3001", ""]
+)
+def test_without_a_token_the_names_of_this_machine_come_in(host: str) -> None:
+    Guard(None).admit({"Host": host})
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:3001", "127.0.0.1.evil.example", "localhost.evil.example:3001", "[bad"]
+)
+def test_without_a_token_a_name_that_was_made_to_point_here_is_refused(host: str) -> None:
+    """A page may make its own name point to 127.0.0.1: then its origin and the host are the same."""
+    with pytest.raises(ToolError) as caught:
+        Guard(None).admit({"Host": host, "Origin": f"http://{host}"})
+    assert isinstance(caught.value, Forbidden)
