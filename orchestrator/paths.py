@@ -27,6 +27,7 @@ UserId = NewType("UserId", str)
 SessionId = NewType("SessionId", str)
 """A checked session id. Only ``session_id`` and ``new_session_id`` make one."""
 
+DEFAULT_USER = UserId("default")
 DATA_VARIABLE = "DATA_DIR"
 DEFAULT_DATA_DIRECTORY = "data"
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -145,6 +145,13 @@ def host_options(function: Function) -> Callable[..., Any]:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 session_argument = click.argument("session", required=False)
+
+
+def refuse_survivors(pids: Sequence[int]) -> None:
+    """Fail when something would not end: nobody else is going to tell."""
+    if pids:
+        named = " ".join(map(str, pids))
+        raise Refused(f"these processes would not end: {named}; end them by `kill -9 {named}`")
 
 
 def print_json(value: Any) -> None:

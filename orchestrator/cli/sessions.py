@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import Options, Refused, host_options, print_json, run, session_argument
+from orchestrator.cli.common import Options, host_options, print_json, refuse_survivors, run, session_argument
 
 if TYPE_CHECKING:
     from orchestrator.records import SessionRecord
@@ -89,10 +89,7 @@ async def _down(options: Options, session: str | None, every: bool, with_save: b
     results = [await _end(sessions, record, with_save, remove) for record in records]
     if options.as_json:
         print_json(results)
-    survivors = [pid for result in results for pid in result["survivors"]]
-    if survivors:
-        pids = " ".join(map(str, survivors))
-        raise Refused(f"these processes would not end: {pids}; end them by `kill -9 {pids}`")
+    refuse_survivors([pid for result in results for pid in result["survivors"]])
     if not records:
         click.echo("no session runs", err=True)
 

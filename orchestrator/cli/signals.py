@@ -21,6 +21,10 @@ class StopSignals:
         self.number = 0
         self._came = asyncio.Event()
 
+    def came(self) -> bool:
+        """Whether one has come."""
+        return self._came.is_set()
+
     def __enter__(self) -> StopSignals:
         loop = asyncio.get_running_loop()
         for each in _STOPPING:

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import cli
-from orchestrator.cli.up import curl_line, port_wishes
+from orchestrator.cli.summary import curl_line
+from orchestrator.cli.up import port_wishes
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish
 from orchestrator.templates import Source, SourceKind
 from protocol.templates import Template

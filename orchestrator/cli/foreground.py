@@ -1,0 +1,126 @@
+"""One ``up`` in a terminal, from the first stage to the last process gone.
+
+A signal before it is ready undoes everything; one after it ends everything and keeps the files. Whatever else
+happens, nothing runs on that nobody knows of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import click
+
+from orchestrator.backends.local import NAME
+from orchestrator.cli.common import Options, Refused, print_json, refuse_survivors
+from orchestrator.cli.progress import observer
+from orchestrator.cli.signals import StopSignals
+from orchestrator.cli.summary import as_data, summary
+from orchestrator.client import Client
+from orchestrator.launch import Ready, launch
+from orchestrator.paths import UserId
+from orchestrator.records import SessionRecord, State
+from orchestrator.sessions import PortWishes, Seen, Sessions
+from orchestrator.templates import Source
+from protocol.errors import Unavailable
+from protocol.messages.files import Kind
+
+_EXAMPLES = ("index.html", "package.json", "README.md")
+"""Files worth reading first, for the printed curl line."""
+_GOING_ON = (State.INITIALIZING, State.RUNNING)
+_RECONNECT_SECONDS = 1.0
+
+
+class Foreground:
+    """One ``up``, from the first stage to the last process gone."""
+
+    def __init__(self, sessions: Sessions, options: Options, detach: bool, remove: bool) -> None:
+        self._sessions = sessions
+        self._options = options
+        self._detach = detach
+        self._remove = remove
+
+    async def run(self, user: UserId, source: Source, wishes: PortWishes) -> int:
+        """The exit code."""
+        with StopSignals() as stop:
+            ready = await self._launch(user, source, wishes, stop)
+            if ready is None:
+                return 128 + stop.number
+            try:
+                await self._show(ready, source)
+                if self._detach:
+                    return 0
+                await self._watch(ready.record, stop)
+            except BaseException:
+                await self._end(ready.record)
+                raise
+            return await (self._end if stop.came() else self._gone)(ready.record)
+
+    async def _launch(
+        self, user: UserId, source: Source, wishes: PortWishes, stop: StopSignals
+    ) -> Ready | None:
+        """None when a signal came first; then nothing is left of it."""
+        shown = observer()
+        try:
+            return await stop.or_until(launch(self._sessions, user, source, wishes, shown, NAME))
+        finally:
+            shown.close()
+
+    async def _show(self, ready: Ready, source: Source) -> None:
+        if self._options.as_json:
+            print_json(as_data(ready))
+            return
+        async with self._sessions.client(ready.record) as client:
+            example = await _example(client)
+        down = self._options.command("down", ready.record.session_id)
+        end = f"It runs on; end it by: {down}" if self._detach else "Ctrl-C stops everything."
+        click.echo(summary(ready, source.name, example, end))
+
+    async def _watch(self, record: SessionRecord, stop: StopSignals) -> None:
+        """Until a signal comes, or the sandbox is gone or going.
+
+        A connection tells the end at once; that it was lost proves nothing, for a laptop may have slept.
+        """
+        while not stop.came() and await self._goes_on(record):
+            with contextlib.suppress(Unavailable):
+                async with self._sessions.client(record) as client:
+                    await stop.or_until(client.wait_closed())
+            if not stop.came() and await self._goes_on(record):
+                await stop.or_until(asyncio.sleep(_RECONNECT_SECONDS))
+
+    async def _goes_on(self, record: SessionRecord) -> bool:
+        seen = await self._seen(record)
+        return seen is not None and seen.alive and seen.record.state in _GOING_ON
+
+    async def _seen(self, record: SessionRecord) -> Seen | None:
+        sessions = await self._sessions.list(record.user_id, stopped=True)
+        return next((each for each in sessions if each.record.session_id == record.session_id), None)
+
+    async def _end(self, record: SessionRecord) -> int:
+        click.echo("stopping…", err=True)
+        outcome = await self._sessions.end(record, keep_files=not self._remove)
+        if outcome.kept:
+            click.echo(self._kept(record.session_id, outcome.kept), err=True)
+        refuse_survivors(outcome.survivors)
+        return 0
+
+    def _kept(self, session: str, root: str) -> str:
+        """Where the files are, and what can be done about it."""
+        up, down = self._options.command("up", root), self._options.command("down", session, "--remove")
+        return f"files kept in {root}\n  go on with them: {up}\n  remove them:     {down}"
+
+    async def _gone(self, record: SessionRecord) -> int:
+        """It ended, and not by us."""
+        seen = await self._seen(record)
+        if seen is None or seen.record.state not in _GOING_ON:
+            click.echo("stopped by another `workspace down`", err=True)
+            return 0
+        await self._end(record)
+        raise Refused(f"the tool server ended; its log is {self._sessions.log_path(record)}")
+
+
+async def _example(client: Client) -> str | None:
+    """A file to read."""
+    entries = (await client.list()).entries
+    names = [entry.path for entry in entries if entry.kind is Kind.FILE]
+    return next((name for name in (*_EXAMPLES, *names) if name in names), None)
