@@ -294,6 +294,21 @@ async def http_of(daemon: Daemon, **headers: str) -> AsyncIterator[Http]:
         yield Http(session)
 
 
+@asynccontextmanager
+async def raw_of(daemon: Daemon, sent: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection on which ``sent`` was sent as it stands."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+    try:
+        writer.write(sent)
+        await writer.drain()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            yield reader
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 class Socket:
     """The WebSocket door: frames by hand, replies by id."""
 

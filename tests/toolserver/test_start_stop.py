@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from protocol import __version__
-from tests.builder import PATIENCE_SECONDS, TOKEN, http_of, is_alive, run_to_end, running, socket_of, until
+from tests.builder import (
+    PATIENCE_SECONDS,
+    TOKEN,
+    http_of,
+    is_alive,
+    raw_of,
+    run_to_end,
+    running,
+    socket_of,
+    until,
+)
 
 
 def test_all_wrong_variables_are_told_at_once(tmp_path: Path) -> None:
@@ -104,15 +114,10 @@ async def test_a_stop_ends_commands_sockets_and_descendants_within_its_promise(t
 
 async def test_a_stop_while_a_slow_client_uploads_nothing_more(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
-        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
-        writer.write(
-            f"POST /v1/write HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-            "Content-Length: 1000000\r\n\r\n{".encode()
-        )
-        await writer.drain()
-        assert await asyncio.to_thread(daemon.stop) == 0
-        await reader.read()
-        writer.close()
+        head = f"POST /v1/write HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        async with raw_of(daemon, f"{head}Content-Length: 1000000\r\n\r\n{{".encode()) as reader:
+            assert await asyncio.to_thread(daemon.stop) == 0
+            await reader.read()
 
 
 async def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:

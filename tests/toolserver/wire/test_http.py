@@ -13,7 +13,7 @@ import pytest
 from yarl import URL
 
 from protocol import __version__
-from tests.builder import TOKEN, Daemon, Http, Refusal, http_of, tree_of, until
+from tests.builder import TOKEN, Daemon, Http, Refusal, http_of, raw_of, tree_of, until
 
 UNNAMED = re.compile(r"r[0-9a-f]{16}")
 
@@ -68,12 +68,9 @@ async def test_a_wrong_token_is_refused(stranger: aiohttp.ClientSession, token: 
 
 
 async def test_a_header_that_is_no_text_is_refused(daemon: Daemon) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
-    writer.write(
-        b"POST /v1/list HTTP/1.1\r\nHost: x\r\nX-Workspace-Token: \xff\xfe\r\nConnection: close\r\n\r\n"
-    )
-    head = await reader.read()
-    writer.close()
+    request = b"POST /v1/list HTTP/1.1\r\nHost: x\r\nX-Workspace-Token: \xff\xfe\r\nConnection: close\r\n\r\n"
+    async with raw_of(daemon, request) as reader:
+        head = await reader.readline()
     assert head.startswith(b"HTTP/1.1 401 ")
 
 
@@ -194,14 +191,10 @@ async def test_a_body_over_the_limit_is_refused_and_nothing_is_kept_of_it(
 
 
 async def test_a_declared_length_over_the_limit_is_refused(daemon: Daemon) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
-    writer.write(
-        f"POST /v1/write HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-        "Content-Length: 99999999999\r\n\r\n".encode()
-    )
-    head = await reader.readline()
-    writer.close()
-    assert head.startswith(b"HTTP/1.1 413 ")
+    head = f"POST /v1/write HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    async with raw_of(daemon, f"{head}Content-Length: 99999999999\r\n\r\n".encode()) as reader:
+        line = await reader.readline()
+    assert line.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_events_come_as_ndjson(http: Http, root: Path) -> None:
