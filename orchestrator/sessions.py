@@ -13,9 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.backends import Backend, Destroyed, Endpoint, GuestState, Launch, guest_id
-from orchestrator.client import Client, open_client
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager, UserId, new_session_id
 from orchestrator.ports import Wish, choose, is_free
@@ -24,6 +24,9 @@ from orchestrator.saves import SavedArchive, format_of, save_name, write_save
 from protocol.errors import InvalidRequest, NotFound, ToolError, Unavailable
 from protocol.messages.archives import ArchiveFormat, SaveAnswer
 from protocol.templates import TEMPLATE_FILE, TemplateArchive, parse_template
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,9 @@ class Sessions:
                 f"{record.session_id} is {record.state.value}; start a session by `workspace up`",
                 sessionId=record.session_id,
             )
+        # websockets is a third of what a command costs to start, and most commands only look.
+        from orchestrator.client import open_client
+
         endpoint = self.tool_server(record)
         return open_client(endpoint.url, record.token, endpoint.headers)
 

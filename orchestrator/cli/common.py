@@ -31,11 +31,12 @@ class Refused(click.ClickException):
     def __init__(self, message: str, body: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.body = body or {"code": "internal", "message": message, "details": {}, "retryable": False}
+        self.as_json = False
 
     def show(self, file: Any = None) -> None:
         """As promised above."""
         context = click.get_current_context(silent=True)
-        if (context and context.meta.get(_AS_JSON)) or getattr(self, "as_json", False):
+        if self.as_json or (context and context.meta.get(_AS_JSON)):
             click.echo(json.dumps({"error": self.body}))
         click.echo(f"workspace: {self.message}", err=True)
 
@@ -49,25 +50,35 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        from orchestrator.toolchain import ToolchainError
-        from protocol.errors import ToolError
-
         try:
             return super().invoke(ctx)
-        except ToolError as error:
-            refused = Refused(sentence(error), _body(error))
-        except ToolchainError as error:
-            refused = Refused(str(error))
         except BrokenPipeError:
             # Whoever read our output has seen enough: what is still buffered goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
-        except OSError as error:
-            refused = Refused(
-                f"{error.filename or 'this machine'}: {error.strerror}; `workspace doctor` may know why"
-            )
-        refused.as_json = bool(ctx.meta.get(_AS_JSON))  # type: ignore[attr-defined]
+        except Exception as error:
+            refused = _refused(error)
+            if refused is None:
+                raise
+        refused.as_json = bool(ctx.meta.get(_AS_JSON))
         raise refused
+
+
+def _refused(error: Exception) -> Refused | None:
+    """What a person is told instead of a traceback; None for what click tells, and for our own bugs."""
+    if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+        return None
+    from orchestrator.toolchain import ToolchainError
+    from protocol.errors import ToolError
+
+    if isinstance(error, ToolError):
+        return Refused(sentence(error), _body(error))
+    if isinstance(error, ToolchainError):
+        return Refused(str(error))
+    if isinstance(error, OSError):
+        where = error.filename or "this machine"
+        return Refused(f"{where}: {error.strerror or error}; `workspace doctor` may know why")
+    return None
 
 
 def sentence(error: ToolError) -> str:
