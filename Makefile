@@ -8,6 +8,7 @@
 ## lock [ARGS=--upgrade]        make locks/*.txt fit pyproject.toml again (needs the network)
 ## image                        build workspace-core:latest; BASE=name builds it on another image
 ## image-test [ARGS="-k x"]     test that image in real containers; starts Docker for as long when root has none running
+## bench [RUNS=200]             our figures beside the floor, in under a minute
 ## clean                        remove the environment and every cache
 #
 # PYTHON=python3.12 before or after any target asks for a certain interpreter.
@@ -16,7 +17,7 @@ TEMPLATE ?= astro-minimal
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment up test check lint format format-check types imports lock image image-test clean
+.PHONY: help environment up test check lint format format-check types imports lock image image-test bench clean
 
 help:
 	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ image: environment
 
 image-test: environment
 	@$(BIN)/python -m pytest -m image $(ARGS) tests/image
+
+bench: environment
+	@$(BIN)/python -m benchmarks $(RUNS)
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

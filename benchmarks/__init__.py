@@ -1,0 +1,1 @@
+"""Our figures beside the floor, in one run: ``make bench``."""

@@ -1,0 +1,77 @@
+"""What the same work costs with nothing around it: the floors that our figures are held against."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+_BARE_SERVER = """
+import uvloop
+from aiohttp import web
+async def get(request): return web.Response(body=BODY, content_type="application/json")
+async def echo(request):
+    socket = web.WebSocketResponse(compress=False)
+    await socket.prepare(request)
+    async for message in socket: await socket.send_bytes(message.data)
+    return socket
+async def main():
+    app = web.Application(); app.router.add_post("/get", get); app.router.add_get("/ws", echo)
+    runner = web.AppRunner(app, access_log=None); await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0); await site.start()
+    print(f"listening on http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    import asyncio; await asyncio.Event().wait()
+BODY = b"x" * 1200
+uvloop.run(main())
+"""
+
+
+@asynccontextmanager
+async def program(*argv: str, env: dict[str, str] | None = None) -> AsyncIterator[tuple[str, int]]:
+    """A server that prints ``listening on URL``: its address and its pid. Ended by its pid."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            line = (await process.stdout.readline()).decode()
+        yield line.split()[-1], process.pid
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def bare_server() -> tuple[str, ...]:
+    """aiohttp on uvloop: one handler, one echo socket."""
+    return sys.executable, "-c", _BARE_SERVER
+
+
+async def spawn(argv: list[str]) -> None:
+    """posix_spawn, a pidfd on the loop, wait."""
+    pid = os.posix_spawn(argv[0], argv, os.environ)  # noqa: ASYNC221 - the floor is this very call
+    ended = asyncio.Event()
+    pidfd = os.pidfd_open(pid)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended
+
+
+async def run(*argv: str, cwd: Path | None = None) -> None:
+    """A program to its end, its output thrown away."""
+    found = shutil.which(argv[0]) or argv[0]
+    await asyncio.to_thread(
+        subprocess.run, [found, *argv[1:]], cwd=cwd, check=False, stdout=subprocess.DEVNULL
+    )
