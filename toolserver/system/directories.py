@@ -41,7 +41,7 @@ class Directories:
         return self.open(above), name
 
     def close(self) -> None:
-        """Close what is kept open; the root stays open."""
+        """Close what is kept open, but not the root."""
         while self._open:
             os.close(self._open.popitem()[1])
 

@@ -1,256 +1,276 @@
-"""A staged tree in place of the root's content: whole or not at all, whatever ends the daemon in between.
+"""A staged tree takes the place of the workspace's content, whole or not at all.
 
-The root directory itself is never replaced: mounts, watchers, working directories and the kernel's rules for
-it hang on it. Only what is in it moves, by renames that a journal announces:
+    open -> stage into the directory -> replace | merge -> discard           recover, before anything else
 
-    stage -> journal -> for each path: old one out, new one in -> journal gone -> old ones removed
+The root directory itself stays: mounts, watchers, working directories and access rules hang on its inode. So
+its entries change places one by one, by renames, under a journal (see ``journal``): an error takes them back
+at once, and after a kill ``recover`` does, at the next start. Never is a mixture left.
 
-As long as the journal is there, ``recover`` (or the error's own handler) undoes every move that was made, so
-that the old tree is back; once it is gone, the new tree is the tree.
+Renames need the staging on the root's own file system, and not across a mount. Where a trial rename from the
+state directory works, the staging lies there; else in the root's own reserved directory, which no operation
+shows. What a power cut does is up to the file system: the journal is synced, the staged files are not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
+import errno
+import fcntl
 import os
-import secrets
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
+from protocol.errors import Busy, Conflict, Internal, NoSpace, ToolError
 from protocol.paths import RESERVED
-from toolserver.system.directories import DIRECTORY, Directories
+from protocol.tar import shown
+from toolserver.system import swap_steps
+from toolserver.system.directories import DIRECTORY
+from toolserver.system.journal import NEW, OLD, Area, DamagedJournal, Step
 from toolserver.system.removal import remove_trash, trash_name
 
-_JOURNAL = "journal"
-_DRAFT = "journal.new"
-_STAGING_PREFIX = "staging-"
+_AREA = "swap"
+_DAMAGED = "damaged-"
+_LOST_AND_FOUND = "lost+found"
+"""A file system's own at its top; nobody may move it."""
 
 
-class _Move(msgspec.Struct, frozen=True, array_like=True):
-    """One path of the root: what is there goes out; with ``comes``, the staged one comes in."""
+class Recovery(enum.Enum):
+    """What ``recover`` found."""
 
-    path: str
-    comes: bool
+    NOTHING = "nothing"
+    UNDONE = "undone"
+    """A swap had been broken off; the old tree is back."""
+    DAMAGED = "damaged"
+    """A journal that cannot be read: what lay with it was set aside, and the root is left as it is."""
 
 
-class _Journal(msgspec.Struct, frozen=True):
-    staging: str
-    trash: str
-    moves: list[_Move]
+def recover(root: Path, state: Path) -> Recovery:
+    """Take back what a killed swap has left half done, and remove its litter. Raises Busy while one runs.
+
+    ``root`` must exist; ``state`` is made if need be.
+    """
+    with contextlib.ExitStack() as stack:
+        root_fd, state_fd = _opened(root, stack), _opened_state(state, stack)
+        _lock(state_fd)
+        return _recover(root_fd, state_fd)
 
 
 class Staging:
-    """One tree on its way in: ``open``, fill the directory, ``replace`` or ``merge``, and always ``discard``.
+    """One swap of the content of ``root``; ``state`` is the tool server's own directory. A context manager.
 
-    All of it blocks. An OSError from ``replace`` or ``merge`` means that the old tree is back.
+    ``discard`` always comes last, after a swap as well as instead of one. Call from a worker thread.
     """
 
     def __init__(self, root: Path, state: Path) -> None:
-        self._root = root
-        self._state = state
-        self._name = _STAGING_PREFIX + secrets.token_hex(8)
-        self._area: Path | None = None
+        self._root_path, self._state_path = root, state
+        self._stack = contextlib.ExitStack()
+        self._root = self._base = -1
+        self._area: Area | None = None
 
     def open(self) -> Path:
-        """An empty directory, from which everything can be renamed into the root."""
-        self._area = _area(self._root, self._state)
-        self._area.mkdir(mode=0o700, exist_ok=True)
-        directory = self._area / self._name
-        directory.mkdir(mode=0o755)
-        return directory
+        """The empty directory to stage into, until ``discard``. Raises Busy, NoSpace.
+
+        In the root its path goes by way of a descriptor: programs of the workspace could put a link there.
+        """
+        with _told("stage the new content"), contextlib.ExitStack() as stack:
+            self._root = _opened(self._root_path, stack)
+            state = _opened_state(self._state_path, stack)
+            _lock(state)
+            _recover(self._root, state)
+            is_beside = _can_rename(state, self._root)
+            self._base = state if is_beside else _reserved(self._root, stack)
+            self._area = _new_area(self._base, self._root, stack)
+            self._stack = stack.pop_all()
+        return (self._state_path / _AREA if is_beside else Path(f"/proc/self/fd/{self._area.fd}")) / NEW
 
     def replace(self) -> None:
-        """The staged tree becomes the whole content of the root."""
-        staged = set(os.listdir(self._area_now() / self._name))
-        old = set(os.listdir(self._root)) - {RESERVED}
-        self._put([_Move(name, name in staged) for name in sorted(old | staged)])
+        """The staged tree is the content; what was there is trash."""
+        kept = {RESERVED}
+        if os.path.ismount(self._root_path):
+            kept.add(_LOST_AND_FOUND)
+        area = self._opened()
+        self._swap(area, swap_steps.replacing(self._root, area.new, frozenset(kept)))
 
     def merge(self) -> None:
-        """The staged tree is laid over the root's content; what it does not name stays."""
-        with _Tree(self._root) as root, _Tree(self._area_now() / self._name) as staged:
-            moves = list(_merging(root, staged, ""))
-        self._put(moves)
+        """The staged tree is laid over the content; what it does not name stays."""
+        area = self._opened()
+        self._swap(area, swap_steps.merging(self._root, area.new))
 
     def discard(self) -> None:
-        """Remove what is left of it, and of the old tree. Does nothing before ``open``."""
-        if self._area is None:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            (self._area / self._name).rename(self._area / trash_name())
-        _tidy(self._area)
-        self._area = None
+        """Remove what was staged and not put in place, and what was replaced. Does nothing twice."""
+        area, self._area = self._area, None
+        if area is not None and not area.is_unfinished():  # else it is all there is of the old content
+            _throw_away(self._base)
+            remove_trash(self._base)
+            _remove_reserved(self._root)
+        self._stack.close()
 
-    def _put(self, moves: list[_Move]) -> None:
-        area = self._area_now()
-        journal = _Journal(self._name, trash_name(), moves)
-        (area / journal.trash).mkdir(mode=0o700)
-        _write_journal(area, journal)
-        try:
-            _do(self._root, area, journal)
-        except BaseException:
-            _undo(self._root, area, journal)
-            _end_journal(area)
-            raise
-        _end_journal(area)
-
-    def _area_now(self) -> Path:
-        assert self._area is not None, "open() comes first"
-        return self._area
-
-
-def recover(root: Path, state: Path) -> bool:
-    """Undo what a killed daemon has left half done, and remove its leftovers; True when there was any."""
-    undone = False
-    for area in (state, root / RESERVED):
-        journal = _read_journal(area)
-        if journal is not None:
-            _undo(root, area, journal)
-            _end_journal(area)
-            undone = True
-        if area.is_dir():
-            (area / _DRAFT).unlink(missing_ok=True)
-            for name in os.listdir(area):
-                if name.startswith(_STAGING_PREFIX):
-                    (area / name).rename(area / trash_name())
-            _tidy(area)
-    return undone
-
-
-def _area(root: Path, state: Path) -> Path:
-    """Where to stage: the state directory if a rename from there into the root works, else inside the root.
-
-    It works within one mount; two mounts of one file system are still two.
-    """
-    return state if _mount(root) == _mount(state) is not None else root / RESERVED
-
-
-def _mount(directory: Path) -> str | None:
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        lines = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), None)
-
-
-def _merging(root: _Tree, staged: _Tree, below: str) -> Iterator[_Move]:
-    """The moves of a merge: a directory on both sides is gone into, anything else moves as a whole."""
-    for name in sorted(staged.names(below)):
-        path = f"{below}/{name}" if below else name
-        if staged.is_directory(path) and root.is_directory(path):
-            yield from _merging(root, staged, path)
-        else:
-            yield _Move(path, comes=True)
-
-
-def _do(root: Path, area: Path, journal: _Journal) -> None:
-    with _Tree(root) as tree, _Tree(area / journal.staging) as staged, _Tree(area / journal.trash) as trash:
-        for number, move in enumerate(journal.moves):
-            if tree.exists(move.path):
-                tree.move(move.path, trash, str(number))
-            if move.comes:
-                staged.move(move.path, tree, move.path)
-
-
-def _undo(root: Path, area: Path, journal: _Journal) -> None:
-    """Each move is undone by what is there to see, so that an undoing that was killed can be done again."""
-    with _Tree(root) as tree, _Tree(area / journal.staging) as staged, _Tree(area / journal.trash) as trash:
-        for number, move in reversed(list(enumerate(journal.moves))):
-            if move.comes and not staged.exists(move.path) and tree.exists(move.path):
-                tree.move(move.path, staged, move.path)
-            if trash.exists(str(number)):
-                trash.move(str(number), tree, move.path)
-
-
-class _Tree:
-    """A directory and what is below it, reached without following a link."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, DIRECTORY)
-        self._directories = Directories(self._fd)
-
-    def __enter__(self) -> _Tree:
+    def __enter__(self) -> Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._directories.close()
-        os.close(self._fd)
+        self.discard()
 
-    def names(self, path: str) -> list[str]:
-        return os.listdir(self._directories.open(path))
+    def _opened(self) -> Area:
+        if self._area is None:
+            raise RuntimeError("open the staging first")
+        return self._area
 
-    def exists(self, path: str) -> bool:
-        return self._mode(path) is not None
-
-    def is_directory(self, path: str) -> bool:
-        mode = self._mode(path)
-        return mode is not None and stat.S_ISDIR(mode)
-
-    def move(self, path: str, other: _Tree, to: str) -> None:
-        """Rename ``path`` to ``to`` in ``other``."""
-        above, name = self._directories.of(path)
-        target, new_name = other._directories.of(to)
+    def _swap(self, area: Area, steps: list[Step]) -> None:
+        step = None
         try:
-            os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=target)
-        except PermissionError:
-            # A directory that its owner may not write cannot change its "..": let it, for the moment.
-            mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(mode):
-                raise
-            os.chmod(name, 0o700, dir_fd=above)
-            os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=target)
-            os.chmod(new_name, stat.S_IMODE(mode), dir_fd=target)
+            area.begin(steps)
+            for number, step in enumerate(steps):
+                area.apply(number, step)
+            area.commit()
+        except BaseException as error:
+            _take_back(area)
+            if isinstance(error, OSError):
+                raise _refusal(error, step.name if step else None) from error
+            raise
 
-    def _mode(self, path: str) -> int | None:
+
+def _take_back(area: Area) -> None:
+    try:
+        area.undo()
+    except OSError as error:
+        message = f"the old content could not be put back wholly ({error.strerror}); restart the tool server"
+        raise Internal(message) from error
+
+
+def _recover(root: int, state: int) -> Recovery:
+    found = _recover_base(root, state)
+    with contextlib.ExitStack() as stack:
         try:
-            above, name = self._directories.of(path)
-            return os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+            reserved = os.open(RESERVED, DIRECTORY, dir_fd=root)
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return found
+        stack.callback(os.close, reserved)
+        inside = _recover_base(root, reserved)
+    _remove_reserved(root)
+    return inside if found is Recovery.NOTHING else found
 
 
-def _write_journal(area: Path, journal: _Journal) -> None:
-    """On the disk before the first move, and never half."""
-    draft = area / _DRAFT
-    with draft.open("wb") as file:
-        file.write(msgspec.json.encode(journal))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(area / _JOURNAL)
-    _sync(area)
+def _recover_base(root: int, base: int) -> Recovery:
+    outcome = _undone(root, base)
+    if outcome is Recovery.DAMAGED:
+        os.rename(_AREA, _DAMAGED + trash_name(), src_dir_fd=base, dst_dir_fd=base)
+    else:
+        _throw_away(base)
+    remove_trash(base)
+    return outcome
 
 
-def _end_journal(area: Path) -> None:
-    (area / _JOURNAL).unlink()
-    _sync(area)
+def _undone(root: int, base: int) -> Recovery:
+    with contextlib.ExitStack() as stack:
+        try:
+            area = stack.enter_context(Area(_entered(base, _AREA, stack), root))
+        except FileNotFoundError:  # the journal comes after all of these, so there is none
+            return Recovery.NOTHING
+        except NotADirectoryError:
+            return Recovery.DAMAGED
+        try:
+            return Recovery.UNDONE if area.undo() else Recovery.NOTHING
+        except DamagedJournal:
+            return Recovery.DAMAGED
 
 
-def _read_journal(area: Path) -> _Journal | None:
+def _new_area(base: int, root: int, stack: contextlib.ExitStack) -> Area:
+    os.mkdir(_AREA, 0o700, dir_fd=base)
+    fd = _entered(base, _AREA, stack)
+    for name in (NEW, OLD):
+        os.mkdir(name, 0o700, dir_fd=fd)
+    return stack.enter_context(Area(fd, root))
+
+
+def _throw_away(base: int) -> None:
+    """Make the area trash, in one step."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(_AREA, trash_name(), src_dir_fd=base, dst_dir_fd=base)
+
+
+def _can_rename(state: int, root: int) -> bool:
+    """By trying: two mounts of one file system look alike and still refuse."""
+    name = trash_name()
+    os.mkdir(name, 0o700, dir_fd=state)
     try:
-        return msgspec.json.decode((area / _JOURNAL).read_bytes(), type=_Journal)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        # To the reserved name, which watchers and listings pass over.
+        os.rename(name, RESERVED, src_dir_fd=state, dst_dir_fd=root)
+    except OSError as error:
+        os.rmdir(name, dir_fd=state)
+        # Something of that name was found there, so the way is open.
+        return error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+    os.rmdir(RESERVED, dir_fd=root)
+    return True
 
 
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _reserved(root: int, stack: contextlib.ExitStack) -> int:
+    """The tool server's own directory in the root, made if need be; what else has its name must go."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(RESERVED, dir_fd=root)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(RESERVED, 0o700, dir_fd=root)
+    return _entered(root, RESERVED, stack)
+
+
+def _remove_reserved(root: int) -> None:
+    """Leave no trace in the root, unless something is kept there."""
+    with contextlib.suppress(OSError):
+        os.rmdir(RESERVED, dir_fd=root)
+
+
+def _opened(path: Path, stack: contextlib.ExitStack) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _opened_state(path: Path, stack: contextlib.ExitStack) -> int:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _opened(path, stack)
+
+
+def _entered(above: int, name: str, stack: contextlib.ExitStack) -> int:
+    fd = os.open(name, DIRECTORY, dir_fd=above)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _lock(state: int) -> None:
+    """Until the stack closes ``state``; the kernel lets go when the process dies."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy("another archive is being put into this workspace; wait for it") from None
 
 
-def _tidy(area: Path) -> None:
-    fd = os.open(area, DIRECTORY)
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
     try:
-        remove_trash(fd)
-    finally:
-        os.close(fd)
-    if area.name == RESERVED:
-        with contextlib.suppress(OSError):
-            area.rmdir()
+        yield
+    except OSError as error:
+        raise _refusal(error, None, what) from error
+
+
+def _refusal(error: OSError, path: str | None, what: str = "put the new content in place") -> ToolError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpace(f"no space is left to {what}; nothing was changed")
+    reason = os.strerror(error.errno or errno.EIO)
+    if path is None or error.errno not in _IN_THE_WAY:
+        return Internal(f"could not {what}: {reason}; nothing was changed")
+    return Conflict(f"could not {what}: {shown(path)!r}: {reason}; nothing was changed", path=shown(path))
+
+
+_IN_THE_WAY = {
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EPERM,
+    errno.EXDEV,
+}
+"""What the content itself does: a mount in it, somebody who writes into it at this moment, another's file."""

@@ -1,173 +1,337 @@
-"""A swap is whole or has not happened: at every rename that a kill may hit, in both modes."""
+"""A swap is whole or has not happened: at every step that a kill may hit, in both modes and both places."""
 
 from __future__ import annotations
 
+import errno
 import itertools
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from protocol.errors import Busy, Conflict, Internal, NoSpace
 from protocol.paths import RESERVED
-from toolserver.system.swap import Staging, recover
+from tests.toolserver.system.killed import NEW, OLD
+from tests.trees import Directory, File, Tree, described, plant
+from toolserver.system import swap
+from toolserver.system.swap import Recovery, Staging, recover
 
-OLD = {"a": "1", "d/x": "2", "d/y": "3", "link": "->a", "empty": None, "same/deep/f": "old"}
-NEW = {"a": "9", "d/x": "8", "n/z": "7", "same/deep/f": "new", "link/k": "a directory where a link was"}
-MERGED = {**{path: text for path, text in OLD.items() if path != "link"}, **NEW}
-
-DIES_AT = """
-import os, sys
-from collections.abc import Mapping
-from pathlib import Path
-from tests.toolserver.system.test_swap import NEW, fill
-from toolserver.system.swap import Staging
-root, state, mode, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-staging = Staging(root, state)
-fill(staging.open(), NEW)
-renames, rename = iter(range(10**6)), os.rename
-def dying(*args, **kwargs):
-    if next(renames) == at:
-        os._exit(9)
-    return rename(*args, **kwargs)
-os.rename = dying
-getattr(staging, mode)()
-"""
+MERGED: Tree = dict(
+    sorted(({path: node for path, node in OLD.items() if not path.startswith("d/")} | NEW).items())
+)
 
 
-def fill(directory: Path, files: Mapping[str, str | None]) -> None:
-    """Write ``files``: a text, None for an empty directory, ``->target`` for a link."""
-    for name, text in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if text is None:
-            path.mkdir()
-        elif text.startswith("->"):
-            path.symlink_to(text[2:])
-        else:
-            path.write_text(text)
-
-
-def tree(directory: Path) -> dict[str, str | None]:
-    """What ``fill`` would be given for what is there, directories on the way included."""
-    found: dict[str, str | None] = {}
-    for path in directory.rglob("*"):
-        if path.is_symlink():
-            found[str(path.relative_to(directory))] = f"->{path.readlink()}"
-        else:
-            found[str(path.relative_to(directory))] = None if path.is_dir() else path.read_text()
-    return found
-
-
-def expected(directory: Path, files: dict[str, str | None]) -> dict[str, str | None]:
-    directory.mkdir()
-    fill(directory, files)
-    return tree(directory)
+def killed_everywhere(place: Path, mode: str, where: str, *, recovery_too: bool = False) -> list[Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.toolserver.system.killed",
+        str(place),
+        mode,
+        where,
+        str(int(recovery_too)),
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    seen: list[Any] = json.loads(done.stdout)
+    return seen
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     directory = tmp_path / "root"
     directory.mkdir()
-    fill(directory, OLD)
+    plant(directory, OLD)
     return directory
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    directory = tmp_path / "state"
-    directory.mkdir()
-    return directory
+    return tmp_path / "state"
 
 
-def staged(root: Path, state: Path) -> Staging:
-    staging = Staging(root, state)
-    fill(staging.open(), NEW)
-    return staging
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the state directory lay on another mount."""
+    monkeypatch.setattr(swap, "_can_rename", lambda state, root: False)
+
+
+@pytest.fixture
+def staging(root: Path, state: Path) -> Iterator[Staging]:
+    with Staging(root, state) as staging:
+        plant(staging.open(), NEW)
+        yield staging
+
+
+@pytest.mark.parametrize("where", ["beside", "inside"])
+@pytest.mark.parametrize(("mode", "result"), [("replace", NEW), ("merge", MERGED)])
+def test_a_kill_at_any_instant_leaves_the_old_tree_or_the_new(
+    mode: str, result: Tree, where: str, tmp_path: Path
+) -> None:
+    seen = killed_everywhere(tmp_path, mode, where)
+    are_old = [is_old for is_old, _, _ in seen]
+    assert are_old == sorted(are_old, reverse=True), "once the new tree holds, it holds"
+    assert sum(are_old) > 15
+    assert {tree for is_old, tree, _ in seen if not is_old} == {repr(result)}
+    assert [left for _, _, left in seen if left] == []
+
+
+def test_a_recovery_may_be_killed_as_well(tmp_path: Path) -> None:
+    seen = killed_everywhere(tmp_path, "replace", "beside", recovery_too=True)
+    assert len(seen) > 100
+    assert {tree for is_old, tree, _ in seen if not is_old} == {repr(NEW)}
 
 
 @pytest.mark.parametrize(("mode", "result"), [("replace", NEW), ("merge", MERGED)])
-def test_a_kill_before_any_rename_leaves_the_old_tree(
-    mode: str, result: dict[str, str | None], tmp_path: Path
+def test_what_was_staged_is_in_place(
+    mode: str, result: Tree, root: Path, state: Path, staging: Staging
 ) -> None:
-    for at in itertools.count():
-        place = tmp_path / str(at)
-        root, state = place / "root", place / "state"
-        root.mkdir(parents=True)
-        state.mkdir()
-        fill(root, OLD)
-        old = tree(root)
-        command = [sys.executable, "-c", DIES_AT, str(root), str(state), mode, str(at)]
-        code = subprocess.run(command, check=False).returncode
-        recover(root, state)
-        assert list(state.iterdir()) == []
-        if code == 0:
-            assert tree(root) == expected(tmp_path / "expected", result)
-            assert at > 5
-            return
-        assert code == 9
-        assert tree(root) == old
-
-
-def test_the_root_directory_itself_stays(root: Path, state: Path) -> None:
-    before = root.stat().st_ino
-    staging = staged(root, state)
-    staging.replace()
+    getattr(staging, mode)()
     staging.discard()
-    assert root.stat().st_ino == before
+    assert described(root) == result
     assert list(state.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", ["replace", "merge"])
-def test_a_rename_that_fails_brings_the_old_tree_back(
-    mode: str, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = tree(root)
-    staging = staged(root, state)
-    renames, rename = itertools.count(), os.rename
-
-    def failing(*args: Any, **kwargs: Any) -> None:
-        if next(renames) == 4:
-            raise OSError(5, "the disk says no")
-        rename(*args, **kwargs)
-
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(OSError, match="the disk says no"):
-        getattr(staging, mode)()
-    assert tree(root) == old
-
-
-def test_a_tree_that_is_discarded_changes_nothing(root: Path, state: Path) -> None:
-    old = tree(root)
-    staged(root, state).discard()
-    assert tree(root) == old
+@pytest.mark.usefixtures("inside")
+def test_staging_inside_the_root_leaves_no_trace(root: Path, state: Path) -> None:
+    with Staging(root, state) as staging:
+        directory = staging.open()
+        assert directory.resolve().is_relative_to(root / RESERVED)
+        plant(directory, NEW)
+        staging.replace()
+    assert described(root) == NEW
     assert list(state.iterdir()) == []
-
-
-def test_a_read_only_directory_moves_and_keeps_its_mode(root: Path, state: Path) -> None:
-    (root / "d").chmod(0o555)
-    staging = Staging(root, state)
-    directory = staging.open()
-    fill(directory, {"closed/f": "1"})
-    (directory / "closed").chmod(0o555)
-    staging.replace()
-    staging.discard()
-    assert (root / "closed").stat().st_mode & 0o777 == 0o555
-    assert tree(root) == {"closed": None, "closed/f": "1"}
 
 
 def test_a_state_directory_on_another_mount_is_not_used(root: Path) -> None:
-    staging = Staging(root, Path("/dev/shm"))
-    assert staging.open().parent == root / RESERVED
+    elsewhere = Path("/dev/shm")
+    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == root.stat().st_dev:
+        pytest.skip("/dev/shm is no other file system here")
+    state = elsewhere / f"workspace-core-test-{os.getpid()}"
+    try:
+        with Staging(root, state) as staging:
+            assert staging.open().resolve().is_relative_to(root / RESERVED)
+    finally:
+        state.rmdir()
+    assert described(root) == OLD
+
+
+def test_the_root_directory_itself_stays(root: Path, staging: Staging) -> None:
+    before = root.stat().st_ino
     staging.replace()
+    assert root.stat().st_ino == before
+
+
+def test_a_tree_that_is_discarded_changes_nothing(root: Path, state: Path, staging: Staging) -> None:
     staging.discard()
-    assert tree(root) == {}
+    assert described(root) == OLD
+    assert list(state.iterdir()) == []
 
 
-def test_nothing_to_recover_is_said(root: Path, state: Path) -> None:
-    old = tree(root)
-    assert recover(root, state) is False
-    assert tree(root) == old
+def test_discarding_twice_is_fine(staging: Staging) -> None:
+    staging.discard()
+    staging.discard()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.EBUSY, Conflict), (errno.ENOSPC, NoSpace), (errno.EIO, Internal)]
+)
+@pytest.mark.parametrize("mode", ["replace", "merge"])
+def test_a_rename_that_fails_brings_the_old_tree_back_at_once(
+    mode: str,
+    number: int,
+    error: type[Exception],
+    root: Path,
+    staging: Staging,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        _fail_at(patched, 4, number)
+        with pytest.raises(error, match="nothing was changed"):
+            getattr(staging, mode)()
+    assert described(root) == OLD
+
+
+def test_an_undoing_that_fails_keeps_all_for_the_next_start(
+    root: Path, state: Path, staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        _fail_at(patched, 4, errno.EIO, times=2)
+        with pytest.raises(Internal, match="restart the tool server"):
+            staging.replace()
+        staging.discard()
+    assert recover(root, state) is Recovery.UNDONE
+    assert described(root) == OLD
+    assert list(state.iterdir()) == []
+
+
+def _fail_at(patched: pytest.MonkeyPatch, at: int, number: int, times: int = 1) -> None:
+    renames, rename = itertools.count(), os.rename
+
+    def failing(*args: Any, **kwargs: Any) -> None:
+        if at <= next(renames) < at + times:
+            raise OSError(number, os.strerror(number))
+        rename(*args, **kwargs)
+
+    patched.setattr(os, "rename", failing)
+
+
+def test_a_second_swap_is_refused_while_one_is_under_way(root: Path, state: Path, staging: Staging) -> None:
+    with Staging(root, state) as second, pytest.raises(Busy, match="wait for it"):
+        second.open()
+    with pytest.raises(Busy):
+        recover(root, state)
+    staging.replace()
+    assert described(root) == NEW
+
+
+def test_merging_leaves_files_alone_that_are_the_same(root: Path, state: Path) -> None:
+    before = {path: (root / path).lstat().st_ino for path in OLD}
+    with Staging(root, state) as staging:
+        plant(staging.open(), OLD | {"same/deep/f": File(b"new")})
+        staging.merge()
+    changed = {path for path in OLD if (root / path).lstat().st_ino != before[path]}
+    assert changed == {"same/deep/f"}
+
+
+def test_merging_never_goes_through_a_link(root: Path, state: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    plant(outside, {"k": File(b"theirs")})
+    (root / "link").unlink()
+    (root / "link").symlink_to(outside)
+    with Staging(root, state) as staging:
+        plant(staging.open(), NEW)
+        staging.merge()
+    assert described(root) == MERGED
+    assert described(outside) == {"k": File(b"theirs")}
+
+
+def test_what_somebody_makes_meanwhile_does_not_hinder_the_way_back(
+    root: Path, staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def racing(source: str, target: str, **kwargs: Any) -> None:
+        if source == "n":  # the first that arrives after "link": a program puts a tree where "n" would go
+            plant(root, {"n/taken": File(b"mine")})
+        rename(source, target, **kwargs)
+
+    monkeypatch.setattr(os, "rename", racing)
+    with pytest.raises(Conflict, match="'n'"):
+        staging.replace()
+    assert described(root) == OLD | {"n": Directory(), "n/taken": File(b"mine")}
+
+
+def test_the_file_systems_own_directory_stays(
+    root: Path, staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(root, {"lost+found": Directory(0o700)})
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    staging.replace()
+    assert described(root) == {**NEW, "lost+found": Directory(0o700)}
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from tests.trees import Directory, File, described, plant
+from toolserver.system.swap import Staging
+os.setgid(65534), os.setuid(65534)  # after the imports, which it may not read
+place = Path(sys.argv[1])
+root, fails = place / "root", sys.argv[2] == "fails"
+root.mkdir()
+OLD = {"closed": Directory(0o555), "closed/f": File(b"1", 0o444), "z": Directory(0o555)}
+NEW = {"closed": Directory(0o500), "closed/g": File(b"2", 0o400)}
+plant(root, OLD)
+with Staging(root, place / "state") as staging:
+    plant(staging.open(), NEW)
+    if fails:
+        rename = os.rename
+        def failing(source, *args, **kwargs):
+            if source == "z":
+                raise OSError(5, "no")
+            rename(source, *args, **kwargs)
+        os.rename = failing
+        try:
+            staging.replace()
+        except Exception:
+            os.rename = rename
+    else:
+        staging.replace()
+assert described(root) == (OLD if fails else NEW), described(root)
+assert os.listdir(place / "state") == []
+"""
+
+
+@pytest.mark.parametrize("outcome", ["works", "fails"])
+def test_read_only_directories_change_places_without_root_and_keep_their_modes(
+    outcome: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if os.geteuid():
+        pytest.skip(
+            "only root can become somebody else; as anybody else every other test here shows the same"
+        )
+    place = tmp_path_factory.mktemp("nobody")
+    for above in (place, *place.parents[:3]):
+        above.chmod(above.stat().st_mode | 0o011)
+    place.chmod(0o777)
+    subprocess.run([sys.executable, "-c", AS_NOBODY, str(place), outcome], check=True)
+
+
+def test_there_may_be_nothing_to_recover(root: Path, state: Path) -> None:
+    assert recover(root, state) is Recovery.NOTHING
+    assert described(root) == OLD
+
+
+def test_litter_of_a_killed_staging_is_removed(root: Path, state: Path) -> None:
+    plant(state, {"swap/new/half": File(b""), "swap/old": Directory(), "trash-1/a/b": File(b"")})
+    plant(root, {f"{RESERVED}/swap/new/half": File(b"")})
+    assert recover(root, state) is Recovery.NOTHING
+    assert list(state.iterdir()) == []
+    assert described(root) == OLD
+
+
+@pytest.mark.parametrize("path", [b"../outside", b"/etc", b"a/../../outside", b""])
+def test_a_forged_journal_moves_nothing(path: bytes, root: Path, state: Path, tmp_path: Path) -> None:
+    plant(tmp_path, {"outside": File(b"mine")})
+    journal = msgspec.msgpack.encode([1, [[path, True, True, None]]])
+    plant(root, {f"{RESERVED}/swap/journal": File(journal), f"{RESERVED}/swap/old/0": File(b"forged")})
+    plant(root, {f"{RESERVED}/swap/new": Directory()})
+    assert recover(root, state) is Recovery.DAMAGED
+    assert (tmp_path / "outside").read_bytes() == b"mine"
+    kept = {path: node for path, node in described(root).items() if not path.startswith(RESERVED)}
+    assert kept == OLD
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_link_in_place_of_the_reserved_directory_is_not_followed(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root / RESERVED).symlink_to(outside)
+    with Staging(root, state) as staging:
+        plant(staging.open(), NEW)
+        staging.replace()
+    assert described(root) == NEW
+    assert list(outside.iterdir()) == []
+
+
+def test_trees_of_any_depth_are_removed(root: Path, state: Path) -> None:
+    fd = os.open(root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=fd)
+        below = os.open("deep", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    with Staging(root, state) as staging:
+        plant(staging.open(), NEW)
+        staging.replace()
+    assert list(state.iterdir()) == []
+    assert described(root) == NEW

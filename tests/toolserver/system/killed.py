@@ -1,0 +1,129 @@
+"""A program that kills a swap at every instant, and says what is there after each recovery.
+
+    python -m tests.toolserver.system.killed PLACE replace|merge beside|inside 0|1
+
+It forks a child for every instant: the child goes through the whole swap but dies right before its n-th
+change to the disk; then the parent recovers and looks. With 1, the recovery is killed at its instants too.
+Prints, as JSON, for each: whether the old tree is back, the tree, and what is left in the state directory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.trees import Directory, File, Link, Tree, described, plant
+from toolserver.system import swap
+
+OLD: Tree = {
+    "a": File(b"1"),
+    "d": Directory(),
+    "d/x": File(b"2"),
+    "d/y": File(b"3", 0o755),
+    "empty": Directory(0o700),
+    "link": Link("a"),
+    "same": Directory(),
+    "same/deep": Directory(),
+    "same/deep/f": File(b"old"),
+    "same/deep/kept": File(b"kept"),
+}
+NEW: Tree = {
+    "a": File(b"9"),
+    "d": File(b"a file where a directory was"),
+    "link": Directory(),
+    "link/k": File(b"a directory where a link was"),
+    "n": Directory(),
+    "n/z": File(b"7"),
+    "same": Directory(),
+    "same/deep": Directory(),
+    "same/deep/f": File(b"new"),
+}
+
+_CHANGES = ("rename", "unlink", "mkdir", "rmdir", "fchmod", "chmod")
+_EVERY = 12
+"""Of the swap's instants, where the recovery's are tried as well: all pairs would take too long."""
+
+
+def _die_at(at: int) -> None:
+    count = itertools.count()
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            if next(count) == at:
+                os._exit(9)
+            return call(*args, **kwargs)
+
+        return changed
+
+    for name in _CHANGES:
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def _dies(at: int, work: Callable[[], object]) -> bool:
+    pid = os.fork()
+    if not pid:
+        _die_at(at)
+        work()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in {0, 9}, "it died of something else"
+    return code == 9
+
+
+def _swap(root: Path, state: Path, mode: str) -> None:
+    with swap.Staging(root, state) as staging:
+        plant(staging.open(), NEW)
+        getattr(staging, mode)()
+
+
+def _tried(place: Path, mode: str, at: int, again: int | None) -> tuple[bool, bool, list[Any]]:
+    """Whether the swap and its recovery died, and what is there after a recovery that lived."""
+    root, state = place / f"{at}-{again}" / "root", place / f"{at}-{again}" / "state"
+    root.mkdir(parents=True)
+    plant(root, OLD)
+    died = _dies(at, lambda: _swap(root, state, mode))
+    died_again = died and again is not None and _dies(again, lambda: swap.recover(root, state))
+    swap.recover(root, state)
+    return (
+        died,
+        died_again,
+        [described(root) == OLD, repr(described(root)), [str(left) for left in state.iterdir()]],
+    )
+
+
+def _killed_once(place: Path, mode: str) -> Iterator[list[Any]]:
+    for at in itertools.count():
+        died, _, seen = _tried(place, mode, at, None)
+        yield seen
+        if not died:
+            return
+
+
+def _killed_twice(place: Path, mode: str) -> Iterator[list[Any]]:
+    for at in itertools.count(0, _EVERY):
+        died = False
+        for again in itertools.count():
+            died, died_again, seen = _tried(place, mode, at, again)
+            yield seen
+            if not died_again:
+                break
+        if not died:
+            return
+
+
+def main() -> None:
+    """See above."""
+    place, mode, where, twice = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "1"
+    os.fsync = lambda fd: None  # a kill loses nothing that was written
+    if where == "inside":
+        swap._can_rename = lambda state, root: False
+    print(json.dumps(list((_killed_twice if twice else _killed_once)(place, mode))))
+
+
+if __name__ == "__main__":
+    main()
