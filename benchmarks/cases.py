@@ -14,7 +14,7 @@ import aiohttp
 from websockets.asyncio.client import connect
 
 from benchmarks.floors import bare_server, program, run, spawn
-from benchmarks.measure import Figure, compare
+from benchmarks.measure import Act, Figure, compare
 from orchestrator.client import Client, open_client
 
 _KIB = 1024
@@ -49,7 +49,7 @@ async def all_cases(scratch: Path, rg: str, runs: int) -> Cases:
 
         http = [("bare aiohttp handler", floor_http), ("read 1 KiB, HTTP", our_http)]
         yield await compare("small request, HTTP", http, runs)
-        socket = [
+        socket: list[tuple[str, Act]] = [
             ("bare echo", floor_socket),
             ("dev_status", client.dev_status),
             ("read 1 KiB", lambda: client.read(path="small.txt")),
@@ -79,7 +79,7 @@ async def starts(scratch: Path, runs: int) -> list[Figure]:
         ):
             await response.read()
 
-    candidates = [
+    candidates: list[tuple[str, Act]] = [
         ("bare aiohttp server", lambda: healthy(bare_server(), "/")),
         ("tool server", lambda: healthy(_daemon(root), "/health")),
     ]
