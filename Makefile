@@ -1,4 +1,4 @@
-## up [TEMPLATE=astro-minimal]  start a workspace on this machine; Ctrl-C ends it and leaves nothing behind
+## up [TEMPLATE=astro-minimal]  start a workspace on this machine; Ctrl-C ends it and leaves no process behind
 ## test [ARGS="-k name -x"]     run the tests
 ## check                        everything that must hold: lint, format, types, import contracts, tests
 ## lint                         ruff's rules
