@@ -60,12 +60,13 @@ class Running:
 async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -> AsyncIterator[Running]:
     """A daemon. ``environ`` is what commands may inherit from; ``tool_path`` is where ripgrep is."""
     begun = time.monotonic()
+    # Before hiding, which makes our own files in /proc root's: see tree.Handicap.
+    table = ProcessTable(config.limits, config.state_dir)
     tree.hide_memory_and_environ()
     await asyncio.to_thread(prepare_directories, config)
     async with AsyncExitStack() as stack:
         disk = Disk(config.root)
         stack.callback(disk.close)
-        table = ProcessTable(config.limits, config.state_dir)
         table.open()
         stack.push_async_callback(_end_all, table)
         web_app = _assemble(config, environ, tool_path, disk, table, stack, begun)

@@ -114,6 +114,7 @@ class ProcessTable:
         self._closing = False
         self._old_handler: Any = signal.SIG_DFL
         self._reap_timer: asyncio.TimerHandle | None = None
+        self._handicap = tree.Handicap()
 
     def open(self) -> None:
         """Adopt orphans from here on, and reap them. To be called on the main thread."""
@@ -178,11 +179,7 @@ class ProcessTable:
         grace = (self._limits.stop_grace_ms if grace_ms is None else grace_ms) / 1000
         signalled: set[int] = set()
         for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
-            members = await asyncio.to_thread(process.family)
-            if not members:
-                break
-            signalled.update(tree.send(members, number))
-            await self._wait_gone(process, seconds, number)
+            signalled |= await self._signal_family(process, number, seconds)
         survivors = await asyncio.to_thread(process.family)
         if process.running and process.pid not in survivors:
             await process.wait()
@@ -206,6 +203,7 @@ class ProcessTable:
             loop.remove_reader(fd)
             loop.remove_writer(fd)
             os.close(fd)
+        self._handicap.close()
         self._readers.clear()
         self._pidfds.clear()
         self._writers.clear()
@@ -230,20 +228,23 @@ class ProcessTable:
         table = tree.processes()
         return {pid for pid in tree.descendants(os.getpid(), table) if table[pid].alive}
 
-    async def _wait_gone(self, process: Process, seconds: float, number: signal.Signals) -> None:
-        """Until the family is gone; the pause grows, because looking costs a walk over /proc."""
+    async def _signal_family(self, process: Process, number: signal.Signals, seconds: float) -> set[int]:
+        """Signal everyone once, latecomers too, until nobody is left; the pids that were reached.
+
+        The pause between two looks grows, because a look is a walk over /proc.
+        """
         deadline = time.monotonic() + seconds
         pause = 0.01
-        while time.monotonic() < deadline:
+        told: set[int] = set()
+        while members := await asyncio.to_thread(process.family):
+            told.update(tree.send(members - told, number))
+            if time.monotonic() >= deadline:
+                break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await (process.wait() if process.running else asyncio.sleep(pause))
-            members = await asyncio.to_thread(process.family)
-            if not members:
-                return
-            if number is signal.SIGKILL:
-                tree.send(members, number)
             pause = min(pause * 2, 0.2)
+        return told
 
     def _refuse_when_full(self) -> None:
         if self._closing:
@@ -272,7 +273,8 @@ class ProcessTable:
                 out = _pipe(ours, child_ends)
                 err = subprocess.STDOUT if merged else _pipe(ours, child_ends)
                 into = _stdin_pipe(ours, child_ends) if stdin else subprocess.DEVNULL
-                popen = _popen(argv, cwd, env, into, out, err)
+                with self._handicap.handed_down():
+                    popen = _popen(argv, cwd, env, into, out, err)
             except BaseException:
                 for fd in ours:
                     os.close(fd)
@@ -300,7 +302,8 @@ class ProcessTable:
     ) -> Process:
         ours, theirs, name = terminal.open_terminal(*size)
         try:
-            popen = _popen(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
+            with self._handicap.handed_down():
+                popen = _popen(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
         except BaseException:
             os.close(ours)
             raise

@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from protocol.errors import Busy, Conflict, Internal, NoSpace, ToolError
+from protocol.errors import Busy, Conflict, Forbidden, Internal, NoSpace, ToolError
 from protocol.paths import RESERVED
 from protocol.tar import shown
 from toolserver.system import swap_steps
@@ -69,7 +69,7 @@ class Staging:
         self._area: Area | None = None
 
     def open(self) -> Path:
-        """The empty directory to stage into, until ``discard``. Raises Busy, NoSpace.
+        """The empty directory to stage into, until ``discard``. Raises Busy, NoSpace, Forbidden.
 
         In the root its path goes by way of a descriptor: programs of the workspace could put a link there.
         """
@@ -257,6 +257,8 @@ def _refusal(error: OSError, path: str | None, what: str = "put the new content 
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return NoSpace(f"no space is left to {what}; nothing was changed")
     reason = os.strerror(error.errno or errno.EIO)
+    if path is None and error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return Forbidden(f"could not {what}: {reason}; nothing was changed")
     if path is None or error.errno not in _IN_THE_WAY:
         return Internal(f"could not {what}: {reason}; nothing was changed")
     return Conflict(f"could not {what}: {shown(path)!r}: {reason}; nothing was changed", path=shown(path))
