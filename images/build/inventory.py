@@ -111,9 +111,19 @@ def node() -> Iterator[Component]:
         package = json.loads(path.read_text())
         if "name" in package and "version" in package:
             name, version = package["name"], package["version"]
-            licence = package.get("license", "not told")
-            told = licence if isinstance(licence, str) else licence.get("type", "not told")
-            yield Component("npm", name, version, (told,), f"pkg:npm/{name.replace('@', '%40')}@{version}")
+            purl = f"pkg:npm/{name.replace('@', '%40')}@{version}"
+            yield Component("npm", name, version, npm_licences(package), purl)
+
+
+def npm_licences(package: dict[str, Any]) -> tuple[str, ...]:
+    """A package.json's licence in any of the forms that have been in use.
+
+    >>> npm_licences({"license": "MIT"}), npm_licences({"licenses": [{"type": "Apache 2.0"}]})
+    (('MIT',), ('Apache 2.0',))
+    """
+    told = package.get("license") or package.get("licenses") or "not told"
+    several = told if isinstance(told, list) else [told]
+    return tuple(each if isinstance(each, str) else each.get("type", "not told") for each in several)
 
 
 def bill(version: str, components: list[Component]) -> dict[str, Any]:

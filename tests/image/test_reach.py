@@ -1,0 +1,133 @@
+"""What a command in the workspace can reach, and what it cannot.
+
+Commands run as the daemon's own user. The kernel keeps the daemon's memory and environment from them all the
+same; what it does not keep from them is tested here too, as it is, and told in docs/image.md.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.image.support import HARDENED, TOKEN, Guest, daemon_pid, docker, eventually, in_image, workspace
+
+READ_ALL = r"""
+import os, pathlib, sys
+seen = b""
+for place in pathlib.Path("/proc").glob("[0-9]*"):
+    for name in ("environ", "cmdline", "maps", "auxv"):
+        try:
+            seen += place.joinpath(name).read_bytes()
+        except OSError:
+            pass
+for place in ("/var/lib/workspace", "/run", "/tmp", "/dev/shm", "/home/node", "/app"):
+    for file in pathlib.Path(place).rglob("*"):
+        try:
+            seen += file.read_bytes()
+        except OSError:
+            pass
+needle = bytes.fromhex(sys.argv[1])
+print("found" if needle in seen else "not found", b"PATH=" in seen)
+"""
+ATTACH = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.ptrace(16, int(sys.argv[1]), 0, 0), os.strerror(ctypes.get_errno()))
+"""
+
+
+def python(guest: Guest, script: str, *arguments: str) -> str:
+    """What a Python script, run as a command of the workspace, prints."""
+    told = guest.call("command", {"argv": ["python3", "-c", script, *arguments]})
+    assert told["exitCode"] == 0, told
+    return str(told["stdout"]).strip()
+
+
+@pytest.mark.parametrize("options", [(), HARDENED], ids=["plain", "hardened"])
+def test_no_command_can_read_the_token_anywhere(options: tuple[str, ...]) -> None:
+    with workspace(*options) as guest:
+        assert python(guest, READ_ALL, TOKEN.encode().hex()) == "not found True"
+
+
+def test_a_token_of_the_containers_own_making_is_as_hidden() -> None:
+    with workspace("--env=TOOL_SERVER_TOKEN=") as started:
+        token = started.logs()[0].splitlines()[0].removeprefix("token: ")
+        guest = Guest(started.id, token)
+        assert python(guest, READ_ALL, token.encode().hex()) == "not found True"
+
+
+@pytest.mark.parametrize("options", [(), HARDENED], ids=["plain", "hardened"])
+def test_memory_environment_and_files_of_daemon_and_init_are_closed(options: tuple[str, ...]) -> None:
+    with workspace(*options) as guest:
+        for pid in ("1", daemon_pid(guest)):
+            for name in ("environ", "mem", "maps", "auxv", "stack"):
+                told = guest.run(f"head -c 1 /proc/{pid}/{name}")
+                assert told["exitCode"] != 0, (pid, name)
+            assert guest.run(f"ls /proc/{pid}/fd/ /proc/{pid}/cwd/")["exitCode"] != 0
+            assert python(guest, ATTACH, pid).endswith("Operation not permitted")
+
+
+def test_the_health_checks_own_processes_show_nothing_either() -> None:
+    watch = """
+import os, time
+end, seen, read = time.monotonic() + 6, set(), b""
+while time.monotonic() < end:
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                seen.add(file.read().split(b"\\0")[0])
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                read += file.read()
+        except OSError:
+            pass
+print(b"/tools/sealed/curl" in seen, b"TOOL_SERVER_TOKEN" in read)
+"""
+    with workspace("--health-interval=1s") as guest:
+        eventually("a first check", lambda: guest.state("Health.Status") == "healthy")
+        assert python(guest, watch) == "True False"
+
+
+@pytest.mark.parametrize("options", [(), HARDENED], ids=["plain", "hardened"])
+def test_the_daemons_code_and_the_system_cannot_be_written(options: tuple[str, ...]) -> None:
+    with workspace(*options) as guest:
+        for place in (
+            "/tools",
+            "/tools/bin",
+            "/tools/daemon/toolserver",
+            "/tools/venv",
+            "/usr/local/bin",
+            "/etc",
+        ):
+            assert guest.run(f"touch {place}/x")["exitCode"] != 0, place
+        assert guest.run("echo >> /tools/bin/toolserver")["exitCode"] != 0
+        assert guest.run("cat /tools/sealed/init")["exitCode"] != 0
+
+
+def test_there_is_no_way_to_another_user() -> None:
+    assert in_image("find", "/", "-xdev", "-perm", "/6000", "-type", "f", options=["--user=0"]) == ""
+    with workspace() as guest:
+        assert guest.run("su root -c id < /dev/null")["exitCode"] != 0
+        assert guest.run("ls /root /etc/shadow; cat /etc/shadow")["exitCode"] != 0
+        assert guest.output("id -u; grep CapEff /proc/self/status").split() == [
+            *("1000", "CapEff:", "0000000000000000"),
+        ]
+
+
+def test_commands_see_none_of_the_daemons_variables() -> None:
+    with workspace("--env=SESSION_ID=s1", "--env=FOR_THE_WORKSPACE=yes") as guest:
+        seen = {line.partition("=")[0] for line in guest.output("env").splitlines()}
+    assert "FOR_THE_WORKSPACE" in seen
+    assert not {name for name in seen if name.startswith("TOOL_SERVER_")}
+    assert not seen & {"SESSION_ID", "WORKSPACE_ROOT", "DEV_SERVER_PORT"}
+
+
+def test_not_held_a_command_can_end_the_daemon_and_with_it_the_container() -> None:
+    with workspace() as guest:
+        guest.run(f"sleep 0.3; kill -KILL {daemon_pid(guest)}", background=True)
+        eventually("the container has ended", lambda: guest.state("Running") == "false")
+        docker("start", guest.id)
+        guest.wait_healthy()
+
+
+def test_not_held_a_command_can_write_in_the_daemons_own_area() -> None:
+    with workspace() as guest:
+        assert guest.run("touch /var/lib/workspace/.workspace/x")["exitCode"] == 0

@@ -1,0 +1,124 @@
+"""How a container starts, says that it lives, and stops."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import time
+
+import pytest
+
+from tests.image.figures import Figures, median_seconds
+from tests.image.support import (
+    IMAGE,
+    PORTS,
+    TOKEN,
+    Guest,
+    created,
+    daemon_pid,
+    docker,
+    eventually,
+    workspace,
+)
+
+ROUNDS = 5
+
+
+def test_docker_run_alone_is_usable_with_the_token_it_prints() -> None:
+    with created(*PORTS, IMAGE) as started:
+        started.wait_healthy()
+        first = started.logs()[0].splitlines()[0]
+        told = re.fullmatch(r"token: ([\w-]{32})", first)
+        assert told
+        guest = Guest(started.id, told[1])
+        guest.call("write", {"path": "notes/todo.md", "content": "- buy milk\n"})
+        edited = {"path": "notes/todo.md", "oldText": "milk", "newText": "bread"}
+        assert guest.call("edit", edited)
+        assert guest.call("search", {"pattern": "bread"})["matches"][0]["path"] == "notes/todo.md"
+        assert guest.output("cat notes/todo.md") == "- buy bread"
+        assert Guest(started.id, "not-the-token-it-printed").get("/v1/archive")[0] == 401
+
+
+def test_every_container_makes_a_token_of_its_own() -> None:
+    tokens = set()
+    for _ in range(2):
+        with created(IMAGE) as guest:
+            eventually("a token is printed", lambda guest=guest: guest.logs()[0].startswith("token: "))
+            tokens.add(guest.logs()[0].splitlines()[0])
+    assert len(tokens) == 2
+
+
+def test_a_chosen_token_is_never_printed() -> None:
+    with workspace() as guest:
+        assert guest.logs()[0] == "listening on http://0.0.0.0:3001\n"
+        assert TOKEN not in "".join(guest.logs())
+
+
+def test_flags_go_to_the_daemon_and_the_health_check_follows_the_port() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", docker("run", "--rm", IMAGE, "--version"))
+    with created("--env", "TOOL_SERVER_PORT=3777", "--network=none", IMAGE) as guest:
+        eventually("healthy", lambda: guest.state("Health.Status") == "healthy")
+    with pytest.raises(subprocess.CalledProcessError, match="2"):
+        docker("run", "--rm", IMAGE, "--port", "none")
+
+
+def test_the_engine_finds_it_healthy_without_any_network() -> None:
+    with created("--network=none", IMAGE) as guest:
+        eventually("healthy", lambda: guest.state("Health.Status") == "healthy")
+
+
+def test_the_engine_notices_a_daemon_that_does_not_answer() -> None:
+    quick = ("--health-interval=1s", "--health-retries=2", "--health-timeout=1s")
+    with created(*quick, "--network=none", IMAGE) as guest:
+        eventually("healthy", lambda: guest.state("Health.Status") == "healthy")
+        guest.exec("bash", "-c", f"kill -STOP {daemon_pid(guest)}")
+        eventually("unhealthy", lambda: guest.state("Health.Status") == "unhealthy")
+
+
+def test_the_log_is_json_on_stderr_one_object_a_line() -> None:
+    with workspace() as guest:
+        guest.run("true")
+        lines = [json.loads(line) for line in guest.logs()[1].splitlines()]
+    assert lines
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+
+
+def test_docker_stop_ends_a_running_command_in_order_and_within_its_grace() -> None:
+    with workspace() as guest:
+        trap = "trap 'echo bye > /app/bye; exit 0' TERM; echo up; while :; do sleep 0.1; done"
+        guest.run(trap, background=True)
+        guest.run("trap '' TERM; sleep 1000", background=True)
+        begun = time.monotonic()
+        docker("stop", "--time", "10", guest.id)
+        taken = time.monotonic() - begun
+        # 137 would be the engine's own kill at the end of the grace.
+        assert guest.state("ExitCode") in ("0", "143"), f"after {taken:.1f} s: {guest.logs()}"
+        assert docker("cp", f"{guest.id}:/app/bye", "-")
+        assert json.loads(guest.logs()[1].splitlines()[-1])["message"] == "stopping"
+
+
+def test_the_start_is_told_beside_a_bare_container(figures: Figures) -> None:
+    label = '{{index .Config.Labels "org.opencontainers.image.base.name"}}'
+    base = docker("image", "inspect", "--format", label, IMAGE)
+    bare = median_seconds(lambda: docker("run", "--rm", base, "true"), ROUNDS)
+    ours = statistics.median(seconds_to_health() for _ in range(ROUNDS))
+    figures.add("`docker run` of the bare base, to its end", f"{bare:.2f} s")
+    figures.add("`docker run` to /health", f"{ours:.2f} s", f"{ours - bare:+.2f} s, at most +1.00 s")
+
+
+def seconds_to_health() -> float:
+    """From the start of `docker run` to the first answer."""
+    begun = time.monotonic()
+    with workspace():
+        return time.monotonic() - begun
+
+
+def test_the_idle_memory_is_told(figures: Figures) -> None:
+    with workspace() as guest:
+        guest.run("true")
+        time.sleep(1)
+        used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", guest.id).split(" / ")[0]
+        resident = int(guest.exec("ps", "-o", "rss=", "-p", daemon_pid(guest))) / 1024
+    figures.add("idle memory of the container", used, f"of it the daemon's resident set: {resident:.0f} MiB")
