@@ -114,7 +114,7 @@ class Decoder:
     def _begin_extended(self, header: Header) -> None:
         if header.size > self._max_extended:
             raise self._invalid(
-                f"an extended header has {header.size} bytes; at most {self._max_extended} go"
+                f"an extended header has {header.size} bytes; at most {self._max_extended} are read"
             )
         self._letter, self._left = header.letter, header.size
         self._extended.clear()
