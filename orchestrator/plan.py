@@ -1,0 +1,161 @@
+"""What one launch does with the operator's own directory: decided once, then only read.
+
+The intent (``WorkspaceSpec``: copy it? which one?) stays apart from the decision (``WorkspacePlan``). A
+backend reads from the plan where content goes, where work starts, whose it is and what comes along; it works
+none of that out again. Content is copied at launch, never mounted: the operator's files stay as they are.
+
+``workspace_plan`` and ``launch_plan`` look at the host's ``.git``; all else is pure. No environment is read
+but through a mapping handed in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.git_history import GIT, GitHistory, find_git_history
+from orchestrator.workspace_config import CORE_IMAGE_ROOT, HOME_WORKSPACE, guest_path
+from protocol.errors import InvalidRequest
+
+DEFAULT_GUEST_HOME = "/home/node"
+GUEST_HOME_VARIABLES = ("WORKSPACE_GUEST_HOME",)
+"""The first that is set counts."""
+
+_OWNER = re.compile(r"[a-z0-9_][a-z0-9_-]*(:[a-z0-9_][a-z0-9_-]*)?")
+_MODE = re.compile(r"[0-7]{3,4}")
+
+
+@dataclass(frozen=True)
+class WorkspaceSpec:
+    """What was asked for."""
+
+    copy_cwd: bool
+    """Take the operator's own directory along."""
+    user_cwd: Path
+    """That directory, absolute."""
+
+
+@dataclass(frozen=True)
+class GuestProfile:
+    """What an image says of itself."""
+
+    guest_home: str = DEFAULT_GUEST_HOME
+    workspace: str | None = None
+    """Where the workspace is, whether anything is copied or not. None: below the home when something is."""
+
+
+CORE_IMAGE = GuestProfile(workspace=CORE_IMAGE_ROOT)
+
+
+@dataclass(frozen=True)
+class WorkspacePlan:
+    """The decision. Backend-neutral; raises InvalidRequest for what no backend could do."""
+
+    enabled: bool
+    """Content is copied."""
+    host_path: Path
+    """Where from: the operator's directory on this host."""
+    guest_home: str
+    guest_path: str
+    """Where to."""
+    workdir: str
+    """Where work starts, and what coding agents are told to trust."""
+    owner: str = "node:node"
+    """USER or USER:GROUP, by names or numbers in the guest: of everything copied."""
+    mode: str = "755"
+    """Of ``guest_path`` itself, octal; what is in it keeps its own."""
+    copy_contents: bool = True
+    copy_git: bool = True
+    has_host_git_dir: bool = False
+    """``host_path`` has a ``.git``, of whatever kind."""
+
+    def __post_init__(self) -> None:
+        for name in ("guest_home", "guest_path", "workdir"):
+            guest_path(getattr(self, name), name)
+        if not _OWNER.fullmatch(self.owner):
+            raise InvalidRequest(f"owner {self.owner!r} is refused: give USER or USER:GROUP, as node:node")
+        if not _MODE.fullmatch(self.mode):
+            raise InvalidRequest(f"mode {self.mode!r} is refused: give three or four octal digits, as 755")
+        if self.enabled and not self.host_path.is_absolute():
+            raise InvalidRequest(f"{str(self.host_path)!r} is refused: give the directory's absolute path")
+
+    @property
+    def copies_contents(self) -> bool:
+        """The directory's files go along."""
+        return self.enabled and self.copy_contents
+
+    @property
+    def copies_git(self) -> bool:
+        """The directory's history goes along, to ``<guest_path>/.git``."""
+        return self.enabled and self.copy_git and self.has_host_git_dir
+
+    def takes(self, path: str) -> bool:
+        """Whether ``path``, relative to ``host_path``, comes along.
+
+        >>> plan = WorkspacePlan(True, Path("/p"), "/h", "/h/w", "/h/w", copy_git=False)
+        >>> plan.takes("src/.git"), plan.takes(".gitignore"), plan.takes(".git/HEAD")
+        (True, True, False)
+        """
+        return self.copies_git if path.partition("/")[0] == GIT else self.copies_contents
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """All that is decided before a sandbox is made: the intent, and what became of it."""
+
+    spec: WorkspaceSpec
+    workspace_plan: WorkspacePlan
+    git_history: GitHistory
+    """How ``.git`` is put together, where it is not simply there."""
+
+
+def guest_home(environ: Mapping[str, str]) -> str:
+    """The home that the environment names, else the usual one; raises InvalidRequest.
+
+    >>> guest_home({}), guest_home({"WORKSPACE_GUEST_HOME": "/root/"})
+    ('/home/node', '/root')
+    """
+    for name in GUEST_HOME_VARIABLES:
+        if environ.get(name):
+            return guest_path(environ[name], name)
+    return DEFAULT_GUEST_HOME
+
+
+def workspace_plan(
+    spec: WorkspaceSpec, guest_home: str = DEFAULT_GUEST_HOME, workspace: str | None = None
+) -> WorkspacePlan:
+    """Decide. ``workspace`` is an image's own place for content; without it ``<guest_home>/workspace``.
+
+    Looks whether the host has a ``.git``; nothing else is asked of the disk.
+
+    >>> plan = workspace_plan(WorkspaceSpec(copy_cwd=True, user_cwd=Path("/nowhere")), "/home/node")
+    >>> plan.guest_path, plan.workdir, plan.has_host_git_dir
+    ('/home/node/workspace', '/home/node/workspace', False)
+    """
+    home = guest_path(guest_home, "guest_home")
+    place = workspace or (f"{home}/{HOME_WORKSPACE}" if spec.copy_cwd else home)
+    return WorkspacePlan(
+        enabled=spec.copy_cwd,
+        host_path=spec.user_cwd,
+        guest_home=home,
+        guest_path=place,
+        workdir=place,
+        has_host_git_dir=os.path.lexists(spec.user_cwd / GIT),
+    )
+
+
+def launch_plan(
+    spec: WorkspaceSpec, profile: GuestProfile = CORE_IMAGE, *, copy_git: bool = True
+) -> LaunchPlan:
+    """Decide, having looked whether the directory and its history are there to be copied.
+
+    Raises InvalidRequest with the way out; ``copy_git=False`` leaves the history behind.
+    """
+    plan = workspace_plan(spec, profile.guest_home, profile.workspace)
+    plan = replace(plan, copy_git=copy_git)
+    if plan.enabled and not plan.host_path.is_dir():
+        raise InvalidRequest(f"{plan.host_path} is no directory: there is nothing to copy from it")
+    return LaunchPlan(spec, plan, find_git_history(plan.host_path) if plan.copies_git else GitHistory())
