@@ -94,6 +94,8 @@ class AHistory(unittest.TestCase):
         tree = self.place / "tree"
         git(self.main, "worktree", "add", "-q", "-b", "topic", str(tree))
         self.commit(tree, "b.txt", "two\n")
+        (tree / "b.txt").write_text("put aside\n")
+        git(tree, "stash", "-q")
         (tree / "b.txt").write_text("staged\n")
         git(tree, "add", "b.txt")
         (tree / "a.txt").write_text("not staged\n")
@@ -102,6 +104,7 @@ class AHistory(unittest.TestCase):
         self.same(tree, copied(tree, self.place / "copy"))
         copy = self.place / "copy"
         self.assertEqual(git(copy, "rev-parse", "--abbrev-ref", "HEAD"), "topic")
+        self.assertIn("put aside", git(copy, "stash", "show", "-p"))
         self.assertEqual(git(copy, "worktree", "list", "--porcelain").count("worktree "), 1)
 
     def test_a_worktree_with_a_head_of_no_branch_and_settings_of_its_own(self) -> None:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -172,6 +174,21 @@ class TheGuestsHome(unittest.TestCase):
     def test_a_bad_one_is_refused_by_the_variables_name(self) -> None:
         with self.assertRaisesRegex(InvalidRequest, "WORKSPACE_GUEST_HOME 'home' is refused"):
             guest_home({"WORKSPACE_GUEST_HOME": "home"})
+
+
+class OnImport(unittest.TestCase):
+    def test_nothing_is_loaded_that_only_an_engine_or_a_server_needs(self) -> None:
+        rooms = "plan trust derived_image workspace_tool environments".split()
+        heavy = "asyncio aiohttp aiodocker isal tomlkit websockets"
+        code = (
+            f"import sys, {', '.join(f'orchestrator.{room}' for room in rooms)}\n"
+            f"print(*sorted(set({heavy.split()}) & set(sys.modules)))"
+        )
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=True
+        )
+        self.assertEqual(done.stdout.strip(), "")
 
 
 if __name__ == "__main__":
