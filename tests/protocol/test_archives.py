@@ -6,7 +6,7 @@ import os
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.archives import (
@@ -176,8 +176,9 @@ _TARGETS = st.lists(st.sampled_from(["a", "b", "..", "."]), min_size=1, max_size
 _LINKS = st.dictionaries(st.sampled_from(["a", "b", *_DEPTH_2, *(f"{d}/a" for d in _DEPTH_2)]), _TARGETS)
 
 
-@given(_LINKS, _TARGETS)
-def test_links_that_pass_one_by_one_cannot_lead_out_together(links: dict[str, str], start: str) -> None:
+@example({"a/b": "..", "b": "a/b/.."})
+@given(_LINKS)
+def test_links_that_pass_one_by_one_cannot_lead_out_together(links: dict[str, str]) -> None:
     passed: dict[str, str] = {}
     for path, target in links.items():
         try:

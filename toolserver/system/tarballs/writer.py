@@ -49,7 +49,7 @@ class TreeWriter:
         }
 
     def begin(self, member: Member, path: str) -> None:
-        """The member at ``path``, a checked name. Raises ArchiveUnsafe, ArchiveInvalid and the disk's errors."""
+        """The member at ``path``, a checked name. Raises ArchiveUnsafe, ArchiveInvalid, OSError."""
         if self._symlinks:
             refuse_through_link(path, self._symlinks)
         self._begin[member.kind](member, path)
@@ -112,10 +112,11 @@ class TreeWriter:
         self._settings[path] = (permissions(member.mode), member.mtime_ns)
 
     def _make_symlink(self, member: Member, path: str) -> None:
-        self._link_to(member.link, path)
+        above, name = self._link_to(member.link, path)
+        os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=above, follow_symlinks=False)
         self.links += 1
 
-    def _link_to(self, target: str, path: str) -> None:
+    def _link_to(self, target: str, path: str) -> tuple[int, str]:
         refuse_leaving_symlink(path, target, self._limits)
         above, name = self._above(path)
         try:
@@ -125,6 +126,7 @@ class TreeWriter:
             os.symlink(target, name, dir_fd=above)
             self.links -= 1
         self._symlinks.add(path)
+        return above, name
 
     def _make_hard_link(self, member: Member, path: str) -> None:
         source = hard_link_source(path, member.link, self._limits)

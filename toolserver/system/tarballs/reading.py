@@ -1,0 +1,92 @@
+"""A file's content for an archive, while somebody may be writing to it.
+
+A member's size stands before its content, so a file that changes in between needs care:
+
+    small    read whole, and read again when it changed meanwhile; size and content always agree
+    large    streamed. Grown: the size first told is kept to. Shrunk: what is missing is filled with zeros,
+             and the file follows once more under the same name, which replaces the first when unpacked
+
+A content is torn when it changed at the last attempt too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from protocol.limits import KIB, MIB
+
+_WHOLE_BYTES = 4 * MIB
+"""Up to here a file is held in memory, which makes its copy whole. A gut feeling: sources are far smaller."""
+
+_PIECE_BYTES = 256 * KIB
+_ATTEMPTS = 3
+
+
+class Content:
+    """One attempt at an open file's content; iterate it once."""
+
+    def __init__(self, fd: int, info: os.stat_result) -> None:
+        self._fd = fd
+        self.info = info
+        self.size = info.st_size
+        self.is_torn = False
+        """Whether the file changed while it was read."""
+        self.is_short = False
+        """Whether zeros stand in for what was not there any more."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self.size
+        while left:
+            piece = os.pread(self._fd, min(left, _PIECE_BYTES), self.size - left)
+            if not piece:
+                self.is_short = True
+                yield from _zeros(left)
+                break
+            left -= len(piece)
+            yield piece
+        self.is_torn = _changed(self.info, os.fstat(self._fd))
+
+
+class _WholeContent(Content):
+    """Read when it is made, so that its size is that of what was read."""
+
+    def __init__(self, fd: int, info: os.stat_result) -> None:
+        super().__init__(fd, info)
+        self._data = os.pread(fd, self.size, 0)
+        self.size = len(self._data)
+        self.is_torn = _changed(info, os.fstat(fd))
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._data
+
+
+def content_of(fd: int, info: os.stat_result) -> Iterator[Content]:
+    """The contents to pack for one file, in order; the last counts. ``info`` is what fstat said just now."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        if info.st_size > _WHOLE_BYTES:
+            content = Content(fd, info)
+            yield content
+            if not content.is_short:
+                return
+        else:
+            content = _WholeContent(fd, info)
+            if not content.is_torn or attempt == _ATTEMPTS:
+                yield content
+                return
+        info = os.fstat(fd)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    while count:
+        piece = bytes(min(count, _PIECE_BYTES))
+        count -= len(piece)
+        yield piece
+
+
+def _changed(before: os.stat_result, after: os.stat_result) -> bool:
+    return _stamp(before) != _stamp(after)
+
+
+def _stamp(info: os.stat_result) -> tuple[int, int, int]:
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns

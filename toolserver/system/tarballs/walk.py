@@ -1,0 +1,191 @@
+"""A tree as archive members, read through descriptors so that no race leads outside.
+
+Sorted by name within each directory, a directory before what is in it. Left out are what the exclusions say,
+and, each with its reason, what no archive of ours could bring back: sockets, FIFOs, devices, links that
+leave, names past the limits, and what may not be read. So every archive that is packed can be unpacked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Generator, Iterable, Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from protocol.archives import member_path, refuse_leaving_symlink
+from protocol.errors import ToolError
+from protocol.exclusions import Exclusions
+from protocol.limits import Limits
+from protocol.tar import Kind, Member, shown
+from toolserver.system.directories import DIRECTORY
+from toolserver.system.tarballs.reading import content_of
+
+_SECOND_NS = 1_000_000_000
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Without O_NONBLOCK a FIFO that took the file's place would hold up the open for ever."""
+
+_SPECIAL = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+_UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
+_MAX_NAMED = 1000
+"""Paths kept by name in a report; the counts go on."""
+
+_ROOT_MODE = 0o755
+"""Told of the root instead of its own: mode and time of the place are not the content's."""
+
+
+class Report(msgspec.Struct):
+    """What is known of the walk so far."""
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    bytes: int = 0
+    left_out_count: int = 0
+    left_out: list[str] = []
+    """Paths with the reason for each, the first thousand."""
+    changed: list[str] = []
+    """Files that changed at every attempt to read them whole; the copy may mix two states."""
+
+    def leave_out(self, path: str, reason: str) -> None:
+        """Note that ``path`` is not in the archive."""
+        self.left_out_count += 1
+        if len(self.left_out) < _MAX_NAMED:
+            self.left_out.append(f"{shown(path, 4096)}: {reason}")
+
+    def note_changed(self, path: str) -> None:
+        """Note that the copy of ``path`` may not be one that ever was."""
+        if len(self.changed) < _MAX_NAMED:
+            self.changed.append(shown(path, 4096))
+
+
+Entry: TypeAlias = tuple[Member, Iterable[bytes]]
+"""A member, and its content to be read when its turn comes."""
+
+
+class _Level(msgspec.Struct):
+    fd: int
+    path: str
+    """Of the directory, with a slash at its end; empty for the root."""
+    entries: Iterator[os.DirEntry[str]]
+
+
+class Walk:
+    """The members below ``root``, a descriptor that stays the caller's, each with its content."""
+
+    def __init__(self, root: int, exclusions: Exclusions, limits: Limits, mtime: int | None) -> None:
+        self.report = Report()
+        self._root = root
+        self._exclusions = exclusions
+        self._limits = limits
+        self._mtime_ns = None if mtime is None else mtime * _SECOND_NS
+
+    def entries(self) -> Generator[Entry, None, None]:
+        """All of it; a content must be used up before the next entry is asked for."""
+        yield Member(name=".", kind=Kind.DIRECTORY, mode=_ROOT_MODE, mtime_ns=self._mtime_ns or 0), ()
+        levels = [self._level(os.open(".", DIRECTORY, dir_fd=self._root), "")]
+        try:
+            while levels:
+                entry = next(levels[-1].entries, None)
+                if entry is None:
+                    os.close(levels.pop().fd)
+                else:
+                    yield from self._entry(entry, levels)
+        finally:
+            for level in levels:
+                os.close(level.fd)
+
+    def _level(self, fd: int, path: str) -> _Level:
+        try:
+            with os.scandir(fd) as found:
+                return _Level(fd, path, iter(sorted(found, key=_name)))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _entry(self, entry: os.DirEntry[str], levels: list[_Level]) -> Iterator[Entry]:
+        above = levels[-1]
+        path = above.path + entry.name
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if self._exclusions.excludes_entry(path, is_directory):
+            return
+        try:
+            member_path(path, self._limits)
+            if is_directory:
+                yield self._directory(above.fd, entry.name, path, levels)
+            elif entry.is_symlink():
+                yield self._symlink(above.fd, entry.name, path)
+            elif entry.is_file(follow_symlinks=False):
+                yield from self._file(above.fd, entry.name, path)
+            else:
+                self._leave_out_special(entry.stat(follow_symlinks=False), path)
+        except FileNotFoundError:  # gone since it was listed
+            return
+        except ToolError as error:
+            self.report.leave_out(path, error.message)
+        except OSError as error:
+            if error.errno not in _UNREADABLE:
+                raise
+            self.report.leave_out(path, f"cannot be read: {os.strerror(error.errno)}")
+
+    def _directory(self, above: int, name: str, path: str, levels: list[_Level]) -> tuple[Member, tuple[()]]:
+        fd = os.open(name, DIRECTORY, dir_fd=above)
+        levels.append(self._level(fd, path + "/"))
+        self.report.directories += 1
+        return self._member(path, Kind.DIRECTORY, os.fstat(fd)), ()
+
+    def _symlink(self, above: int, name: str, path: str) -> tuple[Member, tuple[()]]:
+        target = os.readlink(name, dir_fd=above)
+        refuse_leaving_symlink(path, target, self._limits)
+        info = os.stat(name, dir_fd=above, follow_symlinks=False)
+        self.report.links += 1
+        return self._member(path, Kind.SYMLINK, info, link=target), ()
+
+    def _file(self, above: int, name: str, path: str) -> Iterator[Entry]:
+        fd = os.open(name, _FILE, dir_fd=above)
+        try:
+            info = os.fstat(fd)
+            if stat.S_ISREG(info.st_mode):
+                yield from self._contents(fd, info, path)
+            else:  # it was a file when it was listed
+                self._leave_out_special(info, path)
+        finally:
+            os.close(fd)
+
+    def _contents(self, fd: int, info: os.stat_result, path: str) -> Iterator[Entry]:
+        report = self.report
+        is_torn = False
+        for content in content_of(fd, info):
+            yield self._member(path, Kind.FILE, content.info, size=content.size), content
+            is_torn = content.is_torn
+        report.files += 1
+        report.bytes += content.size
+        if is_torn:
+            report.note_changed(path)
+
+    def _leave_out_special(self, info: os.stat_result, path: str) -> None:
+        self.report.leave_out(path, _SPECIAL.get(stat.S_IFMT(info.st_mode), "no file"))
+
+    def _member(
+        self, path: str, kind: Kind, info: os.stat_result, *, size: int = 0, link: str = ""
+    ) -> Member:
+        mtime_ns = info.st_mtime_ns // _SECOND_NS * _SECOND_NS if self._mtime_ns is None else self._mtime_ns
+        return Member(
+            name=f"./{path}",
+            kind=kind,
+            size=size,
+            mode=stat.S_IMODE(info.st_mode) & 0o777,
+            mtime_ns=mtime_ns,
+            link=link,
+        )
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
