@@ -292,6 +292,8 @@ async def http_of(daemon: Daemon, **headers: str) -> AsyncIterator[Http]:
         daemon.url, headers=headers, timeout=aiohttp.ClientTimeout(PATIENCE_SECONDS), read_bufsize=2**22
     ) as session:
         yield Http(session)
+    # The sockets of requests that were cut short close on the loop's next turn.
+    await asyncio.sleep(0)
 
 
 @asynccontextmanager
