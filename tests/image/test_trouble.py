@@ -44,11 +44,10 @@ def content(guest: Guest) -> dict[str, bytes]:
     return {name: member[3] for name, member in members(guest.save()).items() if member[0] == "0"}
 
 
-def leftovers(guest: Guest) -> str:
-    """What lies in the daemon's areas, the one beside the root and the one in it."""
-    return guest.exec(
-        "bash", "-c", "ls -A /var/lib/workspace/.workspace /app/.workspace-core 2>/dev/null || true"
-    )
+def staged(guest: Guest) -> int:
+    """How many files lie in the daemon's areas, the one beside the root and the one in it."""
+    areas = "/var/lib/workspace/.workspace /app/.workspace-core"
+    return int(guest.exec("bash", "-c", f"find {areas} -name '*.bin' -o -name '*.txt' 2>/dev/null | wc -l"))
 
 
 # ---- memory
@@ -108,9 +107,9 @@ def test_a_read_only_workspace_can_be_read_and_run_and_refuses_changes_with_a_re
         with workspace(*place) as guest:
             assert guest.output("cat kept.txt") == "old"
             assert guest.call("read", {"path": "src/a.txt"})["content"] == "old"
-            with pytest.raises(Refused, match=r"403: .* read-only file system"):
+            with pytest.raises(Refused, match=r"403: .*(?i:read-only file system)"):
                 guest.call("write", {"path": "kept.txt", "content": "new"})
-            with pytest.raises(Refused, match=r"403: .* read-only file system"):
+            with pytest.raises(Refused, match=r"403: .*(?i:read-only file system)"):
                 guest.inject(archive_of(NEW))
             assert content(guest) == OLD
 
@@ -149,13 +148,13 @@ def test_a_kill_in_the_middle_of_an_injection_leaves_the_old_tree(place: str) ->
             sender = Sender(guest, archive, len(archive) // 2)
             sender.start()
             assert sender.sent.wait(30)
-            eventually("half of it is unpacked beside the tree", lambda: "staging-" in leftovers(guest))
+            eventually("some of it is unpacked beside the tree", lambda: staged(guest) > 0)
             docker("kill", guest.id)
             sender.join(30)
             docker("start", guest.id)
             guest.wait_healthy()
             assert content(guest) == OLD
-            assert "staging-" not in leftovers(guest)
+            assert staged(guest) == 0
 
 
 @pytest.mark.parametrize("place", ["container", "volume"])
@@ -227,4 +226,4 @@ def test_a_volume_keeps_the_content_for_the_next_container() -> None:
             assert content(guest) == OLD
             guest.inject(archive_of(NEW))
             assert content(guest) == NEW
-            assert leftovers(guest).split() in ([], ["/var/lib/workspace/.workspace:"])
+            assert staged(guest) == 0
