@@ -13,18 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from isal import igzip
+from isal import isal_zlib
 
-from protocol.archives import refuse_leaving_symlink
+from protocol.archives import Budget, member_path, refuse_leaving_symlink
 from protocol.errors import ArchiveUnsafe
 from protocol.exclusions import Exclusions
-from protocol.tar import Kind, Member, pack
+from protocol.tar import Kind, Member, pack, shown
 
 _TIME_NS = 315_532_800 * 1_000_000_000
 """1980-01-01, the first day that every archive format knows."""
 _READ_BYTES = 256 * 1024
 _LEVEL = 1
 """isal's quick level: templates are small, and the way is short."""
+_GZIP_WRAPPER = 31
+"""zlib's word for a gzip header, which then holds no time and no name."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +43,34 @@ class Archive:
 def archive_directory(directory: Path, exclusions: Exclusions) -> Archive:
     """Pack what ``exclusions`` leave of ``directory``. Blocks.
 
-    Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link; Conflict
-    when a file changes under the hand; OSError when one cannot be read.
+    Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link; TooLarge
+    for what no tool server would take; Conflict when a file changes under the hand; OSError when one cannot
+    be read. Holds the packed archive in memory, and of the plain one a chunk.
     """
     walk = _Walk(directory, exclusions)
     digest = hashlib.sha256()
+    gzip = isal_zlib.compressobj(_LEVEL, wbits=_GZIP_WRAPPER)
     parts = []
     for chunk in pack(walk.entries()):
         digest.update(chunk)
-        parts.append(chunk)
-    content = igzip.compress(b"".join(parts), compresslevel=_LEVEL, mtime=0)
-    return Archive(content, f"sha256:{digest.hexdigest()}", walk.files)
+        parts.append(gzip.compress(chunk))
+    return Archive(b"".join([*parts, gzip.flush()]), f"sha256:{digest.hexdigest()}", walk.files)
 
 
 class _Walk:
     def __init__(self, root: Path, exclusions: Exclusions) -> None:
         self._root = root
         self._exclusions = exclusions
+        self._budget = Budget()
         self.files = 0
 
-    def entries(self, below: str = "") -> Iterator[tuple[Member, Iterator[bytes]]]:
+    def entries(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
         """Every member with its content, a directory before what is in it."""
+        # The root itself comes first: an archive of nothing could not be told from a damaged one.
+        yield Member(name=".", kind=Kind.DIRECTORY, mode=0o755, mtime_ns=_TIME_NS), iter(())
+        yield from self._below("")
+
+    def _below(self, below: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
         with os.scandir(self._root / below) as found:
             names = sorted(found, key=lambda each: each.name)
         for entry in names:
@@ -70,9 +79,11 @@ class _Walk:
             if self._exclusions.excludes_entry(path, is_directory):
                 continue
             info = entry.stat(follow_symlinks=False)
-            yield self._member(path, info), self._content(path, info)
+            member = self._member(member_path(path), info)
+            self._budget.member(member)
+            yield member, self._content(path, info)
             if is_directory:
-                yield from self.entries(path)
+                yield from self._below(path)
 
     def _member(self, path: str, info: os.stat_result) -> Member:
         if stat.S_ISLNK(info.st_mode):
@@ -82,7 +93,8 @@ class _Walk:
         if stat.S_ISDIR(info.st_mode):
             return Member(name=path, kind=Kind.DIRECTORY, mode=0o755, mtime_ns=_TIME_NS)
         if not stat.S_ISREG(info.st_mode):
-            raise ArchiveUnsafe(f"{path!r} is neither a file, a directory nor a link; remove it", member=path)
+            message = f"{shown(path)!r} is neither a file, a directory nor a link; remove it"
+            raise ArchiveUnsafe(message, member=shown(path))
         self.files += 1
         mode = 0o755 if info.st_mode & stat.S_IXUSR else 0o644
         return Member(name=path, size=info.st_size, mode=mode, mtime_ns=_TIME_NS)
