@@ -57,7 +57,10 @@ def _refuse_unusable(raw: str, max_bytes: int) -> None:
         raise InvalidRequest("a path is empty; use '.' for the workspace root", path=raw)
     if "\0" in raw:
         raise InvalidRequest("a path holds a NUL character, which no file system takes", path=raw)
-    encoded = raw.encode("utf-8", "surrogateescape")
+    try:
+        encoded = raw.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InvalidRequest("a path holds half a character", path=ascii(raw)[:200]) from None
     if len(encoded) > max_bytes or any(len(name) > MAX_NAME_BYTES for name in encoded.split(b"/")):
         raise InvalidRequest(
             f"a path is too long: at most {max_bytes} bytes, and {MAX_NAME_BYTES} a name",

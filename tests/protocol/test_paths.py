@@ -149,3 +149,8 @@ def test_all_spellings_of_the_root_mean_the_same(raw: str) -> None:
 def test_the_base_name_is_the_last_component() -> None:
     assert base_name(workspace_path("a/b.txt")) == "b.txt"
     assert base_name(workspace_path("b.txt")) == "b.txt"
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="half a character"):
+        workspace_path("a\ud800")
