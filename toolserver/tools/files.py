@@ -48,19 +48,15 @@ class Files:
         """One file, whole or some lines of it."""
         path = self._disk.path(request.path)
         async with self._gate.shared():
-            data = await asyncio.to_thread(read_within, self._disk, path, self._limits.max_read_bytes)
-        return shown(path, data, request.start_line, request.end_line)
+            return await asyncio.to_thread(self._read, path, request)
 
     async def write(self, request: Write, call: Call) -> WriteAnswer:
         """Create or replace one file."""
         path = self._disk.path(request.path)
-        content = decoded(request.content, request.encoding)
-        refuse_too_large(len(content), self._limits.max_write_bytes, "maxWriteBytes", path)
         if request.mode is not None and not 0 <= request.mode <= 0o777:
             raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
         async with self._gate.shared(), self._locks.hold(path):
-            created = await whole(self._write, path, content, request)
-        return WriteAnswer(path=path, size=len(content), hash=content_hash(content), created=created)
+            return await whole(self._write, path, request)
 
     async def list(self, request: List, call: Call) -> ListAnswer:
         """A directory's entries."""
@@ -78,13 +74,21 @@ class Files:
         async with self._gate.shared():
             return await asyncio.to_thread(self._stat, path)
 
-    def _write(self, path: WorkspacePath, content: bytes, request: Write) -> bool:
+    # Megabytes are decoded, hashed and cut into lines on the thread too: on the loop all others would wait.
+
+    def _read(self, path: WorkspacePath, request: Read) -> ReadAnswer:
+        data = read_within(self._disk, path, self._limits.max_read_bytes)
+        return shown(path, data, request.start_line, request.end_line)
+
+    def _write(self, path: WorkspacePath, request: Write) -> WriteAnswer:
+        content = decoded(request.content, request.encoding)
+        refuse_too_large(len(content), self._limits.max_write_bytes, "maxWriteBytes", path)
         old = existing(self._disk, path, self._limits.max_read_bytes) if request.expected_hash else None
         exists = old is not None or _exists(self._disk, path)
         if request.expected_hash is not None:
             refuse_stale(path, old, exists, request.expected_hash)
         self._disk.replace(path, content, request.mode, request.create_parents)
-        return not exists
+        return WriteAnswer(path=path, size=len(content), hash=content_hash(content), created=not exists)
 
     def _list(self, path: WorkspacePath, request: List) -> _Entries:
         found: _Entries = []
@@ -113,7 +117,11 @@ class Files:
             found.append(_entry(path, info, fd, name))
             enter = stat.S_ISDIR(info.st_mode) and depth > 1
             if enter and (request.ignored or not rules.excludes(path, True)):
-                below = os.open(name, flags | os.O_CLOEXEC, dir_fd=fd)
+                try:
+                    below = os.open(name, flags | os.O_CLOEXEC, dir_fd=fd)
+                except OSError:
+                    # Gone meanwhile, or closed to the workspace's user: it is listed itself, that is all.
+                    continue
                 try:
                     self._list_below(below, path, request, depth - 1, flags, found)
                 finally:
@@ -219,13 +227,34 @@ def _exists(disk: Disk, path: WorkspacePath) -> bool:
 def _entry(path: str, info: os.stat_result, fd: int | None, name: str) -> Entry:
     kind = _kind(info.st_mode)
     return Entry(
-        path=path,
+        path=printable(path),
         kind=kind,
         size=info.st_size,
         mode=stat.S_IMODE(info.st_mode),
-        modified=datetime.fromtimestamp(info.st_mtime, UTC).isoformat(),
-        target=os.readlink(name, dir_fd=fd) if kind is Kind.SYMLINK else None,
+        modified=instant(info.st_mtime),
+        target=printable(os.readlink(name, dir_fd=fd)) if kind is Kind.SYMLINK else None,
     )
+
+
+def printable(name: str) -> str:
+    """A name for an answer; bytes in it that are not UTF-8 become U+FFFD.
+
+    >>> printable("caf\\udce9") == "caf\\ufffd"
+    True
+    """
+    return os.fsencode(name).decode(errors="replace")
+
+
+def instant(seconds: float) -> str:
+    """ISO 8601 UTC; what lies beyond the calendar is its first or last day.
+
+    >>> instant(0), instant(2**40)
+    ('1970-01-01T00:00:00+00:00', '9999-12-31T23:59:59.999999+00:00')
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return (datetime.max if seconds > 0 else datetime.min).replace(tzinfo=UTC).isoformat()
 
 
 def _kind(mode: int) -> Kind:
