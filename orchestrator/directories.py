@@ -27,10 +27,17 @@ def remove_tree(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        shutil.rmtree(path)
+        _remove_all(path)
     except PermissionError:
         _open_up(path)
-        shutil.rmtree(path)
+        _remove_all(path)
+
+
+def _remove_all(path: Path) -> None:
+    while path.exists():
+        # What is missing is what another one, who removes the same tree, was first to remove.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
 
 
 def _open_up(directory: Path) -> None:

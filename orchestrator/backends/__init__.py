@@ -10,11 +10,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from orchestrator.paths import SessionId, UserId
+from orchestrator.paths import PathManager, SessionId, UserId
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,28 @@ class Properties:
     isolates_files: bool
     """Commands of one workspace cannot read another's files."""
     isolates_processes: bool
-    """Nor see, signal or trace its processes."""
+    """Nor signal or trace its processes, nor read their memory and environment."""
     isolates_network: bool
-    """Nor connect to its ports."""
+    """Nor connect to its TCP ports."""
     keeps_files: bool
     """``destroy`` can leave the workspace's files where they are, for a person to find."""
     survives_host_restart: bool
     """A sandbox runs again after the host was restarted."""
+    isolation: str = ""
+    """What keeps workspaces apart, for a person."""
+    left_open: tuple[str, ...] = ()
+    """What stays within a workspace's reach all the same, one clause each, the worst first."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a backend is opened with: the machine, and the data directory whose sandboxes it looks after."""
+
+    paths: PathManager
+    environ: Mapping[str, str]
+    """The orchestrator's environment. A sandbox gets only what its backend picks from it."""
+    tools: Path | None = None
+    """A directory with node, npm and rg, for backends that have no image."""
 
 
 def guest_id(user: UserId, session: SessionId) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def test_removing_follows_no_link(tmp_path: Path) -> None:
 
 def test_removing_nothing_is_no_error(tmp_path: Path) -> None:
     remove_tree(tmp_path / "nothing")
+
+
+def test_two_may_remove_the_same_tree_at_once(tmp_path: Path) -> None:
+    for name in range(200):
+        (tmp_path / "a" / str(name) / "below").mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(remove_tree, tmp_path / "a") for _ in range(4)]:
+            done.result()
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,163 @@
+"""The few questions that are asked of a Docker engine, and nothing about what they are for.
+
+Containers are named by the engine's ids. Whatever the engine refuses is raised as the protocol's own error.
+aiodocker is imported when an engine is first opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from orchestrator.backends.docker_errors import NO_ENGINE, NO_PACKAGE, open_network, refusal, remote
+from protocol.errors import ToolError, Unavailable
+
+if TYPE_CHECKING:
+    from aiodocker import Docker
+
+ANSWER_SECONDS = 60.0
+"""For one question. Most take milliseconds; fifty starts at once on two cores queue up in the engine."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NO_TRAFFIC = {"com.docker.network.bridge.enable_icc": "false"}
+
+
+@contextlib.asynccontextmanager
+async def open_engine() -> AsyncIterator[Engine]:
+    """The engine that DOCKER_HOST or the Docker context names, else this machine's.
+
+    For one task's work, so that nothing hangs on an event loop. Raises Unavailable.
+    """
+    try:
+        import aiodocker
+        import aiohttp
+    except ImportError:
+        raise Unavailable(NO_PACKAGE) from None
+    with _translated():
+        try:
+            docker = aiodocker.Docker(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS))
+        except (AssertionError, ValueError):
+            raise Unavailable(NO_ENGINE) from None
+    async with docker:
+        if not is_local(docker._connection_info):
+            raise remote(docker._connection_info)
+        yield Engine(docker)
+
+
+class Engine:
+    """Made by ``open_engine`` only."""
+
+    def __init__(self, docker: Docker) -> None:
+        self._docker = docker
+
+    async def network(self, name: str) -> str:
+        """The id of the network ``name``, made when it is missing, without traffic between its containers.
+
+        An id, for an engine may come to have two networks of one name; all take the oldest.
+        """
+        found = await self._networks(name)
+        if not found:
+            refused = await self._make_network(name)
+            found = await self._networks(name)
+            if not found:
+                raise refused or Unavailable(f"the Docker network {name!r} went away; try again")
+        if any((found[0].get("Options") or {}).get(key) != value for key, value in _NO_TRAFFIC.items()):
+            raise open_network(name)
+        return str(found[0]["Id"])
+
+    async def create(self, name: str, config: dict[str, Any]) -> str:
+        """A container's id. Raises AlreadyExists when there is one of that name."""
+        with _translated(config["Image"]):
+            return (await self._docker.containers.create(config, name=name)).id
+
+    async def start(self, id: str) -> None:
+        """Start it."""
+        with _translated():
+            await self._docker.containers.container(id).start()
+
+    async def find(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All containers with these labels, also such as never ran: the engine's own lines about them."""
+        filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+        with _translated():
+            found = await self._docker.containers.list(all="true", filters=filters)
+        return [dict(container._container) for container in found]
+
+    async def state(self, id: str) -> dict[str, Any]:
+        """``Running``, ``ExitCode``, ``OOMKilled`` and more, as the engine calls them."""
+        with _translated():
+            state: dict[str, Any] = (await self._docker.containers.container(id).show())["State"]
+        return state
+
+    async def stop(self, id: str, seconds: int) -> None:
+        """TERM, and KILL after that many seconds; nothing happens to one that does not run."""
+        import aiohttp
+
+        patient = aiohttp.ClientTimeout(total=seconds + ANSWER_SECONDS)
+        with _translated():
+            await self._docker.containers.container(id).stop(t=seconds, timeout=patient)
+
+    async def remove(self, id: str) -> None:
+        """Remove it with its volumes, whatever state it is in; also when somebody else is at it already."""
+        with contextlib.suppress(ToolError), _translated():
+            await self._docker.containers.container(id).delete(force=True, v=True)
+            return
+        # Gone, or under way elsewhere, or refused: in the end it is there or it is not.
+        await self._gone(id)
+
+    async def logs(self, id: str, lines: int) -> list[str]:
+        """The last ``lines`` of both its outputs."""
+        with _translated():
+            text = await self._docker.containers.container(id).log(stdout=True, stderr=True, tail=lines)
+        return "".join(text).splitlines()
+
+    async def _networks(self, name: str) -> list[dict[str, Any]]:
+        with _translated():
+            found = await self._docker.networks.list(filters={"name": [name]})
+        exact = [network for network in found if network["Name"] == name]  # the filter takes parts of names
+        return sorted(exact, key=lambda network: (network["Created"], network["Id"]))
+
+    async def _make_network(self, name: str) -> ToolError | None:
+        body = {"Name": name, "Driver": "bridge", "CheckDuplicate": True, "Options": _NO_TRAFFIC}
+        try:
+            with _translated():
+                await self._docker.networks.create(body)
+        except ToolError as error:  # another orchestrator may just have made it
+            return error
+        return None
+
+    async def _gone(self, id: str) -> None:
+        import aiodocker
+
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                try:
+                    await self._docker.containers.container(id).show()
+                except aiodocker.DockerError as error:
+                    if error.status == 404:
+                        return
+                await asyncio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _translated(asked_for: str = "") -> Iterator[None]:
+    import aiodocker
+
+    try:
+        yield
+    except aiodocker.DockerError as error:
+        raise refusal(error.status, error.message, asked_for) from error
+    except TimeoutError as error:
+        raise Unavailable(f"the Docker engine did not answer within {ANSWER_SECONDS:g} s") from error
+
+
+def is_local(address: str) -> bool:
+    """Whether an engine's published ports are on this machine's loopback.
+
+    >>> is_local("unix:///run/docker.sock"), is_local("tcp://127.0.0.1:2375"), is_local("ssh://me@far")
+    (True, True, False)
+    """
+    parts = urlsplit(address)
+    return parts.scheme in ("unix", "npipe") or parts.hostname in _LOOPBACK

@@ -1,0 +1,96 @@
+"""What a Docker engine refuses, as a sentence that names the fix. Pure.
+
+The engine tells most of its reasons in prose only, so prose is what is looked at. What is not known here goes
+on in the engine's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol.errors import AlreadyExists, Busy, NotFound, ToolError, Unavailable
+
+NO_PACKAGE = (
+    "the docker backend needs the package aiodocker; install it by `pip install 'workspace-core[docker]'`"
+)
+NO_ENGINE = "no Docker engine was found; start one by `systemctl start docker`, or name one in DOCKER_HOST"
+
+
+def refusal(status: int, message: str, asked_for: str = "") -> ToolError:
+    """The error for an engine's answer; ``asked_for`` is the image or runtime that was wanted.
+
+    >>> refusal(404, "No such image: workspace-core:latest", "workspace-core:latest")
+    NotFound("the engine has no image 'workspace-core:latest'; build it by `make image`, or load it there")
+    """
+    said = message.strip()
+    for signs, made in _KNOWN:
+        if any(sign in said.lower() for sign in signs):
+            return made(said, asked_for)
+    return Unavailable(f"the Docker engine refused: {said}", status=status)
+
+
+def remote(host: str) -> ToolError:
+    """Ports are published on the engine's own loopback, so it has to be this machine's."""
+    return Unavailable(
+        f"the Docker engine at {host} is on another machine, whose loopback is not reached from here; "
+        "unset DOCKER_HOST, or run the orchestrator there",
+        host=host,
+    )
+
+
+def open_network(name: str) -> ToolError:
+    """A network of that name is there, and it is not one that keeps containers apart."""
+    return Unavailable(
+        f"the Docker network {name!r} lets its containers reach each other; remove it by `docker network rm "
+        f"{name}`, or choose another by WORKSPACE_DOCKER_NETWORK",
+        network=name,
+    )
+
+
+def _permission(said: str, _: str) -> ToolError:
+    return Unavailable(
+        "this user may not speak to the Docker engine; let them by `sudo usermod -aG docker $USER` and a new "
+        f"login, or run a rootless engine ({said})"
+    )
+
+
+def _silent(said: str, _: str) -> ToolError:
+    return Unavailable(f"no Docker engine answers; start it by `systemctl start docker` ({said})")
+
+
+def _no_image(said: str, image: str) -> ToolError:
+    return NotFound(
+        f"the engine has no image {image!r}; build it by `make image`, or load it there", image=image
+    )
+
+
+def _no_runtime(said: str, _: str) -> ToolError:
+    return NotFound(
+        f"{said}; add it to the engine's /etc/docker/daemon.json and restart that, or unset "
+        "WORKSPACE_DOCKER_RUNTIME"
+    )
+
+
+def _port_taken(said: str, _: str) -> ToolError:
+    return Busy(f"a port of this host is taken; stop what listens on it, or choose another ({said})")
+
+
+def _name_taken(said: str, _: str) -> ToolError:
+    return AlreadyExists(f"the Docker engine has one of that name already ({said})")
+
+
+def _no_room(said: str, _: str) -> ToolError:
+    return Unavailable(
+        f"the engine has no addresses left for a network; free some by `docker network prune` ({said})"
+    )
+
+
+_KNOWN: tuple[tuple[tuple[str, ...], Callable[[str, str], ToolError]], ...] = (
+    (("permission denied",), _permission),
+    (("cannot connect to docker engine",), _silent),
+    (("no such image",), _no_image),
+    (("is already in use by container",), _name_taken),
+    (("unknown runtime", "invalid runtime"), _no_runtime),
+    (("port is already allocated", "address already in use"), _port_taken),
+    (("non-overlapping ipv4",), _no_room),
+)

@@ -1,0 +1,243 @@
+"""The docker backend does what every backend must, on the real engine; and what only a container can."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from orchestrator.backends import Guest, GuestState
+from orchestrator.backends.docker import DockerBackend
+from orchestrator.backends.docker_container import MIB, OWNER, Settings
+from orchestrator.paths import PathManager
+from protocol.errors import Busy, NotFound, ToolError, Unavailable
+from tests.backend_suite import PATIENCE_SECONDS, BackendSuite, Open, Sandbox, launch
+from tests.image.support import IMAGE, daemon_pid, docker
+from tests.image.support import Guest as Container
+from tests.orchestrator.live import free_port
+
+NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network(image: str) -> Iterator[None]:
+    """A network of these tests, made by the first container and removed after the last."""
+    yield
+    if docker("network", "ls", "--quiet", "--filter", f"name={NETWORK}"):
+        docker("network", "rm", NETWORK)
+
+
+def backend(data: Path, **settings: Any) -> DockerBackend:
+    return DockerBackend(PathManager(data), Settings(**({"image": IMAGE, "network": NETWORK} | settings)))
+
+
+def containers(data: Path) -> list[str]:
+    """All of this data directory, as the engine's own client sees them."""
+    owner = data / "docker" / "owner"
+    if not owner.exists():
+        return []
+    found = docker("ps", "--all", "--quiet", "--filter", f"label={OWNER}={owner.read_text()}")
+    return found.split()
+
+
+def inspected(guest: Guest) -> Any:
+    """All that the engine tells of it."""
+    return json.loads(docker("inspect", guest.labels["container"]))[0]
+
+
+class TestDocker(BackendSuite):
+    @pytest.fixture
+    def open(self) -> Open:
+        return backend
+
+    @pytest.fixture
+    def crash(self) -> Callable[[Guest], Awaitable[None]]:
+        async def kill(guest: Guest) -> None:
+            docker("kill", guest.labels["container"])
+
+        return kill
+
+    async def leftovers(self, data: Path) -> list[str]:
+        return containers(data)
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[DockerBackend]:
+    driver = backend(tmp_path)
+    yield driver
+    for guest in await driver.guests():
+        await driver.destroy(guest.id)
+
+
+async def test_a_container_is_as_narrow_as_it_can_be(driver: DockerBackend) -> None:
+    guest = await driver.create(launch())
+    seen = inspected(guest)
+    host = seen["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert (host["Memory"], host["PidsLimit"], host["CpuQuota"]) == (2048 * MIB, 1024, 200_000)
+    assert host["Memory"] == host["MemorySwap"]
+    assert seen["Config"]["User"] == "node"
+    bound = [each["HostIp"] for ports in seen["NetworkSettings"]["Ports"].values() for each in ports or ()]
+    assert bound == ["127.0.0.1", "127.0.0.1"]
+    assert docker("network", "inspect", "--format", "{{len .Containers}}", NETWORK) == "1"
+
+
+async def test_the_system_cannot_be_written_and_the_workspace_is_on_the_disk(driver: DockerBackend) -> None:
+    wanted = launch()
+    box = Sandbox(driver, await driver.create(wanted), wanted.token)
+    for place in ("/", "/etc", "/usr/local/bin", "/tools", "/run", "/var/tmp"):
+        assert (await box.run("touch", f"{place}/x")).exit_code != 0, place
+    kinds = (await box.shell("stat -f -c %T /app /home/node /tmp")).split()
+    assert "tmpfs" not in kinds[:2]
+    assert kinds[2] == "tmpfs"
+    assert (await box.run("head", "-c", "1G", "/dev/zero")).exit_code == 0
+    assert "No space left" in (await box.run("sh", "-c", "head -c 1G /dev/zero > /tmp/x")).stderr
+
+
+async def test_a_command_sees_the_processes_of_its_own_container_only(driver: DockerBackend) -> None:
+    wishes = [launch(user="ann"), launch(user="bob")]
+    ann, bob = [Sandbox(driver, await driver.create(wanted), wanted.token) for wanted in wishes]
+    async with ann.client() as client:
+        await client.command(command="exec sleep 98765.4321", background=True)
+    look = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[9]8765.4321'"
+    assert await ann.shell(look) == "1"
+    assert (await bob.run("sh", "-c", look)).stdout == "0\n"
+
+
+async def test_ending_it_removes_its_volumes(driver: DockerBackend) -> None:
+    guest = await driver.create(launch())
+    volumes = {mount["Name"] for mount in inspected(guest)["Mounts"] if mount["Type"] == "volume"}
+    assert len(volumes) == 3
+    await driver.destroy(guest.id)
+    assert not volumes & set(docker("volume", "ls", "--quiet").split())
+
+
+async def test_the_promised_port_is_the_hosts_port_and_one_that_is_taken_is_refused(
+    driver: DockerBackend, tmp_path: Path
+) -> None:
+    wanted = launch()
+    guest = await driver.create(wanted)
+    assert driver.endpoint(guest, wanted.dev_port).url == f"http://127.0.0.1:{wanted.dev_port}"
+    taken = launch("late")
+    object.__setattr__(taken, "dev_port", wanted.dev_port)
+    with pytest.raises(Busy, match="a port of this host is taken"):
+        await driver.create(taken)
+    assert [each.id for each in await driver.guests()] == [guest.id]
+
+
+async def test_any_other_port_is_reached_at_the_containers_own_address(driver: DockerBackend) -> None:
+    wanted = launch()
+    box = Sandbox(driver, await driver.create(wanted), wanted.token)
+    await box.shell("echo told > it")
+    async with box.client() as client:
+        await client.command(command="python3 -m http.server 5555", background=True)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await listens(driver.endpoint(box.guest, 5555).url):
+            await asyncio.sleep(0.1)
+    assert await box.get("/it", port=5555) == (200, "told\n")
+
+
+async def test_one_that_was_only_made_is_found_and_removed(driver: DockerBackend, tmp_path: Path) -> None:
+    wanted = launch("half")
+    guest = await driver.create(wanted)
+    config = inspected(guest)["Config"]["Labels"]
+    await driver.destroy(guest.id)
+    labels = [word for name, value in config.items() for word in ("--label", f"{name}={value}")]
+    docker("create", *labels, IMAGE)
+    (seen,) = await driver.guests()
+    assert (seen.id, seen.state) == (guest.id, GuestState.DEAD)
+    with pytest.raises(Unavailable, match="does not run"):
+        driver.endpoint(seen, seen.tool_port)
+    assert (await driver.destroy(guest.id)).found
+    assert containers(tmp_path) == []
+
+
+async def test_a_daemon_that_does_not_come_up_is_told_with_its_last_words(
+    driver: DockerBackend, tmp_path: Path
+) -> None:
+    wanted = launch()
+    object.__setattr__(wanted, "token", "short")
+    with pytest.raises(Unavailable, match=r"ended at once with code 2: .*TOOL_SERVER_TOKEN must be at least"):
+        await driver.create(wanted)
+    assert containers(tmp_path) == []
+
+
+async def test_one_that_ignores_term_is_killed_after_the_grace(
+    driver: DockerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.backends.docker.STOP_SECONDS", 1)
+    guest = await driver.create(launch())
+    container = guest.labels["container"]
+    docker("exec", container, "bash", "-c", f"kill -STOP {daemon_pid(Container(container))}")
+    assert (await driver.destroy(guest.id)).killed == 1
+    assert await driver.guests() == []
+
+
+async def test_a_paused_one_is_ended_too(driver: DockerBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.backends.docker.STOP_SECONDS", 1)
+    guest = await driver.create(launch())
+    docker("pause", guest.labels["container"])
+    assert [each.state for each in await driver.guests()] == [GuestState.RUNNING]
+    assert (await driver.destroy(guest.id)).found
+    assert await driver.guests() == []
+
+
+async def listens(url: str) -> bool:
+    """Whether somebody takes a connection there."""
+    parts = urlsplit(url)
+    try:
+        _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def refused(settings: dict[str, Any], data: Path) -> ToolError:
+    with pytest.raises(ToolError) as caught:
+        await backend(data, **settings).create(launch())
+    assert containers(data) == []
+    return caught.value
+
+
+async def test_what_the_engine_lacks_is_told_with_the_fix(tmp_path: Path) -> None:
+    image = await refused({"image": "never-built:1"}, tmp_path)
+    assert isinstance(image, NotFound)
+    assert "build it by `make image`" in image.message
+    runtime = await refused({"runtime": "never-installed"}, tmp_path)
+    assert "daemon.json" in runtime.message
+
+
+async def test_a_network_that_lets_containers_talk_is_refused(tmp_path: Path) -> None:
+    docker("network", "create", f"{NETWORK}-open")
+    try:
+        error = await refused({"network": f"{NETWORK}-open"}, tmp_path)
+    finally:
+        docker("network", "rm", f"{NETWORK}-open")
+    assert "lets its containers reach each other" in error.message
+
+
+async def test_no_engine_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    with pytest.raises(Unavailable, match="no Docker engine answers; start it by"):
+        await backend(tmp_path).create(launch())
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(Unavailable, match="no Docker engine answers; start it by"):
+        await backend(tmp_path).create(launch())
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
+    with pytest.raises(Unavailable, match="is on another machine"):
+        await backend(tmp_path).create(launch())
+
+
+async def test_the_token_is_in_the_containers_environment_and_in_no_label(driver: DockerBackend) -> None:
+    wanted = launch()
+    seen = inspected(await driver.create(wanted))
+    assert f"TOOL_SERVER_TOKEN={wanted.token}" in seen["Config"]["Env"]
+    assert wanted.token not in json.dumps(seen["Config"]["Labels"])
