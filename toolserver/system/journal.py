@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from protocol.limits import MIB
 from toolserver.system.directories import DIRECTORY, Directories
-from toolserver.system.removal import opened_for_change, trash_name
+from toolserver.system.moving import exists, is_immovable, move, move_by_parts, put_back
+from toolserver.system.removal import trash_name
 
 NEW, OLD = "new", "old"
 _JOURNAL, _DRAFT = "journal", "journal.draft"
+_IN_PARTS = ".parts"
+"""Ends the name that stands in ``old`` beside a directory which moves entry by entry."""
 _VERSION = 1
 _MAX_BYTES = 256 * MIB
 """Half a million steps with long paths; a longer journal is none of ours."""
@@ -93,15 +95,24 @@ class Area:
 
     def is_unfinished(self) -> bool:
         """Whether the journal is there."""
-        return _exists(self.fd, _JOURNAL)
+        return exists(self.fd, _JOURNAL)
 
     def apply(self, number: int, step: Step) -> None:
         """Do one step."""
         above, name = self._root.of(step.name)
         if step.leaves:
-            _move(above, name, self._old, str(number))
+            self._leave(number, above, name)
         if step.arrives:
-            _move(self._new.of(step.name)[0], name, above, name)
+            move(self._new.of(step.name)[0], name, above, name)
+
+    def _leave(self, number: int, above: int, name: str) -> None:
+        try:
+            move(above, name, self._old, str(number))
+        except OSError as error:
+            if not is_immovable(error, above, name):
+                raise
+            os.mkdir(f"{number}{_IN_PARTS}", dir_fd=self._old)
+            move_by_parts(above, name, self._old, str(number))
 
     def commit(self) -> None:
         """The new state holds."""
@@ -134,14 +145,20 @@ class Area:
         above, name = self._root.of(step.name)
         if step.arrives:
             staged = self._new.of(step.name)[0]
-            if _exists(above, name) and not _exists(staged, name):
-                _move(above, name, staged, name)
-        if step.leaves and _exists(self._old, str(number)):
-            if _exists(above, name):  # somebody has made it since the old one left
-                _move(above, name, self._old, trash_name())
-            _move(self._old, str(number), above, name)
+            if exists(above, name) and not exists(staged, name):
+                move(above, name, staged, name)
+        if step.leaves and exists(self._old, str(number)):
+            self._come_back(number, above, name)
         if step.mode is not None:
             _set_mode(above, name, step.mode)
+
+    def _come_back(self, number: int, above: int, name: str) -> None:
+        if exists(self._old, f"{number}{_IN_PARTS}"):
+            put_back(self._old, str(number), above, name)
+            return
+        if exists(above, name):  # somebody has made it since the old one left
+            move(above, name, self._old, trash_name())
+        move(self._old, str(number), above, name)
 
 
 def _opened(area: int, name: str, stack: contextlib.ExitStack) -> int:
@@ -167,41 +184,6 @@ def _is_below(path: bytes) -> bool:
     (True, False, False)
     """
     return b"\0" not in path and not any(name in {b"", b".", b".."} for name in path.split(b"/"))
-
-
-def _exists(above: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=above, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _move(source_above: int, source: str, above: int, name: str) -> None:
-    try:
-        os.rename(source, name, src_dir_fd=source_above, dst_dir_fd=above)
-    except PermissionError:
-        # A directory that moves gets another "..", so its owner must be allowed to write to it.
-        with _writable(source_above, source):
-            os.rename(source, name, src_dir_fd=source_above, dst_dir_fd=above)
-
-
-@contextlib.contextmanager
-def _writable(above: int, name: str) -> Iterator[None]:
-    mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
-    if not is_locked(mode):
-        raise PermissionError(f"{name!r} may not be moved")
-    fd = opened_for_change(above, name)
-    try:
-        yield
-    finally:
-        os.fchmod(fd, stat.S_IMODE(mode))
-        os.close(fd)
-
-
-def is_locked(mode: int) -> bool:
-    """Whether this is a directory that its owner may not write to."""
-    return stat.S_ISDIR(mode) and not mode & stat.S_IWUSR
 
 
 def _set_mode(above: int, name: str, mode: int) -> None:

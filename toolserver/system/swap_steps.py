@@ -10,7 +10,8 @@ from typing import BinaryIO
 from protocol.limits import KIB
 from protocol.paths import RESERVED
 from toolserver.system.directories import DIRECTORY
-from toolserver.system.journal import Step, is_locked
+from toolserver.system.journal import Step
+from toolserver.system.moving import is_locked
 
 _PIECE_BYTES = 256 * KIB
 

@@ -1,14 +1,17 @@
 """A program that kills a swap at every instant, and says what is there after each recovery.
 
-    python -m tests.toolserver.system.killed PLACE replace|merge beside|inside 0|1
+    python -m tests.toolserver.system.killed PLACE replace|merge beside|inside|overlay 0|1
 
 It forks a child for every instant: the child goes through the whole swap but dies right before its n-th
 change to the disk; then the parent recovers and looks. With 1, the recovery is killed at its instants too.
+As on an ``overlay``, the directories of the old tree cannot be renamed, and only those.
 Prints, as JSON, for each: whether the old tree is back, the tree, and what is left in the state directory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -45,7 +48,7 @@ NEW: Tree = {
 }
 
 _CHANGES = ("rename", "unlink", "mkdir", "rmdir", "fchmod", "chmod")
-_EVERY = 12
+_EVERY = 24
 """Of the swap's instants, where the recovery's are tried as well: all pairs would take too long."""
 
 
@@ -81,34 +84,60 @@ def _swap(root: Path, state: Path, mode: str) -> None:
         getattr(staging, mode)()
 
 
-def _tried(place: Path, mode: str, at: int, again: int | None) -> tuple[bool, bool, list[Any]]:
+@contextlib.contextmanager
+def _as_on_an_overlay(root: Path) -> Iterator[None]:
+    """What the kernel does to directories of the layer below, which are those that are in ``root`` now."""
+    directories = [place for place in root.rglob("*") if place.is_dir() and not place.is_symlink()]
+    held = [os.open(place, os.O_RDONLY) for place in directories]  # so that no other gets its number
+    below = {os.fstat(fd).st_ino for fd in held}
+    rename = os.rename
+
+    def renamed(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if os.stat(source, dir_fd=src_dir_fd, follow_symlinks=False).st_ino in below:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    setattr(os, "rename", renamed)  # noqa: B010 - for the type checker it is another function
+    yield
+    setattr(os, "rename", rename)  # noqa: B010
+    for fd in held:
+        os.close(fd)
+
+
+def _tried(place: Path, mode: str, where: str, at: int, again: int | None) -> tuple[bool, bool, list[Any]]:
     """Whether the swap and its recovery died, and what is there after a recovery that lived."""
     root, state = place / f"{at}-{again}" / "root", place / f"{at}-{again}" / "state"
     root.mkdir(parents=True)
     plant(root, OLD)
-    died = _dies(at, lambda: _swap(root, state, mode))
-    died_again = died and again is not None and _dies(again, lambda: swap.recover(root, state))
-    swap.recover(root, state)
+    with _as_on_an_overlay(root) if where == "overlay" else contextlib.nullcontext():
+        died, died_again = _killed(root, state, mode, at, again)
     return (
         died,
         died_again,
-        [described(root) == OLD, repr(described(root)), [str(left) for left in state.iterdir()]],
+        [described(root) == OLD, repr(described(root)), [str(x) for x in state.iterdir()]],
     )
 
 
-def _killed_once(place: Path, mode: str) -> Iterator[list[Any]]:
+def _killed(root: Path, state: Path, mode: str, at: int, again: int | None) -> tuple[bool, bool]:
+    died = _dies(at, lambda: _swap(root, state, mode))
+    died_again = died and again is not None and _dies(again, lambda: swap.recover(root, state))
+    swap.recover(root, state)
+    return died, died_again
+
+
+def _killed_once(place: Path, mode: str, where: str) -> Iterator[list[Any]]:
     for at in itertools.count():
-        died, _, seen = _tried(place, mode, at, None)
+        died, _, seen = _tried(place, mode, where, at, None)
         yield seen
         if not died:
             return
 
 
-def _killed_twice(place: Path, mode: str) -> Iterator[list[Any]]:
+def _killed_twice(place: Path, mode: str, where: str) -> Iterator[list[Any]]:
     for at in itertools.count(0, _EVERY):
         died = False
         for again in itertools.count():
-            died, died_again, seen = _tried(place, mode, at, again)
+            died, died_again, seen = _tried(place, mode, where, at, again)
             yield seen
             if not died_again:
                 break
@@ -122,7 +151,7 @@ def main() -> None:
     os.fsync = lambda fd: None  # a kill loses nothing that was written
     if where == "inside":
         swap._can_rename = lambda state, root: False
-    print(json.dumps(list((_killed_twice if twice else _killed_once)(place, mode))))
+    print(json.dumps(list((_killed_twice if twice else _killed_once)(place, mode, where))))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def staging(root: Path, state: Path) -> Iterator[Staging]:
         yield staging
 
 
-@pytest.mark.parametrize("where", ["beside", "inside"])
+@pytest.mark.parametrize("where", ["beside", "inside", "overlay"])
 @pytest.mark.parametrize(("mode", "result"), [("replace", NEW), ("merge", MERGED)])
 def test_a_kill_at_any_instant_leaves_the_old_tree_or_the_new(
     mode: str, result: Tree, where: str, tmp_path: Path
@@ -82,7 +82,7 @@ def test_a_kill_at_any_instant_leaves_the_old_tree_or_the_new(
 
 
 def test_a_recovery_may_be_killed_as_well(tmp_path: Path) -> None:
-    seen = killed_everywhere(tmp_path, "replace", "beside", recovery_too=True)
+    seen = killed_everywhere(tmp_path, "replace", "overlay", recovery_too=True)
     assert len(seen) > 100
     assert {tree for is_old, tree, _ in seen if not is_old} == {repr(NEW)}
 
@@ -281,6 +281,44 @@ def test_read_only_directories_change_places_without_root_and_keep_their_modes(
         above.chmod(above.stat().st_mode | 0o011)
     place.chmod(0o777)
     subprocess.run([sys.executable, "-c", AS_NOBODY, str(place), outcome], check=True)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Path]:
+    """A real one, with the old tree in the layer below, as in a container whose image has content."""
+    below, merged = tmp_path / "below", tmp_path / "merged"
+    for place in (below / "root", merged, tmp_path / "upper", tmp_path / "work"):
+        place.mkdir(parents=True)
+    plant(below / "root", OLD)
+    layers = f"lowerdir={below},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
+    command = ["mount", "-t", "overlay", "overlay", "-o", layers, str(merged)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no overlay can be mounted here")
+    yield merged
+    subprocess.run(["umount", str(merged)], check=True)
+
+
+@pytest.mark.parametrize(("mode", "result"), [("replace", NEW), ("merge", MERGED)])
+def test_content_of_an_image_below_an_overlay_is_swapped(mode: str, result: Tree, overlay: Path) -> None:
+    with Staging(overlay / "root", overlay / "state") as staging:
+        directory = staging.open()
+        assert directory.is_relative_to(overlay / "state")
+        plant(directory, NEW)
+        getattr(staging, mode)()
+    assert described(overlay / "root") == result
+    assert list((overlay / "state").iterdir()) == []
+
+
+def test_content_of_an_image_below_an_overlay_comes_back(
+    overlay: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Staging(overlay / "root", overlay / "state") as staging:
+        plant(staging.open(), NEW)
+        with monkeypatch.context() as patched:
+            _fail_at(patched, 9, errno.EBUSY)
+            with pytest.raises(Conflict, match="nothing was changed"):
+                staging.replace()
+    assert described(overlay / "root") == OLD
 
 
 def test_there_may_be_nothing_to_recover(root: Path, state: Path) -> None:
