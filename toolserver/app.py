@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -21,6 +21,7 @@ from toolserver.system import swap, tree
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
+from toolserver.system.trust import combined_bundle
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Dispatcher
 from toolserver.tools.commands import Commands
@@ -64,6 +65,9 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
     table = ProcessTable(config.limits, config.state_dir)
     tree.hide_memory_and_environ()
     await asyncio.to_thread(prepare_directories, config)
+    if config.extra_ca_bundle is not None:
+        bundle = await asyncio.to_thread(combined_bundle, config.extra_ca_bundle, config.state_dir)
+        config = replace(config, extra_ca_bundle=bundle)
     async with AsyncExitStack() as stack:
         disk = Disk(config.root)
         stack.callback(disk.close)

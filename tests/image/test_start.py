@@ -20,6 +20,7 @@ from tests.image.support import (
     daemon_pid,
     docker,
     eventually,
+    in_image,
     workspace,
 )
 
@@ -122,3 +123,55 @@ def test_the_idle_memory_is_told(figures: Figures) -> None:
         used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", guest.id).split(" / ")[0]
         resident = int(guest.exec("ps", "-o", "rss=", "-p", daemon_pid(guest))) / 1024
     figures.add("idle memory of the container", used, f"of it the daemon's resident set: {resident:.0f} MiB")
+
+
+OWN_CERTIFICATE = """
+set -e
+cd /run/certificates
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout key.pem -out ca.pem 2>/dev/null
+chmod a+r key.pem
+"""
+SERVER = """
+import http.server, ssl
+server = http.server.HTTPServer(("127.0.0.1", 8443), http.server.SimpleHTTPRequestHandler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/run/certificates/ca.pem", "/run/certificates/key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+URL = "https://localhost:8443/"
+QUESTIONS = {
+    "curl": f"curl -sS -o /dev/null {URL}",
+    "node": f"node -e 'fetch(\"{URL}\").then(() => process.exit(0), () => process.exit(1))'",
+    "python": f"python3 -c 'import urllib.request as u; u.urlopen(\"{URL}\")'",
+    "git": f"git ls-remote {URL}x 2>&1 | grep -q 'not found'",
+    "npm": f"npm ping --fetch-retries=0 --registry {URL} 2>&1 | grep -q E404",
+}
+"""A program each, and a line that succeeds when it trusts the server."""
+
+
+def test_a_mounted_ca_bundle_is_trusted_by_every_program_beside_the_systems() -> None:
+    volume = docker("volume", "create")
+    mount = f"--volume={volume}:/run/certificates"
+    try:
+        in_image("bash", "-c", OWN_CERTIFICATE, options=["--user=0", mount])
+        with workspace(mount) as guest:
+            assert trusting(guest) == set()
+        with workspace(mount, "--env=EXTRA_CA_BUNDLE=/run/certificates/ca.pem") as guest:
+            assert trusting(guest) == QUESTIONS.keys()
+            count = "grep -c BEGIN.CERTIFICATE"
+            told = guest.output(f"{count} /etc/ssl/certs/ca-certificates.crt; {count} $SSL_CERT_FILE")
+            public, all_of_them = map(int, told.split())
+            assert all_of_them == public + 1
+    finally:
+        docker("volume", "rm", "--force", volume)
+
+
+def trusting(guest: Guest) -> set[str]:
+    """Which programs trust a server with that certificate, run inside."""
+    guest.call("command", {"argv": ["python3", "-c", SERVER], "background": True})
+    eventually("the server listens", lambda: guest.run(f"curl -sk {URL}")["exitCode"] == 0)
+    return {name for name, question in QUESTIONS.items() if guest.run(question)["exitCode"] == 0}

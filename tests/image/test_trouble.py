@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.image.support import (
+    PORTS,
     TOKEN,
     Guest,
     Refused,
     archive_of,
+    created,
     daemon_pid,
     docker,
     eventually,
@@ -227,3 +229,17 @@ def test_a_volume_keeps_the_content_for_the_next_container() -> None:
             guest.inject(archive_of(NEW))
             assert content(guest) == NEW
             assert staged(guest) == 0
+
+
+def test_content_that_came_with_an_image_is_replaced_like_any_other() -> None:
+    with workspace() as guest:
+        guest.inject(archive_of(OLD | {"deep/er/c.txt": b"old"}))
+        derived = docker("commit", guest.id)
+    try:
+        with created(*PORTS, "--env", f"TOOL_SERVER_TOKEN={TOKEN}", derived) as guest:
+            guest.wait_healthy()
+            assert content(guest) == OLD | {"deep/er/c.txt": b"old"}
+            guest.inject(archive_of(NEW))
+            assert content(guest) == NEW
+    finally:
+        docker("image", "rm", "--force", derived)
