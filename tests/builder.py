@@ -174,11 +174,19 @@ def running(
         assert daemon.stop() == 0, errors.read_text()
         refuse_faults(daemon.log())
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        end(process)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """After a failed test: by TERM, so that it ends what it has started; by KILL if it does not."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def refuse_faults(log: list[Json]) -> None:
