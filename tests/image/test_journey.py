@@ -1,4 +1,4 @@
-"""The main job, whole, in real containers: template, packages, dev server, edit, hot reload, save, restore."""
+"""The main job, whole, in real containers: template, packages, dev server, edit, hot reload, save, back."""
 
 from __future__ import annotations
 
