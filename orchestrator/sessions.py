@@ -7,15 +7,16 @@ by which the rest is found and cleaned up. Files outlive a session unless somebo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.backends import Backend, Destroyed, Endpoint, GuestState, Launch, guest_id
+from orchestrator.backends import Backend, Destroyed, Endpoint, Guest, GuestState, Launch, guest_id
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager, UserId, new_session_id
 from orchestrator.ports import Wish, choose, is_free
@@ -78,34 +79,32 @@ class Sessions:
         Raises Busy when a wished port is taken, and whatever the backend raises; then nothing is left.
         """
         driver = self._backends[backend]
-        record = await asyncio.to_thread(self._new_record, user, template, wishes, backend)
-        launch = Launch(
-            user_id=user,
-            session_id=record.session_id,
-            token=record.token,
-            tool_port=record.tool_port,
-            dev_port=record.dev_port,
-        )
+        # A thread goes on when nobody waits for it any more: what it adds is to be taken away again.
+        adding = asyncio.create_task(asyncio.to_thread(self._new_record, user, template, wishes, backend))
+        guest = None
         try:
-            guest = await driver.create(launch)
+            record = await asyncio.shield(adding)
+            guest = await driver.create(_launch_of(record))
+            await asyncio.to_thread(self._records.set_guest, record.session_id, guest)
+            await self.mark(record, State.INITIALIZING)
+            return await asyncio.to_thread(self._records.get, user, record.session_id)
         except BaseException:
-            await asyncio.to_thread(self._records.remove, record.session_id)
+            await asyncio.shield(self._undo(adding, driver, guest))
             raise
-        await asyncio.to_thread(self._records.set_guest, record.session_id, guest)
-        await self.mark(record, State.INITIALIZING)
-        return await asyncio.to_thread(self._records.get, user, record.session_id)
 
     async def mark(self, record: SessionRecord, state: State) -> None:
         """Write down how far it is."""
         await asyncio.to_thread(self._records.set_state, record.session_id, state)
 
     async def end(self, record: SessionRecord, *, keep_files: bool = True) -> Destroyed:
-        """Stop everything of the session. Files stay where the backend can keep them, unless told otherwise.
+        """Stop everything of the session. Its files are kept, unless told otherwise.
 
-        One that is over already is taken too: that is how its files are removed later.
+        They stay where they are, or are saved first on a backend that cannot keep them; when that fails the
+        session goes on and this raises. One that is over is taken too: so its files are removed later.
         """
         driver = self._backends[record.backend]
         keeps = keep_files and driver.properties.keeps_files
+        saved = await self._last_save(record, driver) if keep_files and not keeps else None
         await self.mark(record, State.STOPPING)
         outcome = await driver.destroy(_guest_id(record), keep_files=keeps)
         if outcome.survivors:
@@ -114,7 +113,7 @@ class Sessions:
             await self.mark(record, State.STOPPED)
         else:
             await asyncio.to_thread(self._records.remove, record.session_id)
-        return outcome
+        return replace(outcome, kept=str(saved.file.path)) if saved else outcome
 
     async def list(self, user: UserId, *, stopped: bool = False) -> list[Seen]:
         """The user's sessions, oldest first."""
@@ -168,6 +167,26 @@ class Sessions:
         async with self.client(record) as client:
             return await save_to(client, target, format_of(target))
 
+    async def _undo(self, adding: asyncio.Task[SessionRecord], driver: Backend, guest: Guest | None) -> None:
+        if guest is not None:
+            await driver.destroy(guest.id)
+        with contextlib.suppress(ToolError):  # then no record was added
+            record = await adding
+            await asyncio.to_thread(self._records.remove, record.session_id)
+
+    async def _last_save(self, record: SessionRecord, driver: Backend) -> Saved | None:
+        """None when there is no sandbox, and so nothing to lose."""
+        if _guest_id(record) not in {guest.id for guest in await driver.guests()}:
+            return None
+        try:
+            return await self.save(record)
+        except ToolError as error:
+            raise Unavailable(
+                f"the files of {record.session_id} would be lost with it, and could not be saved: "
+                f"{error.message}; give them up by `workspace down {record.session_id} --remove`",
+                sessionId=record.session_id,
+            ) from error
+
     def log_path(self, record: SessionRecord) -> Path:
         """The daemon's log, on backends that write one here."""
         return self._paths.log_path(record.user_id, record.session_id)
@@ -220,6 +239,16 @@ async def archive_rules(client: Client) -> TemplateArchive:
         return parse_template(found.content.encode()).archive
     except ToolError:
         return TemplateArchive()
+
+
+def _launch_of(record: SessionRecord) -> Launch:
+    return Launch(
+        user_id=record.user_id,
+        session_id=record.session_id,
+        token=record.token,
+        tool_port=record.tool_port,
+        dev_port=record.dev_port,
+    )
 
 
 def _guest_id(record: SessionRecord) -> str:

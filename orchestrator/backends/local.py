@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from orchestrator import processes
-from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Launch, Properties, guest_id
+from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
 from orchestrator.backends.environment import marker, sandbox_environment
 from orchestrator.directories import private_directory, remove_tree
 from orchestrator.paths import PathManager, SessionArea
@@ -61,6 +61,11 @@ class Settings:
     command: tuple[str, ...] = (sys.executable, "-P", "-m", "toolserver")
     """The daemon. -P: the directory it starts in is no place to import from."""
     term_seconds: float = TERM_SECONDS
+
+
+def open_backend(host: Host) -> LocalBackend:
+    """As the entry point names it."""
+    return LocalBackend(host.paths, Settings(environ=host.environ, tools=host.tools))
 
 
 class LocalBackend:

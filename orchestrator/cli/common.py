@@ -123,13 +123,14 @@ class Options:
 
     def sessions(self, tools: Path | None = None) -> Sessions:
         """The sessions of this data directory; ``tools`` is for those that are begun by them."""
-        from orchestrator.backends.local import NAME, LocalBackend, Settings
+        from orchestrator.backends import Host
+        from orchestrator.backends.installed import InstalledBackends
         from orchestrator.records import Records
         from orchestrator.sessions import Sessions
 
         paths = self.paths()
-        backend = LocalBackend(paths, Settings(environ=os.environ, tools=tools))
-        return Sessions(paths, Records(paths.db_path("sessions")), {NAME: backend})
+        backends = InstalledBackends(Host(paths, os.environ, tools))
+        return Sessions(paths, Records(paths.db_path("sessions")), backends)
 
 
 def host_options(function: Function) -> Callable[..., Any]:

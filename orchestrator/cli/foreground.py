@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import click
 
-from orchestrator.backends.local import NAME
 from orchestrator.cli.common import Options, Refused, print_json, refuse_survivors
 from orchestrator.cli.progress import observer
 from orchestrator.cli.signals import StopSignals
@@ -34,9 +34,12 @@ _RECONNECT_SECONDS = 1.0
 class Foreground:
     """One ``up``, from the first stage to the last process gone."""
 
-    def __init__(self, sessions: Sessions, options: Options, detach: bool, remove: bool) -> None:
+    def __init__(
+        self, sessions: Sessions, options: Options, backend: str, detach: bool, remove: bool
+    ) -> None:
         self._sessions = sessions
         self._options = options
+        self._backend = backend
         self._detach = detach
         self._remove = remove
 
@@ -62,7 +65,7 @@ class Foreground:
         """None when a signal came first; then nothing is left of it."""
         shown = observer()
         try:
-            return await stop.or_until(launch(self._sessions, user, source, wishes, shown, NAME))
+            return await stop.or_until(launch(self._sessions, user, source, wishes, shown, self._backend))
         finally:
             shown.close()
 
@@ -104,10 +107,12 @@ class Foreground:
         refuse_survivors(outcome.survivors)
         return 0
 
-    def _kept(self, session: str, root: str) -> str:
-        """Where the files are, and what can be done about it."""
-        up, down = self._options.command("up", root), self._options.command("down", session, "--remove")
-        return f"files kept in {root}\n  go on with them: {up}\n  remove them:     {down}"
+    def _kept(self, session: str, place: str) -> str:
+        """Where the files are, a directory or a save, and what can be done about it."""
+        lines = [f"files kept in {place}", f"  go on with them: {self._options.command('up', place)}"]
+        if Path(place).is_dir():
+            lines.append(f"  remove them:     {self._options.command('down', session, '--remove')}")
+        return "\n".join(lines)
 
     async def _gone(self, record: SessionRecord) -> int:
         """It ended, and not by us."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.sessions import PortWishes
     from orchestrator.templates import Source
 
+LOCAL = "local"
 _PORT = click.IntRange(0, 65535)
 
 
@@ -24,11 +25,18 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--dev-port", type=click.IntRange(1, 65535), help="The dev server's port: 4321 or any free one."
 )
+@click.option("--backend", default=LOCAL, show_default=True, help="Where it runs: local, docker, or another.")
 @click.option("--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--remove", is_flag=True, help="Remove the workspace's files when it ends.")
 @host_options
 def up(
-    options: Options, source: str, port: int | None, dev_port: int | None, detach: bool, remove: bool
+    options: Options,
+    source: str,
+    port: int | None,
+    dev_port: int | None,
+    backend: str,
+    detach: bool,
+    remove: bool,
 ) -> None:
     """Bring a workspace up from SOURCE, show how to reach it, and wait for Ctrl-C.
 
@@ -44,8 +52,9 @@ def up(
     found = find_source(source, template_roots(cwd), cwd)
     user = options.user_id()
     wishes = port_wishes(found, port, dev_port)
-    sessions = options.sessions(_tools(options, found))
-    code = asyncio.run(Foreground(sessions, options, detach, remove).run(user, found, wishes))
+    # Any other backend brings its own tools along.
+    sessions = options.sessions(_tools(options, found) if backend == LOCAL else None)
+    code = asyncio.run(Foreground(sessions, options, backend, detach, remove).run(user, found, wishes))
     raise click.exceptions.Exit(code)
 
 

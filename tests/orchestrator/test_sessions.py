@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,22 @@ async def test_a_sandbox_that_could_not_be_made_leaves_no_record_and_no_port(
     assert again.dev_port in range(8000, 8100)
 
 
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_no_record_and_no_sandbox(
+    sessions: Sessions, backend: DictionaryBackend
+) -> None:
+    for turns in range(12):
+        starting = asyncio.create_task(sessions.begin(ANN, "site", WISHES, "dictionary"))
+        for _ in range(turns):
+            await asyncio.sleep(0.002)
+        if starting.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        else:
+            await sessions.end(starting.result(), keep_files=False)
+        assert await sessions.list(ANN, stopped=True) == []
+        assert backend.running == {}
+
+
 async def test_a_sandbox_that_is_gone_without_being_asked_is_dead(
     sessions: Sessions, backend: DictionaryBackend
 ) -> None:
@@ -129,11 +146,25 @@ async def test_files_outlive_a_session_and_go_when_told(sessions: Sessions) -> N
     assert await sessions.list(ANN, stopped=True) == []
 
 
-async def test_a_backend_that_cannot_keep_files_leaves_no_record(
+async def test_where_files_cannot_be_kept_a_session_is_saved_first_or_goes_on(
     sessions: Sessions, backend: DictionaryBackend
 ) -> None:
     backend.properties = replace(backend.properties, keeps_files=False)
-    await sessions.end(await sessions.begin(ANN, "site", WISHES, "dictionary"))
+    record = await sessions.begin(ANN, "site", WISHES, "dictionary")
+    with pytest.raises(Unavailable, match=r"would be lost with it, and could not be saved: .* --remove"):
+        await sessions.end(record)
+    assert [seen.state for seen in await sessions.list(ANN)] == ["initializing"]
+    await sessions.end(record, keep_files=False)
+    assert await sessions.list(ANN, stopped=True) == []
+
+
+async def test_where_files_cannot_be_kept_one_without_a_sandbox_ends_without_a_save(
+    sessions: Sessions, backend: DictionaryBackend
+) -> None:
+    backend.properties = replace(backend.properties, keeps_files=False)
+    record = await sessions.begin(ANN, "site", WISHES, "dictionary")
+    backend.running.clear()
+    assert (await sessions.end(record)).kept is None
     assert await sessions.list(ANN, stopped=True) == []
 
 

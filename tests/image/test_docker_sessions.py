@@ -1,0 +1,82 @@
+"""``workspace`` with its sessions in containers, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.image.support import IMAGE, docker
+from tests.orchestrator.live import Host, get, template
+
+NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
+UP = ("site", "--backend", "docker")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str) -> Iterator[Host]:
+    """A data directory with the template ``site``; containers and network are gone afterwards."""
+    for name, value in {"WORKSPACE_DOCKER_NETWORK": NETWORK, "WORKSPACE_DOCKER_IMAGE": IMAGE}.items():
+        monkeypatch.setenv(name, value)
+    template(tmp_path, "site", {"index.html": "<h1>Hello</h1>"})
+    host = Host(tmp_path)
+    yield host
+    host.inside("down", "--all", "--remove")
+    if docker("network", "ls", "--quiet", "--filter", f"name={NETWORK}"):
+        docker("network", "rm", NETWORK)
+
+
+def running() -> list[str]:
+    """Containers on these tests' network."""
+    return docker("ps", "--all", "--quiet", "--filter", f"network={NETWORK}").split()
+
+
+def test_a_page_is_served_and_ctrl_c_keeps_the_work_as_a_save(host: Host) -> None:
+    with host.up(*UP) as up:
+        assert b"Hello" in get(up.ready().said["previewUrl"])[1]
+        host.json("call", "write", json.dumps({"path": "work.txt", "content": "mine"}))
+        code, errors = up.signal(signal.SIGINT)
+    (save,) = host.data.rglob("*.tar.gz")
+    assert (code, str(save) in errors, "--remove" in errors) == (0, True, False)
+    assert running() == []
+    with host.up(str(save), "--backend", "docker") as again:
+        again.ready()
+        assert host.json("call", "read", '{"path": "work.txt"}')["content"] == "mine"
+        again.signal(signal.SIGINT)
+
+
+def test_one_whose_up_was_killed_is_found_used_and_ended_by_another(host: Host) -> None:
+    with host.up(*UP) as up:
+        up.ready()
+        up.process.kill()
+    (row,) = host.json("ls")
+    assert (row["session"], row["state"], row["backend"]) == (up.session, "running", "docker")
+    assert host.inside("exec", "--", "cat", "index.html").stdout == b"<h1>Hello</h1>"
+    assert host.json("down")[0]["kept"].endswith(".tar.gz")
+    assert running() == []
+
+
+def test_ctrl_c_before_it_is_ready_leaves_no_container(host: Host) -> None:
+    with host.up(*UP) as up:
+        assert up.process.stderr is not None
+        up.process.stderr.readline()  # the archive is packed, the container is next
+        up.signal(signal.SIGINT)
+    assert running() == []
+    assert host.json("ls", "--all") == []
+
+
+def test_files_that_cannot_be_saved_are_given_up_only_when_told(host: Host) -> None:
+    with host.up(*UP, "--detach") as up:
+        up.ready()
+        up.end()
+    docker("kill", *running())
+    assert [row["state"] for row in host.json("ls")] == ["dead"]
+    done = host.inside("down", up.session)
+    assert (done.returncode, b"--remove" in done.stderr) == (1, True)
+    assert running() != []
+    assert host.inside("down", up.session, "--remove").returncode == 0
+    assert running() == []
