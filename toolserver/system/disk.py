@@ -149,6 +149,13 @@ class Disk:
         with_root = os.readlink(f"/proc/self/fd/{self._fd}")
         return workspace_path(real, with_root)
 
+    def file_of(self, path: WorkspacePath) -> WorkspacePath:
+        """``real_path`` of what is there; ``path`` itself of what is not there yet."""
+        try:
+            return self.real_path(path)
+        except NotFound:
+            return path
+
     def directory(self, path: WorkspacePath) -> str:
         """The real, absolute path of a directory in the workspace, to start a program in."""
         with self.opened(path, os.O_PATH | os.O_DIRECTORY) as fd:

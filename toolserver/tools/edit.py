@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,12 @@ from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
+from toolserver.tools.diff import unified_diff
 from toolserver.tools.files import read_within, refuse_stale, refuse_too_large
 from toolserver.tools.locks import PathLocks
-from toolserver.tools.text import as_text, content_hash, unified_diff
+from toolserver.tools.text import as_text, content_hash
 
+_Wanted = list[tuple[WorkspacePath, Replacement]]
 _SHOWN_LINES = 20
 """Line numbers named in an error; more say nothing new."""
 
@@ -32,20 +35,29 @@ class Edits:
 
     async def edit(self, request: Edit, call: Call) -> EditAnswer:
         """Plan every file first; only when all of it holds is anything written."""
-        by_path: dict[WorkspacePath, list[Replacement]] = {}
-        for each in replacements(request):
-            by_path.setdefault(self._disk.path(each.path), []).append(each)
-        async with self._gate.shared(), self._locks.hold(*by_path):
-            edited = await whole(self._edit, by_path, request.dry_run)
-        return _answer(edited)
+        wanted = [(self._disk.path(each.path), each) for each in replacements(request)]
+        async with self._gate.shared():
+            files = await asyncio.to_thread(self._files, wanted)
+            async with self._locks.hold(*files):
+                return await whole(self._edit, files, request.dry_run)
 
-    def _edit(self, by_path: dict[WorkspacePath, list[Replacement]], dry_run: bool) -> list[Edited]:
-        planned = [self._plan(path, edits) for path, edits in by_path.items()]
+    def _files(self, wanted: _Wanted) -> dict[WorkspacePath, _Wanted]:
+        """The edits by the file that they really go to: a link and what it leads to are one file."""
+        files: dict[WorkspacePath, _Wanted] = {}
+        for path, edit in wanted:
+            files.setdefault(self._disk.real_path(path), []).append((path, edit))
+        return files
+
+    def _edit(self, files: dict[WorkspacePath, _Wanted], dry_run: bool) -> EditAnswer:
+        planned = [self._plan(edits) for edits in files.values()]
+        # Before anything is written: the diff of a large change takes its time.
+        answer = _answer(planned)
         if not dry_run:
             self._commit(planned)
-        return planned
+        return answer
 
-    def _plan(self, path: WorkspacePath, edits: Sequence[Replacement]) -> Edited:
+    def _plan(self, wanted: _Wanted) -> Edited:
+        path, edits = wanted[0][0], [edit for _, edit in wanted]
         old = read_within(self._disk, path, self._limits.max_read_bytes)
         for each in edits:
             if each.expected_hash is not None:

@@ -55,8 +55,10 @@ class Files:
         path = self._disk.path(request.path)
         if request.mode is not None and not 0 <= request.mode <= 0o777:
             raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
-        async with self._gate.shared(), self._locks.hold(path):
-            return await whole(self._write, path, request)
+        async with self._gate.shared():
+            file = await asyncio.to_thread(self._disk.file_of, path)
+            async with self._locks.hold(file):
+                return await whole(self._write, path, request)
 
     async def list(self, request: List, call: Call) -> ListAnswer:
         """A directory's entries."""

@@ -6,18 +6,20 @@ import asyncio
 import base64
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 
 import msgspec
 
-from protocol.errors import Internal, InvalidRequest, Unavailable
+from protocol.errors import Internal, InvalidRequest, TooLarge, Unavailable
 from protocol.limits import Limits
 from protocol.messages.search import Match, Matches, PatternKind, Search, SearchAnswer, Where
-from protocol.paths import RESERVED, ROOT
+from protocol.paths import RESERVED, ROOT, WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
 
+_Naming = Callable[[bytes], str]
 _BATCH = 100
 """Matches in one event."""
 _READ_BYTES = 256 * 1024
@@ -78,9 +80,9 @@ class Searches:
         argv = [self._program(), *arguments(request, target)]
         process = self._table.start(argv, cwd=below, env=self._env, shown_cwd=path)
         try:
-            prefix = "" if path == ROOT else f"{path}/"
+            naming = partial(shown_path, path, is_file=target != ".")
             lines = _lines(process)
-            found = _named(lines, names, prefix) if names else _matched(lines, prefix, self._limits)
+            found = _named(lines, names, naming) if names else _matched(lines, naming, self._limits)
             return await _collect(found, limit, call, process)
         finally:
             if process.running:
@@ -92,6 +94,8 @@ class Searches:
             raise InvalidRequest("'maxMatches' is above 0", field="maxMatches")
         if not request.pattern or "\0" in request.pattern:
             raise InvalidRequest("'pattern' is empty or holds a NUL character", field="pattern")
+        if any("\0" in glob for glob in request.glob):
+            raise InvalidRequest("'glob' holds a NUL character", field="glob")
         return min(request.max_matches or self._limits.max_matches, 100_000)
 
     def _program(self) -> str:
@@ -111,10 +115,11 @@ def arguments(request: Search, target: str) -> list[str]:
     """ripgrep's arguments: no configuration of the user's, nothing that a pattern or a name could add to.
 
     >>> arguments(Search(pattern="-x", kind=PatternKind.LITERAL), ".")
-    ['--no-config', '--json', '--fixed-strings', '--regexp=-x', '--', '.']
+    ['--no-config', '--no-require-git', '--json', '--fixed-strings', '--regexp=-x', '--', '.']
     """
     globs = [request.glob] if isinstance(request.glob, str) else request.glob
-    options = ["--no-config"]
+    # A workspace honours its .gitignore before anybody has made a repository of it.
+    options = ["--no-config", "--no-require-git"]
     options += ["--hidden", "--glob=!.git/"] if request.hidden or request.ignored else []
     options += ["--no-ignore"] if request.ignored else []
     options += [f"--glob={glob}" for glob in globs]
@@ -144,34 +149,53 @@ async def _lines(process: Process) -> AsyncIterator[bytes]:
     log = process.stdout
     while log.settled is None or position < log.settled:
         await log.wait_past(position)
+        # One turn for everybody else: without it all that is there already would be taken at once.
+        await asyncio.sleep(0)
         piece = log.read(position, _READ_BYTES)
+        if piece.missing:
+            raise TooLarge("the matches are more than can be kept for this reader; narrow 'path' or 'glob'")
         position = piece.offset + len(piece.data)
         *whole, rest = (rest + piece.data).split(end)
         for line in whole:
             yield line
 
 
-async def _matched(lines: AsyncIterator[bytes], prefix: str, limits: Limits) -> AsyncIterator[Match]:
+def shown_path(base: WorkspacePath, found: bytes, is_file: bool) -> str:
+    """What ripgrep calls a file, as a path from the workspace root; ``base`` is where it was told to look.
+
+    >>> shown_path(WorkspacePath("src"), b"./a.ts", is_file=False)
+    'src/a.ts'
+    >>> shown_path(WorkspacePath("link.ts"), b"a.ts", is_file=True)
+    'link.ts'
+    """
+    if is_file:
+        return base
+    name = found.decode(errors="replace").removeprefix("./")
+    return name if base == ROOT else f"{base}/{name}"
+
+
+async def _matched(lines: AsyncIterator[bytes], naming: _Naming, limits: Limits) -> AsyncIterator[Match]:
     async for line in lines:
         event = _decoder.decode(line)
         if event.type == "match":
-            yield _match(event.data, prefix, limits.max_match_text_bytes)
+            yield _match(event.data, naming, limits.max_match_text_bytes)
 
 
-async def _named(lines: AsyncIterator[bytes], pattern: re.Pattern[str], prefix: str) -> AsyncIterator[Match]:
+async def _named(
+    lines: AsyncIterator[bytes], pattern: re.Pattern[str], naming: _Naming
+) -> AsyncIterator[Match]:
     async for line in lines:
-        path = prefix + line.decode(errors="replace").removeprefix("./")
+        path = naming(line)
         if pattern.search(path):
             yield Match(path=path, line=0, column=0, text="")
 
 
-def _match(data: _Data, prefix: str, max_bytes: int) -> Match:
-    path = (data.path or _Text("")).raw().decode(errors="replace").removeprefix("./")
+def _match(data: _Data, naming: _Naming, max_bytes: int) -> Match:
     line = (data.lines or _Text("")).raw()
     start = data.submatches[0].start if data.submatches else 0
     text = line.rstrip(b"\r\n")
     return Match(
-        path=prefix + path,
+        path=naming((data.path or _Text("")).raw()),
         line=data.line_number or 0,
         column=len(line[:start].decode(errors="replace")) + 1,
         text=text[:max_bytes].decode(errors="replace"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import hashlib
 
 from protocol.errors import InvalidRequest
@@ -86,20 +85,3 @@ def _no_line(line: int, total: int) -> InvalidRequest:
 
 def _from_end(line: int, total: int) -> int:
     return total + 1 + line if line < 0 else line
-
-
-def unified_diff(path: str, old: str, new: str, created: bool = False) -> str:
-    """Unified diff with three lines of context, as ``git`` and ``patch`` read it; empty when nothing changed.
-
-    >>> print(unified_diff("a", "x\\n", "y\\n"), end="")
-    --- a/a
-    +++ b/a
-    @@ -1 +1 @@
-    -x
-    +y
-    """
-    source = "/dev/null" if created else f"a/{path}"
-    parts = difflib.unified_diff(lines_of(old), lines_of(new), source, f"b/{path}")
-    return "".join(
-        part if part.endswith("\n") else f"{part}\n\\ No newline at end of file\n" for part in parts
-    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from protocol.errors import InvalidRequest
 from protocol.messages.base import Encoding
 from tests.builder import exactly
-from toolserver.tools.text import as_text, content_hash, decoded, encoded, line_range, lines_of, unified_diff
+from toolserver.tools.text import as_text, content_hash, decoded, encoded, line_range, lines_of
 
 
 def test_the_hash_names_its_kind() -> None:
@@ -107,44 +105,3 @@ def test_a_range_is_what_counting_gives(text: str, start: int | None, end: int |
     to = total if end is None else end if end > 0 else total + 1 + end
     expected = [line for number, line in enumerate(all_lines, 1) if from_ <= number <= to]
     assert all_lines[first - 1 : last] == expected
-
-
-def test_a_diff_has_the_names_and_three_lines_of_context() -> None:
-    old = "".join(f"{n}\n" for n in range(1, 10))
-    assert unified_diff("src/a", old, old.replace("5", "five")) == (
-        "--- a/src/a\n+++ b/src/a\n@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"
-    )
-
-
-def test_nothing_changed_is_no_diff() -> None:
-    assert unified_diff("a", "x\n", "x\n") == ""
-
-
-def test_a_new_file_comes_from_nothing() -> None:
-    assert unified_diff("a", "", "x", created=True) == (
-        "--- /dev/null\n+++ b/a\n@@ -0,0 +1 @@\n+x\n\\ No newline at end of file\n"
-    )
-
-
-DIFFED = [
-    ("x\n", "y\n"),
-    ("x", "x\n"),
-    ("x\n", "x"),
-    ("a\r\nb\r\n", "a\r\nc\r\n"),
-    ("", "a\n"),
-    ("a\n", ""),
-    ("a\x0cb\n", "c\n"),
-]
-
-
-@pytest.mark.parametrize(("old", "new"), DIFFED)
-def test_a_diff_is_what_patch_takes(old: str, new: str, tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(old.encode())
-    subprocess.run(
-        ["git", "apply", "--unsafe-paths", "-p1", "-"],
-        input=unified_diff("f", old, new).encode(),
-        cwd=tmp_path,
-        check=True,
-        env={"GIT_CEILING_DIRECTORIES": str(tmp_path.parent), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-    )
-    assert (tmp_path / "f").read_bytes() == new.encode()
