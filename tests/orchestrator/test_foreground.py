@@ -59,7 +59,7 @@ async def connected(server: FakeToolServer, count: int) -> None:
 
 def watching(sessions: Any) -> tuple[asyncio.Task[None], StopSignals]:
     stop = StopSignals()
-    up = Foreground(sessions, Options(None, "ann", False), detach=False, remove=False)
+    up = Foreground(sessions, Options(None, "ann", False), "local", detach=False, remove=False)
     return asyncio.create_task(up._watch(record(), stop)), stop
 
 
