@@ -11,8 +11,10 @@ from pathlib import Path
 
 from orchestrator.paths import SessionArea
 
-MARKER = "WORKSPACE_SESSION_ID"
-"""Inherited by everything in the sandbox, so that each process of it is found again."""
+SESSION = "WORKSPACE_SESSION_ID"
+AREA = "WORKSPACE_SESSION_AREA"
+"""Inherited by everything in the sandbox, so that each process of it is found again. The area, because an id
+may be that of another data directory's session too."""
 
 _ALLOWED = frozenset(
     (
@@ -64,13 +66,23 @@ def sandbox_environment(
         "npm_config_cache": str(cache / "npm"),
         "COREPACK_HOME": str(cache / "corepack"),
         "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
-        MARKER: session,
+        SESSION: session,
+        AREA: str(area.directory),
     }
 
 
 def marker(session: str) -> str:
-    """As it stands in /proc/PID/environ."""
-    return f"{MARKER}={session}"
+    """Of all sessions of that id, as it stands in /proc/PID/environ."""
+    return f"{SESSION}={session}"
+
+
+def area_marker(area: SessionArea) -> str:
+    """Of the one session that this area is of.
+
+    >>> area_marker(SessionArea(Path("/d/.s")))
+    'WORKSPACE_SESSION_AREA=/d/.s'
+    """
+    return f"{AREA}={area.directory}"
 
 
 def search_path(host_path: str, tools: Path | None) -> str:
