@@ -2,27 +2,36 @@
 
 Every terminal and every orchestrator on this data directory reads and writes it. A connection lives for one
 question, so it may be asked from any thread; a write waits for another's at most ``BUSY_SECONDS``. The
-registry says what was intended; whether a sandbox lives is asked of its backend.
+registry says what was intended; whether a sandbox lives is asked of its backend. On a full disk it is still
+read, and a session in it still ended: that is how room is made.
 """
 
 from __future__ import annotations
 
 import builtins
 import enum
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from orchestrator.backends import Guest
 from orchestrator.directories import private_directory
 from orchestrator.paths import SessionId, UserId
-from protocol.errors import Internal, NotFound
+from protocol.errors import Busy, Internal, NoSpace, NotFound, ToolError, Unavailable
+from protocol.limits import MIB
+
+T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
 """A write takes a millisecond; this is for a disk that stalls."""
+FULL_BYTES = MIB
+"""A disk with less room is taken for full: the memory file alone, that WAL shares, takes 32 KiB."""
 
 # One script per version of the file; a later version adds one and never changes those before it.
 _MIGRATIONS = (
@@ -79,6 +88,30 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """None until the backend made one."""
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How the file is opened, and what is said to SQLite first."""
+
+    query: str = ""
+    pragmas: tuple[str, ...] = ()
+
+
+_USUAL = _Way()
+_TO_WRITE = _Way(pragmas=("journal_mode = WAL",))
+"""Said each time: a write on a full disk left another mode behind."""
+_ALONE = _Way(pragmas=("locking_mode = EXCLUSIVE",))
+"""Without the shared memory file, which a full disk has no room for."""
+_AS_IT_IS = _Way(query="?mode=ro&immutable=1")
+"""Not even the journal is looked at: for a disk where nothing can be made at all."""
+_IN_PLACE = _Way(pragmas=("locking_mode = EXCLUSIVE", "journal_mode = MEMORY"))
+"""Pages are written over, and nothing beside them."""
+
+_READ = (_USUAL, _ALONE, _AS_IT_IS)
+_WRITE = (_TO_WRITE,)
+_WRITE_ANYHOW = (_TO_WRITE, _IN_PLACE)
+"""For what ends a session. One begun on a full disk had better fail at once."""
+
+
 class Records:
     """The registry in ``path``; made when first used."""
 
@@ -87,31 +120,31 @@ class Records:
 
     def add(self, choose: Callable[[frozenset[int]], SessionRecord]) -> SessionRecord:
         """Keep a new session. ``choose`` makes it, knowing live sessions' ports; nobody else chooses then."""
-        with self._writing() as db:
+
+        def added(db: sqlite3.Connection) -> SessionRecord:
             rows = db.execute(f"SELECT tool_port, dev_port FROM sessions WHERE state IN {_LIVE_SQL}")
             record = choose(frozenset(port for row in rows for port in row if port))
             columns = msgspec.structs.asdict(record) | {"state": record.state.value, "guest": None}
             places = ", ".join(f":{name}" for name in columns)
             db.execute(f"INSERT INTO sessions ({', '.join(columns)}) VALUES ({places})", columns)
-        return record
+            return record
+
+        return self._ask(lambda db: _in_transaction(db, added), _WRITE)
 
     def set_guest(self, session_id: str, guest: Guest) -> None:
         """The backend made it, with these ports."""
-        with self._writing() as db:
-            db.execute(
-                "UPDATE sessions SET guest = ?, tool_port = ?, dev_port = ? WHERE session_id = ?",
-                (msgspec.json.encode(guest), guest.tool_port, guest.dev_port, session_id),
-            )
+        change = "UPDATE sessions SET guest = ?, tool_port = ?, dev_port = ? WHERE session_id = ?"
+        encoded = msgspec.json.encode(guest)
+        self._change(_WRITE, change, (encoded, guest.tool_port, guest.dev_port, session_id))
 
     def set_state(self, session_id: str, state: State) -> None:
         """What is intended now."""
-        with self._writing() as db:
-            db.execute("UPDATE sessions SET state = ? WHERE session_id = ?", (state.value, session_id))
+        change = "UPDATE sessions SET state = ? WHERE session_id = ?"
+        self._change(_WRITE_ANYHOW, change, (state.value, session_id))
 
     def remove(self, session_id: str) -> None:
         """Forget it."""
-        with self._writing() as db:
-            db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+        self._change(_WRITE_ANYHOW, "DELETE FROM sessions WHERE session_id = ?", (session_id,))
 
     def get(self, user_id: UserId, session_id: str) -> SessionRecord:
         """The user's session. Raises NotFound, also for another user's: it tells nobody that there is one."""
@@ -132,33 +165,77 @@ class Records:
     def _read(self, query: str, values: tuple[str, ...]) -> builtins.list[SessionRecord]:
         if not self._path.exists():  # asking changes nothing
             return []
-        with self._open() as db:
-            return [_record(row) for row in db.execute(query, values)]
+        return self._ask(lambda db: [_record(row) for row in db.execute(query, values)], _READ)
+
+    def _change(self, ways: Sequence[_Way], change: str, values: tuple[object, ...]) -> None:
+        self._ask(lambda db: _in_transaction(db, lambda db: db.execute(change, values)), ways)
+
+    def _ask(self, work: Callable[[sqlite3.Connection], T], ways: Sequence[_Way]) -> T:
+        """What ``work`` gives, by the first way that the disk allows; else why the usual one failed."""
+        errors: builtins.list[sqlite3.Error] = []
+        for way in ways:
+            try:
+                with self._open(way) as db:
+                    return work(db)
+            except sqlite3.Error as error:
+                errors.append(error)
+                if _is_busy(error):
+                    break  # whoever else is in there, another way in is none
+        raise _unusable(self._path, errors[0]) from errors[0]
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, way: _Way) -> Iterator[sqlite3.Connection]:
         private_directory(self._path.parent)
         if not self._path.exists():
             # Before SQLite does, with the umask's mode; its journal and memory files then get this mode too.
             self._path.touch(mode=0o600)
-        db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+        uri = f"{self._path.absolute().as_uri()}{way.query}"
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row
+            for pragma in way.pragmas:
+                db.execute(f"PRAGMA {pragma}")
             _migrate(db)
             yield db
         finally:
             db.close()
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+
+def _in_transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite itself has taken it back when the disk is full
+            db.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> ToolError:
+    """What a person can do about it."""
+    name = _name(error)
+    if name == "SQLITE_FULL" or shutil.disk_usage(path.parent).free < FULL_BYTES:
+        return NoSpace(
+            f"the disk of {path.parent} is full, so nothing can be written down: make room, for example by "
+            "`workspace down SESSION --remove`, and run it again"
+        )
+    if _is_busy(error):
+        return Busy(f"the registry {path} was in use for {BUSY_SECONDS:g} s on end; run it again")
+    if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+        return Unavailable(
+            f"the registry {path} is damaged ({error}): move it away; workspaces' files are kept beside it"
+        )
+    return Unavailable(f"the registry {path} cannot be used ({error}); `workspace doctor` may know why")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _name(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "")  # our own misuse of sqlite3 has none
 
 
 _LIVE_SQL = "(" + ", ".join(f"'{state.value}'" for state in LIVE) + ")"

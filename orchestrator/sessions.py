@@ -101,18 +101,15 @@ class Sessions:
 
         They stay where they are, or are saved first on a backend that cannot keep them; when that fails the
         session goes on and this raises. One that is over is taken too: so its files are removed later.
+        Raises NoSpace or Unavailable when that cannot be written down; then it has ended all the same.
         """
         driver = self._backends[record.backend]
         keeps = keep_files and driver.properties.keeps_files
         saved = await self._last_save(record, driver) if keep_files and not keeps else None
-        await self.mark(record, State.STOPPING)
+        with contextlib.suppress(ToolError):  # the registry comes second: ending makes room on a full disk
+            await self.mark(record, State.STOPPING)
         outcome = await driver.destroy(_guest_id(record), keep_files=keeps)
-        if outcome.survivors:
-            await self.mark(record, State.ERROR)
-        elif outcome.kept:
-            await self.mark(record, State.STOPPED)
-        else:
-            await asyncio.to_thread(self._records.remove, record.session_id)
+        await self._write_down_end(record, outcome)
         return replace(outcome, kept=str(saved.file.path)) if saved else outcome
 
     async def list(self, user: UserId, *, stopped: bool = False) -> list[Seen]:
@@ -174,6 +171,21 @@ class Sessions:
             record = await adding
             await asyncio.to_thread(self._records.remove, record.session_id)
 
+    async def _write_down_end(self, record: SessionRecord, outcome: Destroyed) -> None:
+        try:
+            if outcome.survivors:
+                await self.mark(record, State.ERROR)
+            elif outcome.kept:
+                await self.mark(record, State.STOPPED)
+            else:
+                await asyncio.to_thread(self._records.remove, record.session_id)
+        except ToolError as error:
+            if outcome.survivors:
+                return  # they are the worse news, and told by whoever asked
+            kept = f", its files are kept in {outcome.kept}" if outcome.kept else ""
+            message = f"{record.session_id} has ended{kept}, but that is not written down: {error.message}"
+            raise type(error)(message, sessionId=record.session_id) from error
+
     async def _last_save(self, record: SessionRecord, driver: Backend) -> Saved | None:
         """None when there is no sandbox, and so nothing to lose."""
         if _guest_id(record) not in {guest.id for guest in await driver.guests()}:
@@ -186,6 +198,10 @@ class Sessions:
                 f"{error.message}; give them up by `workspace down {record.session_id} --remove`",
                 sessionId=record.session_id,
             ) from error
+
+    async def remove_log(self, record: SessionRecord) -> None:
+        """For good: whoever removes a workspace's files wants nothing of it left."""
+        await asyncio.to_thread(self.log_path(record).unlink, missing_ok=True)
 
     def log_path(self, record: SessionRecord) -> Path:
         """The daemon's log, on backends that write one here."""

@@ -13,7 +13,7 @@ from orchestrator.backends import Guest
 from orchestrator.paths import SessionId, UserId
 from orchestrator.ports import Wish, choose
 from orchestrator.records import Records, SessionRecord, State
-from protocol.errors import Busy, Internal, NotFound
+from protocol.errors import Busy, Internal, NoSpace, NotFound, Unavailable
 
 ANN, BOB = UserId("ann"), UserId("bob")
 
@@ -135,3 +135,55 @@ def test_a_removed_session_is_forgotten(records: Records) -> None:
     records.add(lambda taken: record())
     records.remove("s1")
     assert records.list(ANN, stopped=True) == []
+
+
+def without_shared_memory(directory: Path) -> None:
+    """As on a full disk: what WAL shares cannot be made."""
+    for leftover in directory.glob("*-shm"):
+        leftover.unlink()
+    (directory / "sessions.sqlite3-shm").mkdir()
+
+
+def test_a_registry_that_cannot_be_shared_is_read_and_its_sessions_are_ended(
+    records: Records, tmp_path: Path
+) -> None:
+    records.add(lambda taken: record())
+    without_shared_memory(tmp_path / "db")
+    assert [each.session_id for each in records.list(ANN)] == ["s1"]
+    records.set_state("s1", State.STOPPED)
+    assert records.get(ANN, "s1").state is State.STOPPED
+    records.remove("s1")
+    assert records.list(ANN, stopped=True) == []
+
+
+def test_a_registry_is_shared_again_as_soon_as_it_can_be(records: Records, tmp_path: Path) -> None:
+    records.add(lambda taken: record())
+    without_shared_memory(tmp_path / "db")
+    records.set_state("s1", State.STOPPED)
+    (tmp_path / "db" / "sessions.sqlite3-shm").rmdir()
+    records.set_state("s1", State.ERROR)
+    db = sqlite3.connect(tmp_path / "db" / "sessions.sqlite3")
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    db.close()
+
+
+def test_no_session_is_added_where_it_could_not_be_written_down(records: Records, tmp_path: Path) -> None:
+    records.add(lambda taken: record())
+    without_shared_memory(tmp_path / "db")
+    with pytest.raises(Unavailable, match="cannot be used .* `workspace doctor` may know why"):
+        records.add(lambda taken: record("s2"))
+
+
+def test_a_full_disk_is_said_to_be(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.add(lambda taken: record())
+    without_shared_memory(tmp_path / "db")
+    monkeypatch.setattr("orchestrator.records.FULL_BYTES", 1 << 62)
+    with pytest.raises(NoSpace, match="is full, .*: make room, for example by `workspace down"):
+        records.add(lambda taken: record("s2"))
+
+
+def test_a_damaged_registry_is_told_in_a_sentence(records: Records, tmp_path: Path) -> None:
+    records.add(lambda taken: record())
+    (tmp_path / "db" / "sessions.sqlite3").write_bytes(b"no registry at all" * 500)
+    with pytest.raises(Unavailable, match="is damaged .*: move it away"):
+        records.list(ANN)

@@ -23,7 +23,7 @@ from orchestrator.paths import PathManager, UserId
 from orchestrator.ports import Wish
 from orchestrator.records import Records, State
 from orchestrator.sessions import PortWishes, Sessions
-from protocol.errors import InvalidRequest, NotFound, Unavailable
+from protocol.errors import InvalidRequest, NoSpace, NotFound, Unavailable
 
 ANN, BOB = UserId("ann"), UserId("bob")
 WISHES = PortWishes(tool=Wish(0), dev=Wish(8000, range(8001, 8100)))
@@ -211,3 +211,54 @@ async def test_a_session_that_is_over_has_no_client(sessions: Sessions) -> None:
     await sessions.end(record)
     with pytest.raises(Unavailable, match="is stopped; start a session by `workspace up`"):
         sessions.client(await sessions.find(ANN, record.session_id))
+
+
+class FullDisk(Records):
+    """A registry that nothing can be written to any more, once ``full``."""
+
+    full = False
+
+    def set_guest(self, session_id: str, guest: Guest) -> None:
+        self._refuse()
+        super().set_guest(session_id, guest)
+
+    def set_state(self, session_id: str, state: State) -> None:
+        self._refuse()
+        super().set_state(session_id, state)
+
+    def remove(self, session_id: str) -> None:
+        self._refuse()
+        super().remove(session_id)
+
+    def _refuse(self) -> None:
+        if self.full:
+            raise NoSpace("the disk is full: make room")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> FullDisk:
+    return FullDisk(tmp_path / "r.sqlite3")
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path, backend: DictionaryBackend, disk: FullDisk) -> Sessions:
+    return Sessions(PathManager(tmp_path), disk, {backend.name: backend})
+
+
+async def test_a_session_ends_on_a_full_disk_and_says_what_could_not_be_written(
+    on_disk: Sessions, backend: DictionaryBackend, disk: FullDisk
+) -> None:
+    record = await on_disk.begin(ANN, "site", WISHES, "dictionary")
+    disk.full = True
+    with pytest.raises(NoSpace, match=f"{record.session_id} has ended, its files are kept in /kept, but"):
+        await on_disk.end(record)
+    assert backend.running == {}
+
+
+async def test_a_disk_that_fills_during_a_start_leaves_no_sandbox(
+    on_disk: Sessions, backend: DictionaryBackend, disk: FullDisk
+) -> None:
+    disk.full = True
+    with pytest.raises(NoSpace, match="^the disk is full: make room$"):
+        await on_disk.begin(ANN, "site", WISHES, "dictionary")
+    assert backend.running == {}
