@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import toolchain
+from orchestrator.isolation.isolation import Isolation, Setting
 from orchestrator.paths import DATA_VARIABLE, PathManager
 from orchestrator.ports import is_free
 from orchestrator.template_checks import check_template
 from orchestrator.templates import template_directories, template_roots
 from orchestrator.units import size_text
 from protocol import __version__
+from protocol.errors import ToolError
 from protocol.limits import GIB
 from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
 
@@ -148,6 +150,20 @@ def _room(base: Path, existing: Path) -> Iterator[Check]:
         yield Check("data", Verdict.OK, found)
 
 
+def isolation(host: Host) -> Iterator[Check]:
+    """What would keep workspaces apart that run as processes of this host."""
+    try:
+        chosen = Isolation.choose(Setting.from_env(host.environ), host.paths, host.environ, None, ())
+    except ToolError as error:
+        yield Check("isolation", Verdict.BROKEN, error.message, "see docs/security.md")
+        return
+    if chosen.promises.several_users:
+        yield Check("isolation", Verdict.OK, chosen.tier.name)
+    else:
+        found = f"{chosen.tier.name}; {chosen.reason}"
+        yield Check("isolation", Verdict.WARNING, found, "one user's workspaces only; see docs/security.md")
+
+
 def ports(_: Host) -> Iterator[Check]:
     """Taken ones give way to others, which whoever expects them should know."""
     for port, what in ((DEFAULT_PORT, "tool server"), (DEFAULT_DEV_PORT, "dev server")):
@@ -189,6 +205,7 @@ QUESTIONS: tuple[Callable[[Host], Iterator[Check]], ...] = (
     tool_server,
     tools,
     data_directory,
+    isolation,
     ports,
     proxy,
     templates,

@@ -1,8 +1,9 @@
-"""Sandboxes without Docker: one daemon process per workspace, on this host, as this user.
+"""Sandboxes without Docker: one daemon process per workspace, on this host.
 
 The daemon is started by command line, never imported: the wall stays a wall. ``guest.json`` in the session's
 area is the label by which any orchestrator finds the daemon again; the process is told from a later one of
-the same id by its start time. Nothing here is isolated yet, and ``PROPERTIES`` says so.
+the same id by its start time. What keeps workspaces apart is the business of ``orchestrator.isolation``; it
+depends on the host, and ``properties`` says what holds on this one.
 """
 
 from __future__ import annotations
@@ -14,27 +15,24 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from orchestrator import processes
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
-from orchestrator.backends.environment import area_marker, sandbox_environment
+from orchestrator.backends.environment import marker, sandbox_environment
 from orchestrator.directories import private_directory, remove_tree
+from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
 from orchestrator.paths import PathManager, SessionArea
 from protocol.errors import AlreadyExists, Unavailable
 
+T = TypeVar("T")
+
 NAME = "local"
-PROPERTIES = Properties(
-    isolates_files=False,
-    isolates_processes=False,
-    isolates_network=False,
-    keeps_files=True,
-    survives_host_restart=False,
-)
 HOST = "127.0.0.1"
 LABEL_FILE = "guest.json"
 PID, STARTED = "pid", "started"
@@ -61,24 +59,42 @@ class Settings:
     command: tuple[str, ...] = (sys.executable, "-P", "-m", "toolserver")
     """The daemon. -P: the directory it starts in is no place to import from."""
     term_seconds: float = TERM_SECONDS
+    isolation: Setting = field(default_factory=Setting)
 
 
 def open_backend(host: Host) -> LocalBackend:
     """As the entry point names it."""
-    return LocalBackend(host.paths, Settings(environ=host.environ, tools=host.tools))
+    isolation = Setting.from_env(host.environ)
+    return LocalBackend(host.paths, Settings(environ=host.environ, tools=host.tools, isolation=isolation))
 
 
 class LocalBackend:
     """The reference backend."""
 
     name = NAME
-    properties = PROPERTIES
 
     def __init__(self, paths: PathManager, settings: Settings) -> None:
         self._paths = paths
         self._settings = settings
         self._children: set[int] = set()
         """Daemons started by this very process, which therefore has to reap them."""
+        self._isolation = Isolation.choose(
+            settings.isolation, paths, settings.environ, settings.tools, settings.command
+        )
+
+    @property
+    def properties(self) -> Properties:
+        """What holds here: found out at the start."""
+        promises = self._isolation.promises
+        return Properties(
+            isolates_files=promises.files,
+            isolates_processes=promises.processes,
+            isolates_network=promises.network,
+            keeps_files=True,
+            survives_host_restart=False,
+            isolation=self._isolation.tier.name,
+            left_open=self._isolation.left_open,
+        )
 
     async def create(self, launch: Launch) -> Guest:
         """Make the directories, start the daemon, wait until it listens."""
@@ -90,10 +106,11 @@ class LocalBackend:
             tool_port=launch.tool_port,
             dev_port=launch.dev_port,
         )
+        self._isolation.refuse_ports((launch.tool_port, launch.dev_port))
         place = _Place.of(self._paths, guest.id)
-        await asyncio.to_thread(place.make, self._paths.cache_dir(guest.user_id, "npm"))
+        await asyncio.to_thread(place.make)
         try:
-            guest = await asyncio.to_thread(self._spawned, guest, launch, place)
+            guest = await _to_the_end(self._spawned, guest, launch, place)
             port = await self._listening_port(guest, place)
             guest = msgspec.structs.replace(guest, tool_port=port)
             await asyncio.to_thread(place.write_label, guest)
@@ -127,13 +144,21 @@ class LocalBackend:
         found = (_read_label(label) for label in labels)
         return [_observed(guest) for guest in found if guest is not None]
 
+    def _settled(self, launch: Launch, place: _Place) -> Settled:
+        # Only now that our own directories are there: of two users who begin at once, one sees the other.
+        self._isolation.refuse_company(launch.user_id)
+        cache = self._paths.cache_dir(launch.user_id, "npm").parent
+        ports = (launch.tool_port, launch.dev_port)
+        return self._isolation.settle(Sandbox(launch.user_id, place.root, place.area, cache, ports))
+
     def _spawned(self, guest: Guest, launch: Launch, place: _Place) -> Guest:
+        settled = self._settled(launch, place)
         # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
         with place.log.open("ab") as stderr, place.stdout.open("wb") as stdout:
             process = subprocess.Popen(
-                self._settings.command,
+                self._isolation.command(settled, self._settings.command),
                 cwd=place.area.directory,
-                env=self._environment(launch, place),
+                env=self._environment(launch, place, settled),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -149,11 +174,14 @@ class LocalBackend:
         place.write_label(guest)
         return guest
 
-    def _environment(self, launch: Launch, place: _Place) -> dict[str, str]:
-        cache = self._paths.cache_dir(launch.user_id, "npm").parent
+    def _environment(self, launch: Launch, place: _Place, settled: Settled) -> dict[str, str]:
         settings = self._settings
+        base = sandbox_environment(
+            settings.environ, place.area, settled.cache, settings.tools, launch.session_id
+        )
         return {
-            **sandbox_environment(settings.environ, place.area, cache, settings.tools, launch.session_id),
+            **base,
+            "PATH": self._isolation.search_path(base["PATH"]),
             **launch.environment,
             "TOOL_SERVER_HOST": HOST,
             "TOOL_SERVER_PORT": str(launch.tool_port),
@@ -181,7 +209,7 @@ class LocalBackend:
 
     async def _end(self, guest: Guest | None, place: _Place) -> tuple[int, set[int]]:
         """How many had to be killed, and who could not be."""
-        marked = area_marker(place.area)
+        marked = marker(place.session_id)
         if guest is None or not self._runs(guest):
             return await processes.kill_all(lambda: processes.members(marked), KILL_SECONDS)
         leader = int(guest.labels[PID])
@@ -231,7 +259,7 @@ class _Place:
     def exists(self) -> bool:
         return self.root.exists() or self.area.directory.exists()
 
-    def make(self, cache: Path) -> None:
+    def make(self) -> None:
         try:
             for directory in (self.root, *self.area.directories):
                 private_directory(directory, exist_ok=False)
@@ -242,7 +270,6 @@ class _Place:
                 sessionId=self.session_id,
             ) from None
         private_directory(self.log.parent)
-        private_directory(cache)
 
     def remove(self, keep_root: bool) -> None:
         remove_tree(self.area.directory)
@@ -262,6 +289,16 @@ class _Place:
         with contextlib.suppress(OSError):
             return self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip().splitlines()
         return []
+
+
+async def _to_the_end(work: Callable[..., T], *arguments: object) -> T:
+    """Like ``to_thread``, but a cancellation waits: a thread goes on, and what it makes is to be removed."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _read_label(label: Path) -> Guest | None:

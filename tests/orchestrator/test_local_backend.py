@@ -18,6 +18,8 @@ from orchestrator import processes
 from orchestrator.backends import Endpoint, Guest, GuestState, Launch
 from orchestrator.backends.environment import marker
 from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.isolation.isolation import Setting
+from orchestrator.isolation.tiers import Wish
 from orchestrator.paths import PathManager, SessionId, UserId
 from protocol.errors import AlreadyExists, Unavailable
 
@@ -28,7 +30,8 @@ SECRET = {"AWS_SECRET_ACCESS_KEY": "x", "PATH": os.environ["PATH"]}
 def backend(data: Path, *words: str, term_seconds: float = 5.0) -> LocalBackend:
     command = (sys.executable, FAKE, *words)
     return LocalBackend(
-        PathManager(data), Settings(environ=SECRET, command=command, term_seconds=term_seconds)
+        PathManager(data),
+        Settings(environ=SECRET, command=command, term_seconds=term_seconds, isolation=Setting(Wish.NONE)),
     )
 
 

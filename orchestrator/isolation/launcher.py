@@ -1,0 +1,74 @@
+"""``python -I -S launcher.py NAME VALUE ... -- COMMAND ...``: tie oneself down, then become COMMAND.
+
+Names, in any order, most of them as often as wanted:
+
+    cover DIR, keep PATH, tmp DIR, passwd FILE    a view of one's own (``view.enter``)
+    uid N, gid N, group N                         whom to become
+    read|write|list|device PATH                   what is left of the file system (``landlock.KINDS``)
+    bind PORT, connect PORT                       and of the TCP ports; ``bind 0`` means any free one
+    landlock ABI                                  how many of Landlock's rules to apply; without it none
+    filter MACHINE                                close the ways around the rules on ports (``seccomp``)
+
+Whatever cannot be done ends the start: the command never runs with less than was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+CANNOT_RUN = 126
+"""Exit code, as env(1) and nohup(1) have it."""
+
+
+def main(words: list[str]) -> None:
+    """Does not return."""
+    # -I keeps our own package off the path; nothing of the current directory is to get on it.
+    sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    end = words.index("--")
+    try:
+        tie_down(_grouped(words[:end]))
+        command = words[end + 1 :]
+        os.execv(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"this host does not let a workspace be isolated: {error}; see docs/security.md\n")
+        sys.exit(CANNOT_RUN)
+
+
+def tie_down(told: dict[str, list[str]]) -> None:
+    """In the only order that works: mounts need root, access rules outlive it, the filter comes last."""
+    from orchestrator.isolation import kernel, landlock, seccomp, view
+
+    if "cover" in told:
+        view.enter(told["cover"], told.get("keep", []), told["tmp"][0], told["passwd"][0])
+        view.hide_others()
+    _become(told)
+    kernel.no_new_privileges()
+    for abi in told.get("landlock", []):
+        paths = [(kind, path) for kind in landlock.KINDS for path in told.get(kind, [])]
+        bind, connect = ([int(port) for port in told.get(name, [])] for name in ("bind", "connect"))
+        landlock.restrict_self(int(abi), paths, bind, connect)
+    for machine in told.get("filter", []):
+        seccomp.apply(machine)
+
+
+def _become(told: dict[str, list[str]]) -> None:
+    for uid, gid in zip(told.get("uid", []), told.get("gid", []), strict=True):
+        os.setgroups([int(group) for group in told.get("group", [])])
+        os.setresgid(int(gid), int(gid), int(gid))
+        os.setresuid(int(uid), int(uid), int(uid))
+
+
+def _grouped(words: list[str]) -> dict[str, list[str]]:
+    """
+    >>> _grouped(["read", "/usr", "uid", "7", "read", "/etc"])
+    {'read': ['/usr', '/etc'], 'uid': ['7']}
+    """
+    told: dict[str, list[str]] = {}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        told.setdefault(name, []).append(value)
+    return told
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,114 @@
+"""``python tenants.py DATA_DIR WISH``: two people's workspaces side by side, and one attacks the other.
+
+A program, because isolation depends on who runs it: the tests run it as root and as somebody else. Both
+workspaces have a real tool server, and everything happens by their commands. Prints what came of it as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import processes
+from orchestrator.backends import Guest, Launch
+from orchestrator.backends.environment import marker
+from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.client import Client, open_client
+from orchestrator.isolation.isolation import Setting
+from orchestrator.isolation.tiers import Wish
+from orchestrator.paths import PathManager, SessionId, UserId
+from tests.orchestrator.live import free_port
+
+HERE = Path(__file__).parent
+PATIENCE_SECONDS = 60
+
+
+@dataclass
+class Tenant:
+    """One of the two."""
+
+    guest: Guest
+    client: Client
+
+    async def put(self, name: str, text: str) -> None:
+        """A file in the workspace."""
+        await self.client.write(path=name, content=text)
+
+    async def python(self, *words: str) -> str:
+        """What a program prints."""
+        answer = await self.client.command(argv=[sys.executable, *words])
+        assert answer.exit_code == 0, answer
+        return answer.stdout
+
+    async def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return name in {entry.path for entry in (await self.client.list()).entries}
+
+
+@asynccontextmanager
+async def tenant(driver: LocalBackend, user: str) -> AsyncIterator[Tenant]:
+    """With a workspace of its own, gone at the end."""
+    token = secrets.token_urlsafe(24)
+    launch = Launch(
+        user_id=UserId(user),
+        session_id=SessionId(f"s{secrets.token_hex(6)}"),
+        token=token,
+        tool_port=0,
+        dev_port=free_port(),
+    )
+    guest = await driver.create(launch)
+    try:
+        async with open_client(driver.endpoint(guest, guest.tool_port).url, token) as client:
+            yield Tenant(guest, client)
+    finally:
+        await driver.destroy(guest.id)
+
+
+async def attacked(data: Path, wish: Wish) -> dict[str, Any]:
+    """Which attempts got through, and what was promised."""
+    setting = Setting(wish, allow_several_users=True)
+    driver = LocalBackend(PathManager(data), Settings(environ=os.environ, isolation=setting))
+    async with tenant(driver, "ann") as ann, tenant(driver, "bob") as bob:
+        told = {**await settled(bob), "toolPort": bob.guest.tool_port}
+        await ann.put("told.json", json.dumps(told))
+        await ann.put("attack.py", (HERE / "attack.py").read_text())
+        through = json.loads(await ann.python("attack.py", "told.json", str(ann.guest.dev_port)))
+        uids = {_uid(each.guest) for each in (ann, bob)}
+        sessions = [ann.guest.session_id, bob.guest.session_id]
+    left = sorted(pid for session in sessions for pid in processes.members(marker(session)))
+    return {
+        "properties": asdict(driver.properties),
+        "through": sorted(name for name, came in through.items() if came),
+        "tried": sorted(through),
+        "users": len(uids - {os.getuid()}),
+        "left": left,
+    }
+
+
+async def settled(bob: Tenant) -> dict[str, Any]:
+    """Where all that he has is, once it is there."""
+    await bob.put("victim.py", (HERE / "victim.py").read_text())
+    line = f"{sys.executable} victim.py told.json {bob.guest.dev_port} 2>errors || touch ended"
+    await bob.client.command(command=line, background=True)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await bob.has("told.json"):
+            assert not await bob.has("ended"), (await bob.client.read(path="errors")).content
+            await asyncio.sleep(0.05)
+    found: dict[str, Any] = json.loads((await bob.client.read(path="told.json")).content)
+    return found
+
+
+def _uid(guest: Guest) -> int:
+    return Path(f"/proc/{guest.labels['pid']}").stat().st_uid
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(attacked(Path(sys.argv[1]), Wish(sys.argv[2])))))
