@@ -24,7 +24,7 @@ import msgspec
 
 from orchestrator import processes
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
-from orchestrator.backends.environment import marker, sandbox_environment
+from orchestrator.backends.environment import area_marker, sandbox_environment
 from orchestrator.directories import private_directory, remove_tree
 from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
 from orchestrator.paths import PathManager, SessionArea
@@ -209,7 +209,7 @@ class LocalBackend:
 
     async def _end(self, guest: Guest | None, place: _Place) -> tuple[int, set[int]]:
         """How many had to be killed, and who could not be."""
-        marked = marker(place.session_id)
+        marked = area_marker(place.area)
         if guest is None or not self._runs(guest):
             return await processes.kill_all(lambda: processes.members(marked), KILL_SECONDS)
         leader = int(guest.labels[PID])
