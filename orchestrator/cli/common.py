@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,15 +121,18 @@ class Options:
 
         return user_id(self.user)
 
-    def sessions(self, tools: Path | None = None) -> Sessions:
-        """The sessions of this data directory; ``tools`` is for those that are begun by them."""
+    def sessions(self, tools: Path | None = None, settings: Mapping[str, str] | None = None) -> Sessions:
+        """The sessions of this data directory; ``tools`` is for those that are begun by them.
+
+        ``settings`` are variables that a backend is to find set, whatever the environment says.
+        """
         from orchestrator.backends import Host
         from orchestrator.backends.installed import InstalledBackends
         from orchestrator.records import Records
         from orchestrator.sessions import Sessions
 
         paths = self.paths()
-        backends = InstalledBackends(Host(paths, os.environ, tools))
+        backends = InstalledBackends(Host(paths, {**os.environ, **(settings or {})}, tools))
         return Sessions(paths, Records(paths.db_path("sessions")), backends)
 
 

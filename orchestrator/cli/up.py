@@ -26,6 +26,11 @@ _PORT = click.IntRange(0, 65535)
     "--dev-port", type=click.IntRange(1, 65535), help="The dev server's port: 4321 or any free one."
 )
 @click.option("--backend", default=LOCAL, show_default=True, help="Where it runs: local, docker, or another.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["auto", "landlock", "bwrap", "none"]),
+    help="What keeps local workspaces apart: $WORKSPACE_ISOLATION, else auto.",
+)
 @click.option("--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--remove", is_flag=True, help="Remove the workspace's files when it ends.")
 @host_options
@@ -35,6 +40,7 @@ def up(
     port: int | None,
     dev_port: int | None,
     backend: str,
+    isolation: str | None,
     detach: bool,
     remove: bool,
 ) -> None:
@@ -53,7 +59,8 @@ def up(
     user = options.user_id()
     wishes = port_wishes(found, port, dev_port)
     # Any other backend brings its own tools along.
-    sessions = options.sessions(_tools(options, found) if backend == LOCAL else None)
+    tools = _tools(options, found) if backend == LOCAL else None
+    sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
     code = asyncio.run(Foreground(sessions, options, backend, detach, remove).run(user, found, wishes))
     raise click.exceptions.Exit(code)
 

@@ -1,0 +1,32 @@
+"""``workspace up --isolation``: what cannot be had ends the start, what was not asked for is not done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.isolation import landlock
+from tests.orchestrator.live import Host, template
+
+
+def test_a_tier_that_cannot_be_had_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    template(tmp_path, "plain", {"index.html": "hello"})
+    host = Host(tmp_path)
+    done = host.run("up", "plain", "--isolation", "bwrap")
+    assert done.returncode == 1
+    assert b"isolation by bubblewrap is not offered yet; set WORKSPACE_ISOLATION=auto" in done.stderr
+    assert host.sessions() == []
+
+
+def test_none_leaves_commands_as_they_were_and_auto_ties_them_down(tmp_path: Path) -> None:
+    template(tmp_path, "plain", {"index.html": "hello"})
+    host = Host(tmp_path)
+    found = {}
+    for wish in ("none", "auto"):
+        with host.up("plain", "--detach", "--isolation", wish) as up:
+            session = up.ready().session
+            up.end()
+        found[wish] = host.inside("exec", session, "--", "grep NoNewPrivs /proc/self/status").stdout.split()[
+            1
+        ]
+        host.inside("down", session, "--remove")
+    assert found == {"none": b"0", "auto": b"1" if landlock.abi() >= landlock.MIN_ABI else b"0"}
