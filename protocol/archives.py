@@ -27,9 +27,6 @@ MemberPath = NewType("MemberPath", str)
 DETECT_BYTES = BLOCK_BYTES
 """What ``detect`` wants to see of an archive's beginning, unless the archive is shorter."""
 
-RATIO_FREE_BYTES = 64 * MIB
-"""Unpacked bytes that the ratio does not judge: a small archive of zeros is no attack."""
-
 _LIMITS = Limits()
 
 
@@ -267,7 +264,7 @@ class Budget:
 
     def _judge_ratio(self) -> None:
         limit = self._limits.max_archive_ratio
-        if self.unpacked > RATIO_FREE_BYTES + limit * self.packed:
+        if self.unpacked > self._limits.archive_ratio_free_bytes + limit * self.packed:
             message = f"the archive unpacks to more than {limit} times its size"
             raise _over("maxArchiveRatio", limit, message)
 

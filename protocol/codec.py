@@ -35,10 +35,18 @@ class RequestFrame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Without it no events are sent, and the answer holds what they would have told."""
 
 
-class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The tool server's frame: exactly one of ``event``, ``result`` and ``error``."""
+class StreamFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One object of an HTTP stream: exactly one of ``event``, ``result`` and ``error``."""
 
-    id: str = ""
+    event: Any = None
+    result: Any = None
+    error: ErrorBody | None = None
+
+
+class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The tool server's frame on a WebSocket: the same, behind the request's id, ``""`` when it has none."""
+
+    id: str
     event: Any = None
     result: Any = None
     error: ErrorBody | None = None

@@ -1,6 +1,6 @@
 """Every bound in one table: its value, its unit, and why it is that.
 
-A bound that ends a request is named in the error's ``details`` by the field's name here.
+A bound that ends a request is named in the error's ``details``: the field's name here, in camelCase.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """An archive's content once unpacked."""
 
     max_archive_ratio: int = 200
-    """Unpacked bytes per packed byte past the first 64 MiB; gzip itself can reach 1032."""
+    """Unpacked bytes per packed byte, past what is free of it; gzip itself can reach 1032."""
+
+    archive_ratio_free_bytes: int = 1 * GIB
+    """Unpacked bytes that the ratio does not judge: a workspace may hold a large file of zeros."""
 
     max_archive_entries: int = 500_000
     """Members of an archive: ten times a large node_modules."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from toolserver import logs
 from toolserver.config import Config, ConfigError
+from toolserver.system import tree
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for problem in error.problems:
             print(f"toolserver: {problem}", file=sys.stderr)
         sys.exit(2)
+    # Read, so no longer needed there: a command that runs as root could look it up.
+    tree.erase_variable("TOOL_SERVER_TOKEN")
     logs.set_up()
     # Loaded only now: a wrong variable is told at once, not after a quarter of a second of imports.
     import uvloop
@@ -45,11 +48,17 @@ async def _run(config: Config) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
-    async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(open_app(config, os.environ, _tool_path()))
-        print(f"listening on {running.url}", flush=True)
-        await stop.wait()
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    try:
+        async with AsyncExitStack() as stack:
+            running = await stack.enter_async_context(open_app(config, os.environ, _tool_path()))
+            print(f"listening on {running.url}", flush=True)
+            await stop.wait()
+    finally:
+        # A second signal must not turn a stop that went well into a death. The loop's own way to handle
+        # signals would restore the default, which is to die, while the interpreter is still tidying up.
+        for number in _STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _tool_path() -> str:

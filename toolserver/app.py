@@ -106,7 +106,8 @@ def _assemble(
     installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
-    archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.end)
+    archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.leave)
+    stack.push_async_callback(archives.close)
     dispatcher = Dispatcher(
         Files(disk, gate, locks, limits),
         Searches(table, disk, limits, find_ripgrep(tool_path), env),

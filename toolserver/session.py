@@ -62,9 +62,16 @@ class Conversation:
         try:
             frame = decode(data, RequestFrame, self._form)
         except InvalidRequest as error:
-            return self._refusal(self._readable_id(data), error)
+            id = self._readable_id(data)
+            return self._refusal("" if id in self._in_flight else id, error)
         if not 0 < len(frame.id) <= _MAX_ID:
             return self._refusal("", InvalidRequest(f"'id' has 1 to {_MAX_ID} characters", field="id"))
+        if frame.id in self._in_flight and frame.op != CANCEL:
+            # Under no id: a reply under this one would be taken for the last of the request that has it.
+            used = InvalidRequest(
+                f"id {frame.id!r} is in flight already; use another", field="id", id=frame.id
+            )
+            return self._refusal("", used)
         if frame.op == CANCEL:
             return CancelRun(frame.id) if frame.id in self._in_flight else None
         try:
@@ -87,8 +94,6 @@ class Conversation:
         return encode(ReplyFrame(id=id, error=error.body(id)), self._form)
 
     def _admit(self, frame: RequestFrame) -> Run:
-        if frame.id in self._in_flight:
-            raise InvalidRequest(f"id {frame.id!r} is in flight already; use another", field="id")
         if len(self._in_flight) >= self._max_in_flight:
             raise Busy(
                 f"{self._max_in_flight} requests are in flight on this socket, which is the limit",
@@ -101,7 +106,7 @@ class Conversation:
         return Run(frame.id, operation, request, frame.stream)
 
     def _refusal(self, id: str, error: ToolError) -> Send:
-        """Not through ``error``: an id that is in flight stays in flight."""
+        """The answer to a frame that starts nothing."""
         return Send(encode(ReplyFrame(id=id, error=error.body(id)), self._form))
 
     def _readable_id(self, data: bytes) -> str:

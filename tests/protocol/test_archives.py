@@ -10,7 +10,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.archives import (
-    RATIO_FREE_BYTES,
     Budget,
     MemberPath,
     changed_kind,
@@ -256,7 +255,11 @@ def test_the_tool_servers_own_directory_is_known_at_the_root_only() -> None:
 
 
 LIMITS = Limits(
-    max_archive_entries=2, max_unpacked_bytes=100 * MIB, max_archive_bytes=1000, max_archive_ratio=10
+    max_archive_entries=2,
+    max_unpacked_bytes=100 * MIB,
+    max_archive_bytes=1000,
+    max_archive_ratio=10,
+    archive_ratio_free_bytes=64 * MIB,
 )
 
 
@@ -286,10 +289,10 @@ def test_a_stream_past_a_limit_is_refused() -> None:
         budget.took_unpacked(100 * MIB + 1)
 
 
-def test_the_ratio_is_judged_past_the_first_64_mib() -> None:
+def test_the_ratio_is_judged_past_what_is_free_of_it() -> None:
     budget = Budget(LIMITS)
     budget.took_packed(10)
-    budget.took_unpacked(RATIO_FREE_BYTES + 100)
+    budget.took_unpacked(LIMITS.archive_ratio_free_bytes + 100)
     message = "the archive unpacks to more than 10 times its size (maxArchiveRatio)"
     with pytest.raises(TooLarge, match=exactly(message)):
         budget.took_unpacked(1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codec import Format, ReplyFrame, RequestFrame, decode, decode_params, encode
+from protocol.codec import Format, ReplyFrame, RequestFrame, StreamFrame, decode, decode_params, encode
 from protocol.errors import InvalidRequest
 from protocol.messages.archives import Inject
 from protocol.messages.commands import Command
@@ -152,7 +152,7 @@ def test_names_are_camel_case_on_the_wire_and_in_is_in() -> None:
 
 def test_a_reply_shows_only_what_it_has() -> None:
     assert encode(ReplyFrame(id="7", result={"a": 1})) == b'{"id":"7","result":{"a":1}}'
-    assert encode(ReplyFrame(event={"type": "x"})) == b'{"event":{"type":"x"}}'
+    assert encode(StreamFrame(event={"type": "x"})) == b'{"event":{"type":"x"}}'
 
 
 def test_bytes_are_base64_in_json_and_raw_in_messagepack() -> None:

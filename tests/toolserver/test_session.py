@@ -192,3 +192,14 @@ class Talking(RuleBasedStateMachine):
 
 TestTalking = Talking.TestCase
 TestTalking.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+
+
+def test_a_refusal_without_an_id_still_has_the_field() -> None:
+    assert sent(conversation().receive(b'{"op": "read"}'))["id"] == ""
+
+
+def test_nothing_but_its_own_last_reply_is_sent_under_an_id_in_flight() -> None:
+    talk = conversation()
+    talk.receive(frame("1"))
+    for data in (frame("1"), frame("1", op="serch"), b'{"id": "1"}'):
+        assert sent(talk.receive(data))["id"] == ""

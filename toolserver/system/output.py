@@ -96,15 +96,15 @@ class OutputLog:
         begin = max(offset, self.start)
         return Piece(begin, self._between(begin, min(begin + max_bytes, self.end)), begin - offset)
 
-    def ends(self, max_bytes: int) -> tuple[bytes, bytes, int]:
-        """The first and last bytes, ``max_bytes`` together, and how many between them are left out."""
-        if self.end <= max_bytes and self.start == 0:
-            return self._between(0, self.end), b"", 0
-        head = self._head[: max_bytes // 2]
-        if self.start == 0:
-            head = self._between(0, max_bytes // 2)
-        tail_start = max(self.end - (max_bytes - max_bytes // 2), self.start, len(head))
-        return head, self._between(tail_start, self.end), tail_start - len(head)
+    def ends(self, max_bytes: int, start: int = 0) -> tuple[bytes, bytes, int]:
+        """First and last bytes from ``start`` on, ``max_bytes`` together; how many lie between them."""
+        start = min(start, self.end)
+        if self.end - start <= max_bytes and self.start <= start:
+            return self._between(start, self.end), b"", 0
+        half = max_bytes // 2
+        head = self._between(start, start + half) if self.start <= start else self._head[start : start + half]
+        tail_start = max(self.end - (max_bytes - half), self.start, start + len(head))
+        return head, self._between(tail_start, self.end), tail_start - start - len(head)
 
     async def wait_past(self, offset: int) -> None:
         """Until there is a byte at ``offset``, or the program has ended."""

@@ -64,6 +64,8 @@ class Process:
         self.timed_out_ms: int | None = None
         """The clock that ended it."""
         self.timeout_ms: int | None = None
+        self.asked: object = None
+        """What a caller asked for, to tell a repeated request from another one of the same id."""
         self.survivors: list[int] = []
         """Pids that outlived its clock's kill."""
         self._popen = popen
@@ -300,6 +302,7 @@ class ProcessTable:
         size: tuple[int, int],
         shown_cwd: str,
     ) -> Process:
+        _refuse_missing(argv[0], cwd)
         ours, theirs, name = terminal.open_terminal(*size)
         try:
             with self._handicap.handed_down():
@@ -450,16 +453,30 @@ def _popen(
             argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=True
         )
     except (OSError, ValueError) as error:
-        raise _not_started(error, program) from None
+        raise _not_started(error, program, cwd) from None
 
 
-def _not_started(error: OSError | ValueError, program: str) -> ToolError:
+def _refuse_missing(program: str, cwd: str) -> None:
+    """For a program that a shell is to become: what ``Popen`` would say, before there is a shell."""
+    if not os.access(os.path.join(cwd, program), os.X_OK):
+        there = os.path.exists(os.path.join(cwd, program))
+        raise _not_started(PermissionError() if there else FileNotFoundError(), program, cwd)
+
+
+def _not_started(error: OSError | ValueError, program: str, cwd: str) -> ToolError:
     if isinstance(error, FileNotFoundError):
-        return NotFound(f"there is no program {program!r} on the PATH; check its name", program=program)
+        if os.path.exists(os.path.join(cwd, program)):
+            what = f"{program!r} is there, but the program that its first line names is not"
+        else:
+            what = (
+                f"there is no program {program!r}{'' if '/' in program else ' on the PATH'}; check its name"
+            )
+        return NotFound(what, program=program)
     if isinstance(error, PermissionError):
         return Forbidden(f"{program!r} may not be executed; is its x bit set?", program=program)
     if isinstance(error, OSError) and error.errno == errno.E2BIG:
         return TooLarge("arguments and environment are too long for the system; use a file or stdin")
     if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EMFILE, errno.ENOMEM):
         return Busy(f"the system has no room for another process: {error.strerror}")
-    return InvalidRequest(f"{program!r} cannot be started: {error}", program=program)
+    reason = (isinstance(error, OSError) and error.strerror) or error
+    return InvalidRequest(f"{program!r} cannot be started: {reason}", program=program)

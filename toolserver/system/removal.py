@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 
 from toolserver.system.directories import DIRECTORY
 
@@ -20,10 +21,10 @@ def trash_name() -> str:
     return PREFIX + secrets.token_hex(8)
 
 
-def remove_trash(area: int) -> None:
-    """Remove all trash from the directory ``area``. What another removes meanwhile is fine."""
+def remove_trash(area: int, stop: Callable[[], bool] = lambda: False) -> None:
+    """Remove all trash from the directory ``area``, or some when told to stop. Others may remove as well."""
     waiting = [name for name in os.listdir(area) if name.startswith(PREFIX)]
-    while waiting:
+    while waiting and not stop():
         waiting += _taken_apart(area, waiting.pop())
 
 

@@ -18,7 +18,7 @@ import enum
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from protocol.errors import Busy, Conflict, Forbidden, Internal, NoSpace, ToolError
@@ -97,12 +97,15 @@ class Staging:
         area = self._opened()
         self._swap(area, swap_steps.merging(self._root, area.new))
 
-    def discard(self) -> None:
-        """Remove what was staged and not put in place, and what was replaced. Does nothing twice."""
+    def discard(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Remove what was staged and not put in place, and what was replaced. Does nothing twice.
+
+        Once ``stop`` says so, what is left to remove is left to the next start.
+        """
         area, self._area = self._area, None
         if area is not None and not area.is_unfinished():  # else it is all there is of the old content
             _throw_away(self._base)
-            remove_trash(self._base)
+            remove_trash(self._base, stop)
             _remove_reserved(self._root)
         self._stack.close()
 

@@ -86,6 +86,22 @@ class Handicap:
                 os.write(self._fd, b"%d" % value)
 
 
+def erase_variable(name: str) -> None:
+    """Overwrite a variable's value where /proc/PID/environ shows it, which not even ``unsetenv`` does.
+
+    Root may read any process's environment, also that of a process that hides it.
+    """
+    libc = ctypes.CDLL(None)
+    environ = ctypes.POINTER(ctypes.c_void_p).in_dll(libc, "environ")
+    at = 0
+    while address := environ[at]:
+        entry = ctypes.string_at(address)
+        if entry.startswith(name.encode() + b"="):
+            ctypes.memset(address + len(name) + 1, ord("*"), len(entry) - len(name) - 1)
+        at += 1
+    libc.unsetenv(name.encode())
+
+
 def processes() -> dict[int, Proc]:
     """Every process that can be seen, by pid."""
     found = (_proc(int(name)) for name in os.listdir("/proc") if name.isdecimal())

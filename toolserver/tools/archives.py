@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +22,8 @@ from toolserver.system.swap import Staging
 from toolserver.system.tarballs import Extracted, Extraction, Packing
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
+
+log = logging.getLogger("toolserver.archives")
 
 _FEED_BYTES = 256 * 1024
 _PROGRESS_SECONDS = 0.2
@@ -45,6 +49,8 @@ class Archives:
         self._before_replace = before_replace
         self._injecting = False
         self._saving = 0
+        self._tidying: asyncio.Task[None] | None = None
+        self._closing = threading.Event()
 
     async def inject(self, request: Inject, call: Call) -> InjectAnswer:
         """An archive inside a message."""
@@ -100,6 +106,7 @@ class Archives:
         begun = time.monotonic()
         staging = Staging(self._disk.root, self._state_dir)
         try:
+            await self._tidied()
             directory = await whole(staging.open)
             extracted = await self._extract(directory, chunks, call)
             if digest is not None and digest != extracted.digest:
@@ -108,9 +115,13 @@ class Archives:
                     digest=extracted.digest,
                 )
             await self._put_in_place(staging, mode)
-        finally:
+        except BaseException:
             await asyncio.shield(whole(staging.discard))
+            raise
+        finally:
             self._injecting = False
+        # The old tree may be a large node_modules: it is removed after the answer.
+        self._tidying = asyncio.create_task(whole(staging.discard, self._closing.is_set))
         return InjectAnswer(
             files=extracted.files,
             content_bytes=extracted.bytes,
@@ -118,13 +129,30 @@ class Archives:
             duration_ms=round((time.monotonic() - begun) * 1000, 3),
         )
 
+    async def close(self) -> None:
+        """Leave what is still to be removed to the next start."""
+        self._closing.set()
+        await self._tidied()
+
+    async def _tidied(self) -> None:
+        if self._tidying is None:
+            return
+        await asyncio.wait([self._tidying])
+        if (error := self._tidying.exception()) is not None:
+            log.warning("an old tree could not be removed", extra={"data": {"reason": str(error)}})
+        self._tidying = None
+
     async def _put_in_place(self, staging: Staging, mode: InjectMode) -> None:
+        self._refuse_while_saving()
         if mode is InjectMode.REPLACE:
             await self._before_replace()
         async with self._gate.exclusive():
-            if self._saving:
-                raise Busy("a save of this workspace is being read, and must not mix two trees; try again")
+            self._refuse_while_saving()
             await whole(staging.replace if mode is InjectMode.REPLACE else staging.merge)
+
+    def _refuse_while_saving(self) -> None:
+        if self._saving:
+            raise Busy("a save of this workspace is being read, and must not mix two trees; try again")
 
     async def _extract(self, directory: Path, chunks: AsyncIterator[bytes], call: Call) -> Extracted:
         told = time.monotonic()

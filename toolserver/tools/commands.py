@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from protocol.errors import InvalidRequest
+from protocol.errors import Conflict, InvalidRequest
 from protocol.limits import Limits
 from protocol.messages.base import Encoding
 from protocol.messages.commands import (
@@ -25,8 +25,11 @@ from toolserver.system.disk import Disk
 from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
-from toolserver.tools.follow import follow, text_of
+from toolserver.tools.follow import follow, text_of, whole_characters
 from toolserver.tools.shell import command_argv, resolved
+
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+"""Bytes that go on with a character of UTF-8 and begin none."""
 
 
 class Commands:
@@ -37,14 +40,14 @@ class Commands:
         self._disk = disk
         self._env = env
         self._limits = limits
-        self._clocks: set[asyncio.Task[None]] = set()
+        self._clocks: dict[Process, asyncio.Task[None]] = {}
 
     async def command(self, request: Command, call: Call) -> CommandAnswer:
         """Start it, or find the run that has this ``commandId`` already; then follow it to its end."""
         process = self._running_already(request) or await self._start(request)
         if request.background:
             await call.emit(Started(process_id=process.id, pid=process.pid))
-            return self._answer(process, request.encoding, request.max_output_bytes)
+            return self._answer(process, (0, 0), request.encoding, request.max_output_bytes)
         try:
             return await self._followed(process, call, (0, 0), request.encoding, request.max_output_bytes)
         except asyncio.CancelledError:
@@ -55,7 +58,7 @@ class Commands:
     async def attach(self, request: Attach, call: Call) -> CommandAnswer:
         """Follow a command from the offsets on."""
         if min(request.from_offset, request.from_stderr_offset) < 0:
-            raise InvalidRequest("an offset is 0 or more", field="fromOffset")
+            raise InvalidRequest("an offset must be 0 or more", field="fromOffset")
         process = self._table.get(request.process_id)
         offsets = request.from_offset, request.from_stderr_offset
         return await self._followed(process, call, offsets, request.encoding, request.max_output_bytes)
@@ -63,7 +66,7 @@ class Commands:
     async def stop(self, request: Stop, call: Call) -> StopAnswer:
         """End a command with everything it started."""
         if request.grace_ms is not None and request.grace_ms < 0:
-            raise InvalidRequest("'graceMs' is 0 or more", field="graceMs")
+            raise InvalidRequest("'graceMs' must be 0 or more", field="graceMs")
         process = self._table.get(request.process_id)
         killed, survivors = await asyncio.shield(self._table.stop(process, request.grace_ms))
         return StopAnswer(process_id=process.id, killed=killed, survivors=survivors)
@@ -76,8 +79,14 @@ class Commands:
         if request.command_id is None:
             return None
         if not 0 < len(request.command_id) <= 128:
-            raise InvalidRequest("'commandId' has 1 to 128 characters", field="commandId")
-        return self._table.find(request.command_id)
+            raise InvalidRequest("'commandId' must have 1 to 128 characters", field="commandId")
+        process = self._table.find(request.command_id)
+        if process is not None and process.asked not in (None, _asked(request)):
+            raise Conflict(
+                f"commandId {request.command_id!r} was given to another command; take a new one",
+                command_id=request.command_id,
+            )
+        return process
 
     async def _start(self, request: Command) -> Process:
         argv = command_argv(request, self._env)
@@ -97,13 +106,16 @@ class Commands:
             id=request.command_id,
             shown_cwd=path,
         )
+        process.asked = _asked(request)
         if timeout_ms is not None and process.timeout_ms is None:
             self._set_clock(process, timeout_ms)
         return process
 
     def _timeout_ms(self, request: Command) -> int | None:
         if request.timeout_ms is not None and request.timeout_ms <= 0:
-            raise InvalidRequest("'timeoutMs' is above 0; leave it out for the default", field="timeoutMs")
+            raise InvalidRequest(
+                "'timeoutMs' must be above 0; leave it out for the default", field="timeoutMs"
+            )
         if request.timeout_ms is None and not request.background:
             return self._limits.command_timeout_ms
         return request.timeout_ms
@@ -112,8 +124,8 @@ class Commands:
         """The clock belongs to the process, not to the request that started it."""
         process.timeout_ms = timeout_ms
         clock = asyncio.create_task(self._end_in_time(process, timeout_ms))
-        self._clocks.add(clock)
-        clock.add_done_callback(self._clocks.discard)
+        self._clocks[process] = clock
+        clock.add_done_callback(lambda _: self._clocks.pop(process, None))
 
     async def _end_in_time(self, process: Process, timeout_ms: int) -> None:
         with contextlib.suppress(TimeoutError):
@@ -125,9 +137,10 @@ class Commands:
 
     async def close(self) -> None:
         """Stop the clocks."""
-        for clock in self._clocks:
+        clocks = list(self._clocks.values())
+        for clock in clocks:
             clock.cancel()
-        await asyncio.gather(*self._clocks, return_exceptions=True)
+        await asyncio.gather(*clocks, return_exceptions=True)
 
     async def _followed(
         self,
@@ -141,13 +154,18 @@ class Commands:
         if call.streaming:
             await follow(process, call, offsets, encoding)
         await process.wait()
-        return self._answer(process, encoding, max_bytes)
+        if process.timed_out_ms is not None and process in self._clocks:
+            # Its clock still ends what it started: the answer is not to come before that is over.
+            await asyncio.wait([self._clocks[process]])
+        return self._answer(process, offsets, encoding, max_bytes)
 
-    def _answer(self, process: Process, encoding: Encoding, max_bytes: int | None) -> CommandAnswer:
+    def _answer(
+        self, process: Process, offsets: tuple[int, int], encoding: Encoding, max_bytes: int | None
+    ) -> CommandAnswer:
         limit = self._limits.max_output_bytes
         limit = limit if max_bytes is None else max(0, min(max_bytes, limit))
-        stdout, out_omitted = _shown(process.stdout, limit, encoding)
-        stderr, err_omitted = _shown(process.stderr, limit, encoding)
+        stdout, out_omitted = _shown(process.stdout, offsets[0], limit, encoding)
+        stderr, err_omitted = _shown(process.stderr, offsets[1], limit, encoding)
         end = process.exit
         return CommandAnswer(
             process_id=process.id,
@@ -167,11 +185,20 @@ class Commands:
         )
 
 
-def _shown(log: OutputLog, limit: int, encoding: Encoding) -> tuple[str, int]:
+def _asked(request: Command) -> tuple[object, ...]:
+    """What makes two requests ask for the same run."""
+    return request.command, tuple(request.argv or ()), request.cwd
+
+
+def _shown(log: OutputLog, start: int, limit: int, encoding: Encoding) -> tuple[str, int]:
     """Head and tail for an answer, with a line between them that tells what is left out."""
-    head, tail, omitted = log.ends(limit)
+    head, tail, omitted = log.ends(limit, start)
     if not omitted or encoding is Encoding.BASE64:
         return text_of(head + tail, encoding), omitted
+    # Cut between characters; what a cut character had is left out with the rest.
+    whole, late = head[: whole_characters(head)], tail.lstrip(_CONTINUATIONS)
+    omitted += len(head) - len(whole) + len(tail) - len(late)
+    head, tail = whole, late
     note = f"\n[… {omitted} bytes left out; 'attach' gives them …]\n"
     return text_of(head, encoding) + note + text_of(tail, encoding), omitted
 

@@ -60,6 +60,7 @@ class DevServer:
         self._since = datetime.now(UTC)
         self._command: str | None = None
         self._process: Process | None = None
+        self._last: DevStart | None = None
         self._deciding = asyncio.Lock()
         self._getting_ready: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -70,17 +71,11 @@ class DevServer:
         return self._state
 
     async def dev_start(self, request: DevStart, call: Call) -> DevStatusAnswer:
-        """Start it, or join the start that is under way; answers once it is ready."""
+        """Start it, or join the one that runs or is starting; answers once it is ready."""
         check_readiness(request.readiness)
-        port = self._default_port if request.port is None else request.port
-        if not 1 <= port <= 65535:
-            raise InvalidRequest("'port' is from 1 to 65535", field="port")
         async with self._deciding:
-            argv, command = await self._plan(request, port)
-            if self._runs():
-                self._refuse_other(command)
-            else:
-                await self._launch(argv, command, port, request)
+            if not self.runs_as(request):
+                await self._launch(self._meant(request))
         try:
             await self._wait_ready(call)
         except asyncio.CancelledError:
@@ -88,6 +83,28 @@ class DevServer:
                 await asyncio.shield(self.end())
             raise
         return self.status()
+
+    def runs_as(self, request: DevStart) -> bool:
+        """Whether it runs already, as asked; raises Conflict when it runs with another command."""
+        if self._state not in (DevState.STARTING, DevState.READY):
+            return False
+        asked = self._meant(request)
+        if asked.command and filled(asked.command, self._host, self._port_of(asked)) != self._command:
+            raise Conflict(
+                f"the dev server runs already, with another command ({self._command}); 'dev_stop' it first",
+                command=self._command,
+            )
+        return True
+
+    def _meant(self, request: DevStart) -> DevStart:
+        """A request that asks for nothing in particular means the last one that did."""
+        return self._last if request == DevStart() and self._last is not None else request
+
+    def _port_of(self, request: DevStart) -> int:
+        port = self._default_port if request.port is None else request.port
+        if not 1 <= port <= 65535:
+            raise InvalidRequest("'port' must be from 1 to 65535", field="port")
+        return port
 
     async def dev_stop(self, request: DevStop, call: Call) -> DevStatusAnswer:
         """Stop it with everything it started."""
@@ -104,7 +121,7 @@ class DevServer:
         if process is None:
             raise NotFound("no dev server was started yet; 'dev_start' starts one")
         if request.from_offset < 0 or (request.max_bytes is not None and request.max_bytes < 1):
-            raise InvalidRequest("'fromOffset' is 0 or more, 'maxBytes' above 0", field="fromOffset")
+            raise InvalidRequest("'fromOffset' must be 0 or more, 'maxBytes' above 0", field="fromOffset")
         if call.streaming and request.follow:
             await follow(process, as_log(call, "dev_server"), (request.from_offset, 0), Encoding.UTF8)
             return DevLogsAnswer(text="", from_offset=request.from_offset, next_offset=process.stdout.end)
@@ -145,20 +162,11 @@ class DevServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _runs(self) -> bool:
-        return self._state in (DevState.STARTING, DevState.READY)
-
-    def _refuse_other(self, command: str) -> None:
-        if command != self._command:
-            raise Conflict(
-                f"the dev server runs already, with another command ({self._command}); 'dev_stop' it first",
-                command=self._command,
-            )
-
     async def wanted(self, request: DevStart) -> bool:
         """Whether there is a dev server to start: asked for, or found in the workspace."""
-        if request.command is not None:
-            return bool(request.command.strip())
+        command = self._meant(request).command
+        if command is not None:
+            return bool(command.strip())
         project = await look(self._disk)
         return dev_command(project.package, project.names) is not None
 
@@ -180,11 +188,13 @@ class DevServer:
         line = filled(found, self._host, port)
         return shell_argv(line, env), line
 
-    async def _launch(self, argv: list[str], command: str, port: int, request: DevStart) -> None:
+    async def _launch(self, request: DevStart) -> None:
         if self._state is DevState.STOPPING:
             raise Conflict("the dev server is stopping; ask again in a moment")
+        port = self._port_of(request)
+        argv, command = await self._plan(request, port)
         self.note(DevEvent.START)
-        self._port, self._command = port, command
+        self._port, self._command, self._last = port, command, request
         try:
             if self._process is not None:
                 # Of a run that crashed a child may be left, and hold the port.
@@ -305,6 +315,11 @@ class DevServer:
             output=last_lines(process),
         )
 
+    async def leave(self) -> None:
+        """The content that it belongs to goes away: so does it, and what was asked of it."""
+        await self.end()
+        self._last = None
+
     async def end(self) -> None:
         """End it with everything it started; nothing happens when it is down."""
         self.note(DevEvent.STOP)
@@ -325,7 +340,7 @@ def check_readiness(readiness: Readiness) -> None:
     if len(kinds := probe_kinds(readiness)) > 1:
         raise InvalidRequest(f"'readiness' takes one kind, not {' and '.join(kinds)}", field="readiness")
     if readiness.timeout_ms is not None and readiness.timeout_ms <= 0:
-        raise InvalidRequest("'readiness.timeoutMs' is above 0", field="readiness.timeoutMs")
+        raise InvalidRequest("'readiness.timeoutMs' must be above 0", field="readiness.timeoutMs")
     if readiness.http is not None and not re.fullmatch(r"/[^\s]*", readiness.http.path):
         raise InvalidRequest(
             "'readiness.http.path' begins with / and has no spaces", field="readiness.http.path"

@@ -73,7 +73,7 @@ class Installs:
 
     async def _plan(self, request: Install) -> tuple[str | None, list[str]]:
         if request.timeout_ms is not None and request.timeout_ms <= 0:
-            raise InvalidRequest("'timeoutMs' is above 0", field="timeoutMs")
+            raise InvalidRequest("'timeoutMs' must be above 0", field="timeoutMs")
         project = await look(self._disk)
         manager = None if project.package is None else package_manager(project.package, project.names)
         if request.command is not None:
@@ -125,10 +125,13 @@ def error_line(lines: list[str]) -> str:
 
     >>> error_line(["npm warn x", "npm error code E404", "npm error 404  'nope@1' is not in this registry."])
     "npm error 404  'nope@1' is not in this registry."
+    >>> error_line(["> dev", "> node x.js", "no such port"])
+    'no such port'
     """
     telling = [line for line in lines if _ERROR_LINE.search(line) and "log" not in line.lower()]
     sentences = [line for line in telling if len(line.split()) > 5 and "http" not in line]
-    return (sentences or telling or lines or ["it printed nothing"])[0].strip()
+    own = [line for line in lines if not line.startswith((">", "npm "))]
+    return (sentences[:1] or telling[:1] or own[-1:] or lines[-1:] or ["it printed nothing"])[0].strip()
 
 
 def _reason(command: str, process: Process) -> str:

@@ -29,12 +29,22 @@ class Starts:
         """Inject (when there is an archive), install, start the dev server."""
         check_readiness(request.dev.readiness)
         times: dict[str, float] = {}
+        if request.archive is None and self._dev.runs_as(request.dev):
+            return await self._running(request, call)
         injected = await self._inject(request, call, times)
         installed = await self._install(request, call, times)
         dev = await self._start_dev(request, call, times)
         return StartAnswer(
             dev=dev, install=installed, files=injected.files if injected else None, durations_ms=times
         )
+
+    async def _running(self, request: Start, call: Call) -> StartAnswer:
+        """It runs as asked: nothing is installed under its feet."""
+        for step in (Step.EXTRACT, Step.INSTALL):
+            await _tell(call, step, "skipped", "the dev server runs already")
+        dev = await self._dev.dev_start(request.dev, call)
+        nothing = InstallAnswer(package_manager=None, command=None, duration_ms=0.0)
+        return StartAnswer(dev=dev, install=nothing, files=None, durations_ms={})
 
     async def _inject(self, request: Start, call: Call, times: dict[str, float]) -> InjectAnswer | None:
         if request.archive is None:

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from protocol import routes
-from protocol.codec import ReplyFrame, encode
+from protocol.codec import StreamFrame, encode
 from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolError
 from protocol.export.schema import ErrorAnswer
 from protocol.messages.base import Event
@@ -102,21 +102,21 @@ async def _stream(
     )
     await response.prepare(request)
 
-    async def write(frame: ReplyFrame) -> None:
+    async def write(frame: StreamFrame) -> None:
         data = encode(frame)
         await response.write(data + b"\n" if kind == _NDJSON else b"data: " + data + b"\n\n")
 
     async def emit(event: Event) -> None:
         # A client that is gone is told by aiohttp, which cancels this handler: no second error for it here.
         with contextlib.suppress(ConnectionError):
-            await write(ReplyFrame(event=event))
+            await write(StreamFrame(event=event))
 
     call = _http_call(request["id"], emit)
     with contextlib.suppress(ConnectionError):
         try:
-            last = ReplyFrame(result=await run(call))
+            last = StreamFrame(result=await run(call))
         except ToolError as error:
-            last = ReplyFrame(error=error.body(request["id"]))
+            last = StreamFrame(error=error.body(request["id"]))
         await write(last)
         await response.write_eof()
     return response

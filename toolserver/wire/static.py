@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 from watchfiles import Change, DefaultFilter, awatch
 
-from protocol.errors import NotAFile, ToolError
+from protocol.errors import NotAFile, NotFound, ToolError
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
 
@@ -54,7 +54,7 @@ class StaticSite:
     async def page(self, request: web.Request) -> web.Response:
         """A file; of a directory, its index.html."""
         try:
-            path = self._disk.path(request.match_info["path"] or ".")
+            path = visible(self._disk.path(request.match_info["path"] or "."))
             data, name = await asyncio.to_thread(self._read, path)
         except ToolError as error:
             return web.Response(status=404, text=f"404: {error.message}\n")
@@ -103,6 +103,18 @@ class StaticSite:
             for listener in self._listeners:
                 if not listener.full():
                     listener.put_nowait(what)
+
+
+def visible(path: WorkspacePath) -> WorkspacePath:
+    """``path``, unless a name on it begins with a dot: .env and .git are no part of a site.
+
+    >>> visible(WorkspacePath("a/b.html"))
+    'a/b.html'
+    """
+    hidden = any(part.startswith(".") and part not in (".", ".well-known") for part in path.split("/"))
+    if hidden:
+        raise NotFound(f"there is nothing at {path!r}", path=path)
+    return path
 
 
 class _Visible(DefaultFilter):
