@@ -16,7 +16,7 @@ from collections.abc import Collection
 from typing import Any, NewType
 
 from protocol.errors import ArchiveInvalid, ArchiveUnsafe, TooLarge
-from protocol.limits import MIB, Limits
+from protocol.limits import Limits
 from protocol.messages.archives import ArchiveFormat
 from protocol.paths import MAX_NAME_BYTES, RESERVED
 from protocol.tar import BLOCK_BYTES, Kind, Member, is_header, shown
