@@ -1,7 +1,8 @@
-"""``python as_somebody.py DIRECTORY PROGRAM ...``: root runs PROGRAM as a user without an account.
+"""``python as_somebody.py WHO DIRECTORY PROGRAM ...``: root runs PROGRAM with less than it has itself.
 
-This project and its Python may lie where only root gets, so they are bound into a view of the file system in
-which DIRECTORY is /tmp and that user's.
+WHO is ``somebody``, a user without an account, or ``root``, who may not mount, as in a plain container. This
+project and its Python may lie where only root gets, so they are bound into a view of the file system in which
+DIRECTORY is /tmp.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ import os
 import sys
 from pathlib import Path
 
-from orchestrator.isolation import probe, reach, view
+from orchestrator.isolation import kernel, probe, reach, view
 
 SOMEBODY = 1_234_567
 PROJECT = Path(__file__).parents[3]
+_DROP_FROM_BOUNDS, _SYS_ADMIN = 24, 21
 
 
-def main(directory: Path, program: list[str]) -> None:
+def main(who: str, directory: Path, program: list[str]) -> None:
     """Does not return."""
     needs = [PROJECT, *reach.python_needs()]
     covers = probe.outermost([*probe.closed(needs), "/tmp"])
-    os.chown(directory, SOMEBODY, SOMEBODY)
+    directory.chmod(0o777)
     view.enter(covers, [str(path) for path in needs], str(directory), "/etc/passwd")
-    os.setgroups([])
-    os.setresgid(SOMEBODY, SOMEBODY, SOMEBODY)
-    os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
+    if who == "somebody":
+        os.setgroups([])
+        os.setresgid(SOMEBODY, SOMEBODY, SOMEBODY)
+        os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
+    else:
+        kernel.process_control(_DROP_FROM_BOUNDS, _SYS_ADMIN)
     os.environ |= {"TMPDIR": "/tmp", "HOME": "/tmp"}
     os.execv(program[0], program)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

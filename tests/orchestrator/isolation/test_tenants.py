@@ -33,6 +33,9 @@ SAME_USER = {
 """What Landlock leaves open between programs of one user."""
 USER_PER_SESSION = {"talk UDP to it"}
 """What is left open when each session also has a user and a view of its own."""
+NO_VIEW = {"see its command line"}
+"""What is left open besides when root may not mount."""
+SEEN = Path("/tmp/data")
 OWN = {
     "own: connect outside by HTTPS",
     "own: listen on any free port",
@@ -74,6 +77,11 @@ def attack(data: Path, wish: Wish, *before: str) -> dict[str, Any]:
     return found
 
 
+def with_less(who: str, place: Path) -> list[str]:
+    """The program that runs another one with less than root has; it sees ``place`` as /tmp."""
+    return [sys.executable, "-m", "tests.orchestrator.isolation.as_somebody", who, str(place)]
+
+
 def promised(found: dict[str, Any]) -> tuple[bool, bool, bool]:
     """Files, processes, network."""
     told = found["properties"]
@@ -90,12 +98,20 @@ def test_root_gives_each_session_a_user_and_only_udp_is_left(place: Path) -> Non
 
 
 @needs_landlock
+@needs_root
+def test_root_that_may_not_mount_leaves_command_lines_open_too(place: Path) -> None:
+    found = attack(SEEN, Wish.AUTO, *with_less("root", place))
+    assert set(found["through"]) == USER_PER_SESSION | NO_VIEW | OWN
+    assert promised(found) == (True, True, True)
+    assert found["users"] == 2
+
+
+@needs_landlock
 def test_without_root_landlock_keeps_files_signals_and_ports_apart(place: Path) -> None:
     if os.getuid() == 0 and not is_root_with_views():
         pytest.skip("root without the right to mount cannot show Python to another user")
-    somebody = [sys.executable, "-m", "tests.orchestrator.isolation.as_somebody", str(place)]
-    data = place / "data" if os.getuid() else Path("/tmp/data")
-    found = attack(data, Wish.AUTO, *(somebody if os.getuid() == 0 else []))
+    data = place / "data" if os.getuid() else SEEN
+    found = attack(data, Wish.AUTO, *(with_less("somebody", place) if os.getuid() == 0 else []))
     assert set(found["through"]) == SAME_USER | OWN
     assert promised(found) == (True, True, True)
     assert found["users"] == 0
