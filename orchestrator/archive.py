@@ -1,7 +1,8 @@
 """A directory of the host as an archive: the same files give the same bytes, wherever and whenever.
 
 Sorted names, one owner, one time, and of the modes only who may execute: so the digest is a key for caches.
-Links go along as links; one that leads out of the directory is refused here already, by its name.
+Links go along as links; one that leads out of the directory is refused here already, by its name, or left out
+where that is wished.
 """
 
 from __future__ import annotations
@@ -38,31 +39,49 @@ class Archive:
     digest: str
     """``sha256:…`` of the uncompressed tar."""
     files: int
+    entries: int
+    """Files, directories and links, but for the directory itself."""
+    left_out: tuple[str, ...] = ()
+    """Why each of those was that no archive takes."""
 
 
-def archive_directory(directory: Path, exclusions: Exclusions) -> Archive:
+def archive_directory(directory: Path, exclusions: Exclusions, *, lenient: bool = False) -> Archive:
     """Pack what ``exclusions`` leave of ``directory``. Blocks.
 
-    Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link; TooLarge
+    Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link, unless
+    ``lenient`` leaves them out; TooLarge
     for what no tool server would take; Conflict when a file changes under the hand; OSError when one cannot
     be read. Holds the packed archive in memory, and of the plain one a chunk.
     """
-    walk = _Walk(directory, exclusions)
+    walk = _Walk(directory, exclusions, lenient)
     digest = hashlib.sha256()
     gzip = isal_zlib.compressobj(_LEVEL, wbits=_GZIP_WRAPPER)
     parts = []
     for chunk in pack(walk.entries()):
         digest.update(chunk)
         parts.append(gzip.compress(chunk))
-    return Archive(b"".join([*parts, gzip.flush()]), f"sha256:{digest.hexdigest()}", walk.files)
+    return Archive(
+        content=b"".join([*parts, gzip.flush()]),
+        digest=f"sha256:{digest.hexdigest()}",
+        files=walk.files,
+        entries=walk.entries_packed,
+        left_out=tuple(walk.left_out),
+    )
 
 
 class _Walk:
-    def __init__(self, root: Path, exclusions: Exclusions) -> None:
+    def __init__(self, root: Path, exclusions: Exclusions, lenient: bool) -> None:
         self._root = root
         self._exclusions = exclusions
         self._budget = Budget()
+        self._lenient = lenient
         self.files = 0
+        self.left_out: list[str] = []
+
+    @property
+    def entries_packed(self) -> int:
+        """So far."""
+        return self._budget.entries
 
     def entries(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
         """Every member with its content, a directory before what is in it."""
@@ -79,11 +98,22 @@ class _Walk:
             if self._exclusions.excludes_entry(path, is_directory):
                 continue
             info = entry.stat(follow_symlinks=False)
-            member = self._member(member_path(path), info)
+            member = self._taken(member_path(path), info)
+            if member is None:
+                continue
             self._budget.member(member)
             yield member, self._content(path, info)
             if is_directory:
                 yield from self._below(path)
+
+    def _taken(self, path: str, info: os.stat_result) -> Member | None:
+        try:
+            return self._member(path, info)
+        except ArchiveUnsafe as error:
+            if not self._lenient:
+                raise
+            self.left_out.append(error.message)
+            return None
 
     def _member(self, path: str, info: os.stat_result) -> Member:
         if stat.S_ISLNK(info.st_mode):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import glob
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.archive import archive_directory
 from orchestrator.templates import Source, SourceKind
 from orchestrator.units import count_text, size_text
+from protocol.errors import InvalidRequest
 
 _READ_BYTES = 256 * 1024
+_NAMED = 5
+"""Of what was left out: enough to see what it is about."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Packed:
     """``sha256:…`` of the uncompressed tar, when it was packed here."""
     note: str
     """For a person."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of it."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Its bytes; reads a file piece by piece."""
@@ -36,12 +41,31 @@ class Packed:
 
 
 def packed(source: Source, data_dir: Path) -> Packed:
-    """Blocking: reads the whole of a directory, but for ``data_dir`` when that is in it."""
+    """Blocking: reads the whole of a directory, but for ``data_dir`` when that is in it.
+
+    Raises InvalidRequest for one of which nothing is left. Of somebody's own directory, links that lead out
+    are left out with a remark: they are right where they are. In a template they are a mistake.
+    """
     if source.kind is SourceKind.ARCHIVE:
         return Packed(source.path, None, size_text(source.path.stat().st_size))
-    archive = archive_directory(source.path, source.exclusions.with_rules(_inside(source.path, data_dir)))
+    exclusions = source.exclusions.with_rules(_inside(source.path, data_dir))
+    archive = archive_directory(source.path, exclusions, lenient=source.kind is SourceKind.DIRECTORY)
+    if not archive.entries:
+        raise InvalidRequest(
+            f"{source.path} is empty, but for what copies leave out: put a file into it, or name another"
+        )
     note = f"{count_text(archive.files, 'file')}, {size_text(len(archive.content))}"
-    return Packed(archive.content, archive.digest, note)
+    return Packed(archive.content, archive.digest, note, tuple(_remarks(archive.left_out)))
+
+
+def _remarks(left_out: Sequence[str]) -> Iterator[str]:
+    """
+    >>> list(_remarks(["a", "b", "c", "d", "e", "f", "g"]))
+    ['left out: a', 'left out: b', 'left out: c', 'left out: d', 'left out: e', 'left out: 2 more like these']
+    """
+    yield from (f"left out: {why}" for why in left_out[:_NAMED])
+    if len(left_out) > _NAMED:
+        yield f"left out: {len(left_out) - _NAMED} more like these"
 
 
 def _inside(directory: Path, data_dir: Path) -> list[str]:

@@ -25,6 +25,10 @@ from protocol.templates import TEMPLATE_FILE, Template, parse_template
 _MAX_TEMPLATE_FILE_BYTES = 1024 * 1024
 
 
+_MADE_HERE = (".venv", "__pycache__")
+"""What is made for one directory of this machine, and is of no use in a copy of it."""
+
+
 class SourceKind(enum.Enum):
     """Which of the three it is."""
 
@@ -46,8 +50,9 @@ class Source:
     @property
     def exclusions(self) -> Exclusions:
         """What of a directory stays behind. One's own comes with its history (.git), a template without."""
-        include = [".git"] if self.kind is SourceKind.DIRECTORY else []
-        return Exclusions.default().with_rules(self.template.files.exclude, include)
+        if self.kind is not SourceKind.DIRECTORY:
+            return Exclusions.default().with_rules(self.template.files.exclude)
+        return Exclusions.default().with_rules([*_MADE_HERE, *self.template.files.exclude], [".git"])
 
 
 def template_roots(cwd: Path) -> list[Path]:
@@ -77,6 +82,8 @@ def find_source(wanted: str, roots: Sequence[Path], cwd: Path) -> Source:
     damaged archive: all before anything is started.
     """
     directories = template_directories(roots)
+    if not wanted.strip():
+        raise InvalidRequest(f"name a template, a directory or an archive; {_known(directories)}")
     if wanted in directories:
         return _directory(SourceKind.TEMPLATE, wanted, directories[wanted])
     path = cwd / Path(wanted).expanduser()
@@ -158,6 +165,10 @@ def _hint(wanted: str, directories: dict[str, Path]) -> str:
     """
     if close := difflib.get_close_matches(wanted, directories, n=1):
         return f"did you mean {close[0]!r}?"
+    return _known(directories)
+
+
+def _known(directories: dict[str, Path]) -> str:
     if not directories:
         return "put one into ./templates, or name a directory"
     return f"templates are {', '.join(sorted(directories))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from orchestrator.packing import packed
 from orchestrator.templates import find_source
-from protocol.errors import ArchiveUnsafe
+from protocol.errors import ArchiveUnsafe, InvalidRequest
 
 
 def write(directory: Path, *paths: str) -> None:
@@ -62,7 +63,33 @@ async def test_an_archive_is_sent_as_it_is(tmp_path: Path) -> None:
     assert b"".join([chunk async for chunk in found.chunks()]) == (tmp_path / "save.tar").read_bytes()
 
 
-def test_a_link_that_leaves_is_told_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("/etc/passwd")
+def test_a_link_that_leaves_a_template_is_told_before_anything_starts(tmp_path: Path) -> None:
+    write(tmp_path, "site/index.html")
+    (tmp_path / "site" / "link").symlink_to("/etc/passwd")
     with pytest.raises(ArchiveUnsafe):
+        packed(find_source("site", [tmp_path], tmp_path), Path("/d"))
+
+
+async def test_what_no_archive_takes_is_left_out_of_a_directory_with_a_remark(tmp_path: Path) -> None:
+    write(tmp_path, "index.html", "a/x")
+    (tmp_path / "a" / "out").symlink_to("/etc/passwd")
+    (tmp_path / "up").symlink_to("../y")
+    os.mkfifo(tmp_path / "pipe")
+    assert await names_in(tmp_path, Path("/d")) == {"index.html", "a/x"}
+    assert packed(find_source(str(tmp_path), [], tmp_path), Path("/d")).remarks == (
+        "left out: symlink 'a/out' -> '/etc/passwd' is absolute; link to a path relative to the link",
+        "left out: 'pipe' is neither a file, a directory nor a link; remove it",
+        "left out: symlink 'up' -> '../y' leaves the archive's root",
+    )
+
+
+async def test_what_python_made_for_this_machine_stays_here(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", ".venv/lib/x.py", "src/__pycache__/a.pyc")
+    assert await names_in(tmp_path, Path("/d")) == {"app.py"}
+
+
+@pytest.mark.parametrize("path", [".venv/x", "node_modules/x"])
+def test_a_directory_of_which_nothing_is_left_is_refused(path: str, tmp_path: Path) -> None:
+    write(tmp_path, path)
+    with pytest.raises(InvalidRequest, match="is empty, but for what copies leave out"):
         packed(find_source(str(tmp_path), [], tmp_path), Path("/d"))
