@@ -50,6 +50,15 @@ def session_id(raw: str) -> SessionId:
     return SessionId(_checked(raw, "session id"))
 
 
+def is_plain_name(raw: str) -> bool:
+    """Whether it could be an id.
+
+    >>> is_plain_name("astro-minimal"), is_plain_name("../x"), is_plain_name("a b")
+    (True, False, False)
+    """
+    return _ID.fullmatch(raw) is not None
+
+
 def _checked(raw: str, what: str) -> str:
     if not _ID.fullmatch(raw):
         raise InvalidRequest(

@@ -10,14 +10,15 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from orchestrator.paths import is_plain_name
 from orchestrator.templates import Source, SourceKind, read_template
 from protocol.errors import ToolError
 from protocol.limits import MIB
-from protocol.templates import LOCK_FILES, PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
+from protocol.templates import LOCK_FILES, MANAGERS, PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
 
 Level = Literal["error", "warning"]
 
@@ -37,6 +38,8 @@ class Finding:
     level: Level
     path: str
     message: str
+    kind: str = ""
+    """The rule that found it: of one kind there may be hundreds."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,13 @@ def check_template(name: str, directory: Path) -> Report:
         source = Source(SourceKind.TEMPLATE, name, directory, template)
         entries = sorted(_entries(source), key=lambda entry: entry.path)
     except ToolError as error:
-        return Report(name, directory, None, [Finding("error", TEMPLATE_FILE, error.message)])
+        message = error.message.removeprefix(f"{TEMPLATE_FILE}: ")
+        return Report(name, directory, None, [Finding("error", TEMPLATE_FILE, message)])
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         return Report(name, directory, None, [Finding("error", str(error.filename or directory), message)])
     view = View(name, directory, template, {entry.path: entry for entry in entries})
-    findings = [finding for rule in RULES for finding in rule(view)]
+    findings = [replace(finding, kind=rule.__name__) for rule in RULES for finding in rule(view)]
     files = [entry for entry in entries if stat.S_ISREG(entry.mode)]
     return Report(name, directory, template, findings, len(files), sum(entry.size for entry in files))
 
@@ -212,9 +216,30 @@ def readiness_pattern_compiles(view: View) -> Iterator[Finding]:
 
 def id_is_the_directory_name(view: View) -> Iterator[Finding]:
     """A template is called by its directory's name."""
-    if view.template.id not in (None, view.name):
+    if view.template.id not in (None, view.name) and is_plain_name(str(view.template.id)):
         message = f"id is {view.template.id!r}, but the template is called by its directory: {view.name!r}"
         yield Finding("warning", TEMPLATE_FILE, message)
+
+
+def id_is_a_plain_name(view: View) -> Iterator[Finding]:
+    """It becomes a part of paths and addresses."""
+    if view.template.id is not None and not is_plain_name(view.template.id):
+        message = f"id {view.template.id!r} is no plain name: use 1 to 128 of A-Z a-z 0-9 . _ -, no dot first"
+        yield Finding("error", TEMPLATE_FILE, message)
+
+
+def package_manager_is_known(view: View) -> Iterator[Finding]:
+    """``packageManager``, wherever it stands."""
+    try:
+        package = view.package() or {}
+    except ValueError:
+        return
+    for path, named in (
+        (TEMPLATE_FILE, view.template.package_manager),
+        (PACKAGE_FILE, package.get("packageManager")),
+    ):
+        if named is not None and str(named).partition("@")[0] not in MANAGERS:
+            yield Finding("error", path, f"packageManager {named!r} is none of {', '.join(MANAGERS)}")
 
 
 def lock_file_is_there(view: View) -> Iterator[Finding]:
@@ -246,7 +271,9 @@ RULES: tuple[Rule, ...] = (
     dev_command_takes_the_port,
     ports_are_ports,
     readiness_pattern_compiles,
+    id_is_a_plain_name,
     id_is_the_directory_name,
+    package_manager_is_known,
     lock_file_is_there,
     it_is_small,
 )

@@ -50,14 +50,16 @@ def test_a_page_alone_is_a_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ({"devComand": "x"}, "error: template.json: template.json: unknown field 'devComand'; did you mean"),
-        ({"port": "4321"}, "error: template.json: template.json: expected"),
+        ({"devComand": "x"}, "error: template.json: unknown field 'devComand'; did you mean"),
+        ({"port": "4321"}, "error: template.json: expected"),
         ({"files": {"required": ["gone.txt"]}}, "error: gone.txt: files.required names it"),
         ({"port": 80}, "error: template.json: port 80 is not from 1024 to 65535"),
         ({"ports": [{"port": 99999}]}, "error: template.json: port 99999"),
         ({"readiness": {"log": {"pattern": "("}}}, "error: template.json: readiness.log.pattern"),
         ({"devCommand": "serve ."}, "warning: template.json: devCommand has no {port}"),
         ({"id": "other"}, "warning: template.json: id is 'other'"),
+        ({"id": "../x y"}, "error: template.json: id '../x y' is no plain name"),
+        ({"packageManager": "pip@1"}, "error: template.json: packageManager 'pip@1' is none of npm, pnpm"),
     ],
 )
 def test_what_template_json_gets_wrong_is_named(
@@ -74,6 +76,10 @@ def test_what_template_json_gets_wrong_is_named(
         ({"index.html": "", "Dockerfile": ""}, "warning: Dockerfile: has no effect"),
         ({"index.html": "", "docker-compose.dev.yml": ""}, "warning: docker-compose.dev.yml: has no effect"),
         ({"index.html": "", "sub/compose.yaml": ""}, "warning: sub/compose.yaml: has no effect"),
+        (
+            {"package.json": '{"packageManager": "cargo", "scripts": {"dev": ""}}', "package-lock.json": ""},
+            "error: package.json: packageManager 'cargo' is none of",
+        ),
         ({"package.json": "{", "package-lock.json": ""}, "error: package.json: is not valid"),
         (
             {"package.json": "[]", "package-lock.json": ""},
