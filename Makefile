@@ -27,7 +27,7 @@ environment:
 
 # exec: the signal of a Ctrl-C, and the exit code, are the workspace's own and no shell stands between.
 up: environment
-	@exec $(BIN)/workspace up $(TEMPLATE)
+	@$(if $(strip $(TEMPLATE)),exec $(BIN)/workspace up '$(subst ','\'',$(TEMPLATE))',$(BIN)/workspace template list)
 
 test: environment
 	@$(BIN)/python -m pytest $(ARGS)

@@ -1,28 +1,33 @@
 """From a source to a page that answers: archive, sandbox, extract, install, dev server.
 
 One function puts the rooms in a row and tells an observer how far it is. If a stage fails, or is cancelled,
-the session is ended and its files, which are only a copy, are removed.
+the session is ended and its files, which are only a copy, are removed. One failure is tried again: a dev
+server that lost its port to another program between the choice and the start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
 
 from orchestrator.client import Client, load_http
-from orchestrator.packing import packed
+from orchestrator.packing import Packed, packed
 from orchestrator.paths import UserId
+from orchestrator.ports import Wish
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import PortWishes, Sessions
 from orchestrator.templates import Source
 from orchestrator.units import count_text, size_text
+from protocol.errors import DevServerFailed, ToolError
 from protocol.messages.archives import InjectAnswer
 from protocol.messages.base import Log
 from protocol.messages.devserver import DevState, Progress, StartAnswer, Step
@@ -61,7 +66,7 @@ class _Stages:
     """Times the stages, and tells the observer."""
 
     def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+        self.observer = observer
         self._begun = time.monotonic()
         self.seconds: dict[str, float] = {}
 
@@ -73,11 +78,11 @@ class _Stages:
         yield lambda note: self.ended(stage, note, time.monotonic() - begun)
 
     def began(self, stage: Stage) -> None:
-        self._observer.began(stage)
+        self.observer.began(stage)
 
     def ended(self, stage: Stage, note: str, seconds: float) -> None:
         self.seconds[stage.value] = seconds
-        self._observer.ended(stage, note, seconds)
+        self.observer.ended(stage, note, seconds)
 
     def total(self) -> dict[str, float]:
         """All of them, and ``total``."""
@@ -87,7 +92,7 @@ class _Stages:
         """What the tool server tells of its own stages."""
         if isinstance(event, Log):
             stage = Stage.DEV_SERVER if event.source == "dev_server" else Stage.INSTALL
-            self._observer.said(stage, event.text)
+            self.observer.said(stage, event.text)
         elif event.step is not Step.EXTRACT:  # that one was over before
             stage = Stage.INSTALL if event.step is Step.INSTALL else Stage.DEV_SERVER
             if event.state == "started":
@@ -95,7 +100,7 @@ class _Stages:
             elif event.state == "done":
                 self.ended(stage, "", (event.duration_ms or 0.0) / 1000)
             else:
-                self._observer.skipped(stage, event.message)
+                self.observer.skipped(stage, event.message)
 
 
 @dataclass(frozen=True)
@@ -120,22 +125,48 @@ async def launch(
     with stages.under_way(Stage.ARCHIVE) as done:
         archive = await asyncio.to_thread(packed, source, sessions.data_dir)
         done(archive.note)
+    for remark in archive.remarks:
+        observer.remark(remark)
     # The tool server needs a quarter of a second to start, and so does what the archive is sent by.
     loading = asyncio.create_task(asyncio.to_thread(load_http))
+    record = await _begin(sessions, user, source, wishes, stages, backend)
+    await loading
+    try:
+        return await _bring_up(sessions, record, source, archive, stages)
+    except DevServerFailed as error:
+        if not (wishes.dev.fallback and lost_its_port(error)):
+            raise
+    observer.remark(f"port {record.dev_port} was taken by another program meanwhile: once more, on another")
+    wishes = replace(wishes, dev=without(wishes.dev, record.dev_port))
+    record = await _begin(sessions, user, source, wishes, stages, backend)
+    return await _bring_up(sessions, record, source, archive, stages)
+
+
+async def _begin(
+    sessions: Sessions, user: UserId, source: Source, wishes: PortWishes, stages: _Stages, backend: str
+) -> SessionRecord:
     with stages.under_way(Stage.SANDBOX) as done:
         record = await sessions.begin(user, source.name, wishes, backend)
+        for remark in _other_ports(record, wishes):
+            stages.observer.remark(remark)
         done(sessions.tool_server(record).url)
-    _tell_ports(record, wishes, observer)
+    return record
+
+
+async def _bring_up(
+    sessions: Sessions, record: SessionRecord, source: Source, archive: Packed, stages: _Stages
+) -> Ready:
+    """The session gets its content and its dev server; when that fails, it is ended."""
     try:
         async with sessions.client(record) as client:
-            await loading
             with stages.under_way(Stage.EXTRACT) as done:
                 injected = await client.put_archive(archive.chunks(), digest=archive.digest)
                 done(f"{count_text(injected.files, 'file')}, {size_text(injected.content_bytes)}")
             started = await _start(client, source, record, stages)
         await sessions.mark(record, State.RUNNING)
     except BaseException:
-        await asyncio.shield(sessions.end(record, keep_files=False))
+        with contextlib.suppress(ToolError):  # what failed first is what a person has to know
+            await asyncio.shield(sessions.end(record, keep_files=False))
         raise
     return Ready(
         record=record,
@@ -147,14 +178,41 @@ async def launch(
     )
 
 
-def _tell_ports(record: SessionRecord, wishes: PortWishes, observer: Observer) -> None:
+_TAKEN = re.compile(r"EADDRINUSE|address already in use|port \d+ is (already )?(in use|taken)", re.IGNORECASE)
+
+
+def lost_its_port(error: DevServerFailed) -> bool:
+    """Whether a dev server failed because something else listens on its port.
+
+    >>> lost_its_port(DevServerFailed("it ended", output=["Error: listen EADDRINUSE: 127.0.0.1:4321"]))
+    True
+    >>> lost_its_port(DevServerFailed("it ended", output=["SyntaxError: address"]))
+    False
+    """
+    lines = error.details.get("output")
+    return any(
+        _TAKEN.search(str(line)) for line in (error.message, *(lines if isinstance(lines, list) else []))
+    )
+
+
+def without(wish: Wish, port: int) -> Wish:
+    """The same wish, but never ``port``.
+
+    >>> without(Wish(4321, range(8000, 8003)), 4321), without(Wish(4321, [8000, 8001]), 8000)
+    (Wish(port=8000, fallback=(8001, 8002)), Wish(port=4321, fallback=(8001,)))
+    """
+    first, *rest = (each for each in (wish.port, *wish.fallback) if each != port)
+    return Wish(first, tuple(rest))
+
+
+def _other_ports(record: SessionRecord, wishes: PortWishes) -> Iterator[str]:
     """A port other than the wished one is said aloud: somebody may be looking at the wrong page."""
     for what, wished, given in (
         ("tool server", wishes.tool.port, record.tool_port),
         ("dev server", wishes.dev.port, record.dev_port),
     ):
         if wished not in (0, given):
-            observer.remark(f"port {wished} is taken: the {what} gets {given}")
+            yield f"port {wished} is taken: the {what} gets {given}"
 
 
 async def _start(client: Client, source: Source, record: SessionRecord, stages: _Stages) -> StartAnswer:

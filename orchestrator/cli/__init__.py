@@ -4,17 +4,19 @@ One file per group of commands. Only click is imported when it starts, and in ea
 one needs: asyncio, websockets and rich cost three times the rest, and ``--help`` needs none of them.
 
 Exit codes: 0 done; 1 refused or failed, the reason is one sentence on stderr; 2 wrong usage; 128 + n ended by
-signal n. ``exec`` exits with the command's own code.
+signal n. ``exec`` exits with the command's own code. A bug of ours is one sentence as well, which
+names the file that the details are in.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
-from orchestrator.cli.common import CommandGroup
+from orchestrator.cli.common import CommandGroup, tell
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.run import call, exec_
 from orchestrator.cli.sessions import down, ls, save
@@ -25,6 +27,7 @@ from protocol import __version__
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="workspace")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the details of an unexpected error.")
 def cli() -> None:
     """Workspaces from plain directories: brought up, worked in, saved and taken down."""
 
@@ -42,3 +45,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
+    except Exception as error:
+        if "--debug" in (sys.argv[1:] if argv is None else argv):
+            raise
+        tell(f"workspace: unexpected, a bug in workspace-core: {_first_line(error)}; {_details(error)}")
+        sys.exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _details(error: Exception) -> str:
+    """Where they are. Not in the data directory, which may be what is broken."""
+    import tempfile
+    import traceback
+
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="workspace-", suffix=".log")
+        with os.fdopen(descriptor, "w", errors="backslashreplace") as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return "run it again as `workspace --debug …` for the details"
+    return f"the details are in {path}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shlex
@@ -38,7 +40,13 @@ class Refused(click.ClickException):
         context = click.get_current_context(silent=True)
         if self.as_json or (context and context.meta.get(_AS_JSON)):
             click.echo(json.dumps({"error": self.body}))
-        click.echo(f"workspace: {self.message}", err=True)
+        tell(f"workspace: {self.message}")
+
+
+def tell(line: str) -> None:
+    """A line for a person on stderr. That its terminal is gone must not keep anything from being done."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 _AS_JSON = "workspace.as_json"
@@ -57,14 +65,14 @@ class CommandGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
         except Exception as error:
-            refused = _refused(error)
+            refused = as_refused(error)
             if refused is None:
                 raise
         refused.as_json = bool(ctx.meta.get(_AS_JSON))
         raise refused
 
 
-def _refused(error: Exception) -> Refused | None:
+def as_refused(error: Exception) -> Refused | None:
     """What a person is told instead of a traceback; None for what click tells, and for our own bugs."""
     if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
         return None
@@ -77,6 +85,8 @@ def _refused(error: Exception) -> Refused | None:
         return Refused(str(error))
     if isinstance(error, OSError):
         where = error.filename or "this machine"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Refused(f"{where}: {error.strerror}; make room, or name a place on another disk")
         return Refused(f"{where}: {error.strerror or error}; `workspace doctor` may know why")
     return None
 

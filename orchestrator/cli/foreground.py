@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import Options, Refused, print_json, refuse_survivors
-from orchestrator.cli.progress import observer
+from orchestrator.cli.common import Options, Refused, as_refused, print_json, refuse_survivors, tell
+from orchestrator.cli.progress import Shown, observer
 from orchestrator.cli.signals import StopSignals
 from orchestrator.cli.summary import as_data, summary
 from orchestrator.client import Client
@@ -22,7 +22,7 @@ from orchestrator.paths import UserId
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import PortWishes, Seen, Sessions
 from orchestrator.templates import Source
-from protocol.errors import Unavailable
+from protocol.errors import ToolError, Unavailable
 from protocol.messages.files import Kind
 
 _EXAMPLES = ("index.html", "package.json", "README.md")
@@ -57,17 +57,39 @@ class Foreground:
             except BaseException:
                 await self._end(ready.record)
                 raise
-            return await (self._end if stop.came() else self._gone)(ready.record)
+            return await (self._end_as_asked if stop.came() else self._gone)(ready.record)
 
     async def _launch(
         self, user: UserId, source: Source, wishes: PortWishes, stop: StopSignals
     ) -> Ready | None:
         """None when a signal came first; then nothing is left of it."""
         shown = observer()
+
+        def stopping() -> None:
+            shown.close()
+            tell("stopping…")
+
+        work = launch(self._sessions, user, source, wishes, shown, self._backend)
         try:
-            return await stop.or_until(launch(self._sessions, user, source, wishes, shown, self._backend))
+            ready = await stop.or_until(work, stopping)
+        except ToolError as error:
+            shown.close()
+            raise self._failed(error, shown) from error
         finally:
             shown.close()
+        if ready is None:
+            tell(f"nothing is kept: it was not ready, and its files were only a copy of {source.name}")
+        return ready
+
+    def _failed(self, error: ToolError, shown: Shown) -> Exception:
+        """With the failed program's last lines, unless they stand above already."""
+        refused = as_refused(error)
+        lines = error.details.get("output")
+        if refused is None or not isinstance(lines, list) or not shown.showed(lines):
+            return error
+        shorter = Refused(error.message, refused.body)
+        shorter.as_json = self._options.as_json
+        return shorter
 
     async def _show(self, ready: Ready, source: Source) -> None:
         if self._options.as_json:
@@ -99,11 +121,17 @@ class Foreground:
         sessions = await self._sessions.list(record.user_id, stopped=True)
         return next((each for each in sessions if each.record.session_id == record.session_id), None)
 
+    async def _end_as_asked(self, record: SessionRecord) -> int:
+        code = await self._end(record)
+        if self._remove:
+            await self._sessions.remove_log(record)
+        return code
+
     async def _end(self, record: SessionRecord) -> int:
-        click.echo("stopping…", err=True)
+        tell("stopping…")
         outcome = await self._sessions.end(record, keep_files=not self._remove)
         if outcome.kept:
-            click.echo(self._kept(record.session_id, outcome.kept), err=True)
+            tell(self._kept(record.session_id, outcome.kept))
         refuse_survivors(outcome.survivors)
         return 0
 
@@ -118,7 +146,7 @@ class Foreground:
         """It ended, and not by us."""
         seen = await self._seen(record)
         if seen is None or seen.record.state not in _GOING_ON:
-            click.echo("stopped by another `workspace down`", err=True)
+            tell("stopped by another `workspace down`")
             return 0
         await self._end(record)
         raise Refused(f"the tool server ended; its log is {self._sessions.log_path(record)}")

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import Options, host_options, print_json, refuse_survivors, run, session_argument
+from orchestrator.cli.common import (
+    Options,
+    host_options,
+    print_json,
+    refuse_survivors,
+    run,
+    session_argument,
+    tell,
+)
 
 if TYPE_CHECKING:
     from orchestrator.records import SessionRecord
@@ -97,9 +105,12 @@ async def _down(options: Options, session: str | None, every: bool, with_save: b
 async def _end(sessions: Sessions, record: SessionRecord, with_save: bool, remove: bool) -> dict[str, Any]:
     saved = await sessions.save(record) if with_save else None
     outcome = await sessions.end(record, keep_files=not remove)
+    if remove and not outcome.survivors:
+        await sessions.remove_log(record)
     notes = [f"saved to {saved.file.path}"] if saved else []
     notes += [f"files kept in {outcome.kept}"] if outcome.kept else []
-    click.echo("; ".join([f"{record.session_id} ended", *notes]), err=True)
+    notes += ["files removed"] if remove else []
+    tell("; ".join([f"{record.session_id} {_became(record)}", *notes]))
     return {
         "session": record.session_id,
         "found": outcome.found,
@@ -108,6 +119,12 @@ async def _end(sessions: Sessions, record: SessionRecord, with_save: bool, remov
         "kept": outcome.kept,
         "save": str(saved.file.path) if saved else None,
     }
+
+
+def _became(record: SessionRecord) -> str:
+    from orchestrator.records import State
+
+    return "was stopped already" if record.state is State.STOPPED else "ended"
 
 
 @click.command(short_help="Save a workspace as an archive.")

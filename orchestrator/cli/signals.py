@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -38,8 +38,10 @@ class StopSignals:
         for each in _STOPPING:
             loop.remove_signal_handler(each)
 
-    async def or_until(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What ``work`` gives; None when a signal came first: then it is cancelled, and over."""
+    async def or_until(
+        self, work: Coroutine[Any, Any, T], told: Callable[[], None] | None = None
+    ) -> T | None:
+        """What ``work`` gives; None when a signal came first: then ``told`` is called, and it ends."""
         task = asyncio.create_task(work)
         came = asyncio.create_task(self._came.wait())
         try:
@@ -47,6 +49,8 @@ class StopSignals:
             if task.done():
                 return task.result()
             task.cancel()
+            if told:
+                told()
             await asyncio.wait({task})
             if not task.cancelled() and (error := task.exception()):
                 raise error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,9 @@ import click
 from orchestrator.cli.common import CommandGroup, json_option, print_json
 
 if TYPE_CHECKING:
-    from orchestrator.template_checks import Report
+    from orchestrator.template_checks import Finding, Report
+
+_EACH_KIND = 5
 
 
 @click.group(cls=CommandGroup, short_help="List and check templates.")
@@ -80,10 +84,20 @@ def _print(report: Report, strict: bool) -> None:
     from orchestrator.units import count_text, size_text
 
     verdict = "ok" if report.ok(strict) else "refused"
-    size = f"{count_text(report.files, 'file')}, {size_text(report.content_bytes)}"
-    click.echo(f"{report.name}: {verdict} ({size})")
-    for finding in report.findings:
-        click.echo(f"  {finding.level}: {finding.path}: {finding.message}")
+    size = f" ({count_text(report.files, 'file')}, {size_text(report.content_bytes)})"
+    # Of one that could not be read nothing was counted.
+    click.echo(f"{report.name}: {verdict}{size if report.template else ''}")
+    for line in lines(report.findings):
+        click.echo(f"  {line}")
+
+
+def lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """The first few of each kind, and how many more there are: a wrong directory has hundreds."""
+    for _, group in itertools.groupby(findings, key=lambda finding: finding.kind):
+        same = list(group)
+        yield from (f"{each.level}: {each.path}: {each.message}" for each in same[:_EACH_KIND])
+        if len(same) > _EACH_KIND:
+            yield f"… and {len(same) - _EACH_KIND} more like these (--json has them all)"
 
 
 def as_data(report: Report, strict: bool) -> dict[str, Any]:

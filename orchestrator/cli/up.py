@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.common import Options, host_options
+from orchestrator.cli.common import Options, host_options, tell
 
 if TYPE_CHECKING:
     from orchestrator.ports import Wish
@@ -54,15 +56,26 @@ def up(
     from orchestrator.cli.foreground import Foreground
     from orchestrator.templates import find_source, template_roots
 
-    cwd = Path.cwd()
-    found = find_source(source, template_roots(cwd), cwd)
-    user = options.user_id()
-    wishes = port_wishes(found, port, dev_port)
-    # Any other backend brings its own tools along.
-    tools = _tools(options, found) if backend == LOCAL else None
-    sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
-    code = asyncio.run(Foreground(sessions, options, backend, detach, remove).run(user, found, wishes))
+    with _nothing_started():
+        cwd = Path.cwd()
+        found = find_source(source, template_roots(cwd), cwd)
+        user = options.user_id()
+        wishes = port_wishes(found, port, dev_port)
+        # Any other backend brings its own tools along.
+        tools = _tools(options, found) if backend == LOCAL else None
+        sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
+        code = asyncio.run(Foreground(sessions, options, backend, detach, remove).run(user, found, wishes))
     raise click.exceptions.Exit(code)
+
+
+@contextlib.contextmanager
+def _nothing_started() -> Iterator[None]:
+    """From the first stage on a Ctrl-C is ``Foreground``'s; before, there is nothing to end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell("stopping…\nnothing was started")
+        raise click.exceptions.Exit(130) from None
 
 
 def port_wishes(source: Source, port: int | None, dev_port: int | None) -> PortWishes:
@@ -87,6 +100,6 @@ def _tools(options: Options, source: Source) -> Path | None:
     except ToolchainError as error:
         if (source.path / "package.json").is_file():
             raise
-        click.echo(f"{error} Going on: this workspace may not need it.", err=True)
+        tell(f"{error} Going on: this workspace may not need it.")
         return None
     return toolchain.make_bin(private_directory(options.paths().tools_dir))

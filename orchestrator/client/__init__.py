@@ -12,6 +12,7 @@ answer. Every wait for the connection is bounded; how long an operation may take
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -107,7 +108,9 @@ def request_of(operation: str, params: bytes) -> Request:
     """
     found = OPERATIONS.get(operation)
     if found is None:
-        raise NotFound(f"no operation {operation!r}; there are {', '.join(OPERATIONS)}", operation=operation)
+        close = difflib.get_close_matches(operation, OPERATIONS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(OPERATIONS)}"
+        raise NotFound(f"no operation {operation!r}; {hint}", operation=operation)
     return decode(params or b"{}", found.request)
 
 

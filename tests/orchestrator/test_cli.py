@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator.cli import cli
+from orchestrator.cli import cli, main
 from orchestrator.cli.summary import curl_line
 from orchestrator.cli.up import port_wishes
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish
@@ -82,13 +83,15 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], here: Path) -> None:
     ("words", "sentence"),
     [
         (("up", "static-htm"), "did you mean 'static-html'?"),
+        (("up", ""), "name a template, a directory or an archive; templates are"),
         (("up", "./nothing"), "no template, directory or archive './nothing'"),
         (("up", "static-html", "--user", "../x"), "user id '../x' is refused"),
         (("exec", "--", "ls"), "no session runs; start one by `workspace up TEMPLATE`"),
         (("exec", "s1", "--", "ls"), "no session 's1'"),
         (("down",), "no session runs"),
         (("save",), "no session runs"),
-        (("call", "raed", "{}"), "no operation 'raed'; there are read, write"),
+        (("call", "raed", "{}"), "no operation 'raed'; did you mean 'read'?"),
+        (("call", "zzzzz", "{}"), "no operation 'zzzzz'; there are read, write"),
         (("call", "read", '{"pth": 1}'), "did you mean 'path'"),
         (("call", "read", "{"), "not valid JSON"),
         (("template", "validate", "nothing"), "no template or directory 'nothing'"),
@@ -177,3 +180,95 @@ def test_a_printed_line_survives_the_shell() -> None:
     answer = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
     words = answer.stdout.decode().split("\0")
     assert json.loads(words[-2]) == {"path": 'it\'s $HOME "x"'}
+
+
+def broken(*_: object) -> None:
+    raise LookupError("no such\nthing")
+
+
+def test_a_bug_is_one_sentence_that_names_where_the_details_are(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    monkeypatch.setattr(cli, "invoke", broken)
+    with pytest.raises(SystemExit, match="1"):
+        main(["ls"])
+    sentence = capsys.readouterr().err
+    assert re.fullmatch(
+        r"workspace: unexpected, .*: LookupError: no such; the details are in \S+\n", sentence
+    )
+    details = Path(sentence.split()[-1]).read_text()
+    assert "Traceback" in details
+    assert details.endswith("LookupError: no such\nthing\n")
+
+
+def test_a_bug_is_shown_with_its_details_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "invoke", broken)
+    with pytest.raises(LookupError):
+        main(["--debug", "ls"])
+
+
+def test_a_bug_on_a_full_disk_is_still_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: str) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr(cli, "invoke", broken)
+    with pytest.raises(SystemExit, match="1"):
+        main(["ls"])
+    assert capsys.readouterr().err.endswith("run it again as `workspace --debug …` for the details\n")
+
+
+def test_an_empty_directory_is_told_before_anything_starts(here: Path) -> None:
+    (here / "mine" / ".venv").mkdir(parents=True)
+    result = workspace("up", "mine")
+    assert result.exit_code == 1
+    assert "mine is empty, but for what copies leave out: put a file into it" in result.stderr
+    assert list(here.glob("data/workspaces/*")) == []
+
+
+def test_ctrl_c_before_the_first_stage_is_answered(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.toolchain.find_toolchain", interrupted)
+    result = workspace("up", "static-html")
+    assert (result.exit_code, result.stderr) == (130, "stopping…\nnothing was started\n")
+
+
+def test_a_template_that_cannot_be_read_is_given_no_size(here: Path) -> None:
+    (here / "bad").mkdir()
+    (here / "bad" / "template.json").write_text("{")
+    first, second = workspace("template", "validate", "bad").stdout.splitlines()
+    assert first == "bad: refused"
+    assert second.startswith("  error: template.json: the file is not valid JSON")
+
+
+def test_of_hundreds_of_findings_a_few_are_shown(here: Path) -> None:
+    (here / "t").mkdir()
+    (here / "t" / "index.html").touch()
+    for number in range(12):
+        (here / "t" / f"link{number:02}").symlink_to("/etc/passwd")
+    (here / "t" / "Dockerfile").touch()
+    shown = workspace("template", "validate", "t").stdout.splitlines()
+    assert len(shown) == 1 + 5 + 1 + 1
+    assert shown[6] == "  … and 7 more like these (--json has them all)"
+    assert shown[7].startswith("  warning: Dockerfile")
+    assert len(json.loads(workspace("template", "validate", "t", "--json").stdout)[0]["findings"]) == 13
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        ("TEMPLATE=", "/workspace template list"),
+        ("TEMPLATE=it's mine", "/workspace up 'it'\\''s mine'"),
+        ("PYTHON=python3", "/workspace up 'astro-minimal'"),
+    ],
+)
+def test_make_up_passes_one_word_on_and_lists_templates_without_one(variable: str, expected: str) -> None:
+    root = Path(__file__).parents[2]
+    words = ["make", "--dry-run", "up", variable]
+    answer = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1].endswith(expected)

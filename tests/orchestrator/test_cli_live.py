@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 
 from orchestrator.backends.environment import marker
 from orchestrator.processes import members
-from tests.orchestrator.live import WORKSPACE, Host, Up, get, template, until
+from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, Up, free_port, get, template, until
 
 PAGE = {"index.html": "<p>hello</p>\n"}
 
@@ -85,7 +87,11 @@ def test_ctrl_c_before_it_is_ready_leaves_nothing(host: Host) -> None:
     with host.up("slow") as up:
         until(lambda: list(host.data.glob("workspaces/*/*/installing")))
         session = host.sessions()[0]
-        code, _ = up.signal(signal.SIGINT)
+        code, errors = up.signal(signal.SIGINT)
+    assert errors.splitlines()[-2:] == [
+        "stopping…",
+        "nothing is kept: it was not ready, and its files were only a copy of slow",
+    ]
     assert (code, members(marker(session))) == (130, set())
     assert (host.sessions(), host.json("ls", "--all")) == ([], [])
 
@@ -97,7 +103,8 @@ def test_a_failed_install_is_told_with_its_output_and_leaves_nothing(host: Host)
     assert up.process.returncode == 1
     assert json.loads(out)["error"]["code"] == "install_failed"
     assert "exit code 7" in errors
-    assert "  | error: no such package x y z" in errors
+    assert errors.count("  | error: no such package x y z") == 1
+    assert json.loads(out)["error"]["details"]["output"] == ["error: no such package x y z"]
     assert (host.sessions(), host.processes(), host.json("ls", "--all")) == ([], set(), [])
 
 
@@ -136,7 +143,9 @@ def test_a_taken_port_gives_way_aloud_unless_it_was_asked_for(host: Host) -> Non
         port = taken.getsockname()[1]
         template(host.directory, "wish", PAGE, port=port)
         done = host.run("up", "wish", "--detach", "--port", "0", "--json")
-        assert f"port {port} is taken: the dev server gets 8" in done.stderr.decode()
+        errors = done.stderr.decode()
+        assert f"port {port} is taken: the dev server gets 8" in errors
+        assert errors.index("is taken: the dev server") < errors.index("tool server: done")
         done = host.run("up", "wish", "--dev-port", str(port))
         assert done.returncode == 1
         assert (
@@ -222,6 +231,96 @@ def test_another_user_sees_none_of_it(host: Host, running: Up) -> None:
     done = host.inside("exec", running.session, "--user", "bob", "--", "true")
     assert f"no session '{running.session}'" in done.stderr.decode()
     assert done.returncode == 1
+
+
+def test_a_closed_terminal_ends_everything(host: Host) -> None:
+    master, slave = os.openpty()
+    script = (
+        "import os, sys; os.setsid(); tty = os.open(sys.argv[1], os.O_RDWR); "
+        "[os.dup2(tty, fd) for fd in range(3)]; os.execv(sys.executable, sys.argv[2:])"
+    )
+    words = ["-c", script, os.ttyname(slave), *WORKSPACE, "up", "static-html", "--port", "0"]
+    with subprocess.Popen([sys.executable, *words], cwd=host.directory, env=host.environ) as process:
+        until(lambda: [row["state"] for row in host.json("ls")] == ["running"])
+        os.close(slave)
+        os.close(master)
+        process.wait(WAIT_SECONDS)
+    assert host.processes() == set()
+    assert [row["state"] for row in host.json("ls", "--all")] == ["stopped"]
+
+
+def test_a_dev_server_whose_port_was_taken_meanwhile_gets_another(host: Host) -> None:
+    port = free_port()
+    loses = f"test {{port}} = {port} && echo 'Error: listen EADDRINUSE: address already in use' && exit 1"
+    serves = f"exec {sys.executable} -m http.server --bind 127.0.0.1 {{port}}"
+    template(host.directory, "late", PAGE, devCommand=f"{loses}; {serves}", port=port)
+    with host.up("late") as up:
+        assert get(up.ready().said["previewUrl"])[0] == 200
+        assert f":{port}/" not in up.said["previewUrl"]
+        assert len(host.sessions()) == 2  # the root and the area of one
+        _, errors = up.signal(signal.SIGINT)
+    assert f"port {port} was taken by another program meanwhile: once more, on another" in errors
+
+
+def test_a_port_that_was_asked_for_is_not_exchanged(host: Host) -> None:
+    template(host.directory, "bad", PAGE, devCommand="echo EADDRINUSE {port}; exit 1")
+    with host.up("bad", "--dev-port", str(free_port())) as up:
+        code, errors = up.end()
+    assert (code, errors.count("EADDRINUSE")) == (1, 2)
+    assert "once more" not in errors
+
+
+def test_a_session_that_was_stopped_already_is_said_to_be(host: Host, running: Up) -> None:
+    running.signal(signal.SIGINT)
+    assert b"was stopped already; files kept in" in host.inside("down", running.session).stderr
+    done = host.inside("down", running.session, "--remove")
+    assert done.stderr.decode().splitlines() == [f"{running.session} was stopped already; files removed"]
+    assert list(host.data.glob("logs/*/*")) == []
+
+
+@pytest.fixture
+def small_disk(host: Host) -> Iterator[Path]:
+    """The data directory on a disk of 3 MB."""
+    host.data.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(host.data)]
+    try:
+        subprocess.run(words, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small disk")
+    yield host.data
+    host.end_everything()
+    subprocess.run(["umount", str(host.data)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "fill").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(512))
+
+
+def test_on_a_full_disk_a_session_is_listed_used_and_ended(host: Host, small_disk: Path) -> None:
+    session = host.json("up", "static-html", "--detach", "--port", "0")["session"]
+    fill(small_disk)
+    assert [row["state"] for row in host.json("ls")] == ["running"]
+    assert host.inside("exec", "--", "echo hi").stdout == b"hi\n"
+    assert host.json("call", "stat", '{"path": "index.html"}')["kind"] == "file"
+    for words in (("save",), ("up", "static-html")):
+        done = host.inside(*words)
+        assert done.returncode == 1
+        assert b"make room" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith(b"workspace: ")
+    assert host.json("down", "--remove")[0]["survivors"] == []
+    assert (members(marker(session)), host.sessions(), host.json("ls", "--all")) == (set(), [], [])
+
+
+def test_a_disk_that_fills_during_up_leaves_nothing_running(host: Host, small_disk: Path) -> None:
+    template(host.directory, "big", PAGE, installCommand="dd if=/dev/zero of=fill bs=512; exit 1")
+    with host.up("big") as up:
+        code, errors = up.end()
+    assert code == 1
+    assert "No space left on device" in errors
+    assert "Traceback" not in errors
+    assert (host.sessions(), host.processes(), host.json("ls", "--all")) == ([], set(), [])
 
 
 # -- exec, call, save -------------------------------------------------------------------------------------

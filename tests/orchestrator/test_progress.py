@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -45,9 +47,9 @@ def test_on_a_terminal_each_stage_ends_as_one_ticked_line() -> None:
     play(TerminalObserver(Console(file=screen, force_terminal=True, width=100)))
     last = [line for line in plain_lines(screen.getvalue()) if line.startswith("✓")][-3:]
     assert [" ".join(line.split()) for line in last] == [
-        "✓ archive 0:00:00 4 ms, 3 files, 1.0 KiB",
-        "✓ install 0:00:00 12.3 s",
-        "✓ dev server 0:00:00 skipped: the workspace has no dev server",
+        "✓ archive 4 ms, 3 files, 1.0 KiB",
+        "✓ install 12.3 s",
+        "✓ dev server skipped: the workspace has no dev server",
     ]
 
 
@@ -66,3 +68,51 @@ def test_what_a_tool_says_out_of_turn_breaks_nothing() -> None:
     observer = TerminalObserver(Console(file=io.StringIO(), force_terminal=True))
     observer.said(Stage.DEV_SERVER, "early\n")
     observer.close()
+
+
+def test_what_is_half_done_at_the_end_leaves_no_line() -> None:
+    screen = io.StringIO()
+    observer = TerminalObserver(Console(file=screen, force_terminal=True, width=100))
+    observer.began(Stage.ARCHIVE)
+    observer.ended(Stage.ARCHIVE, "", 0.1)
+    observer.began(Stage.INSTALL)
+    observer.close()
+    last = screen.getvalue().rpartition("\x1b[2K")[2]
+    assert "archive" in last
+    assert "install" not in last
+
+
+def test_a_stage_that_begins_again_has_one_line() -> None:
+    screen = io.StringIO()
+    observer = TerminalObserver(Console(file=screen, force_terminal=True, width=100))
+    observer.began(Stage.INSTALL)
+    observer.began(Stage.INSTALL)
+    observer.ended(Stage.INSTALL, "", 1)
+    observer.close()
+    assert "\x1b[1A" not in screen.getvalue()  # no line above the first was ever drawn over
+
+
+class GoneTerminal(io.StringIO):
+    """Its window was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [PlainObserver, TerminalObserver])
+def test_a_terminal_that_is_gone_stops_nothing(
+    kind: type[PlainObserver] | type[TerminalObserver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", GoneTerminal())
+    play(kind())
+
+
+def test_it_is_known_which_lines_of_a_tool_stand_there() -> None:
+    plain = PlainObserver()
+    plain.said(Stage.INSTALL, "one\n\x1b[31mtwo\x1b[0m\n")
+    assert plain.showed(["one", "two", ""])
+    assert not plain.showed(["three"])
+    assert not TerminalObserver(Console(file=io.StringIO(), force_terminal=True)).showed(["one"])

@@ -170,7 +170,7 @@ def test_a_registry_is_shared_again_as_soon_as_it_can_be(records: Records, tmp_p
 def test_no_session_is_added_where_it_could_not_be_written_down(records: Records, tmp_path: Path) -> None:
     records.add(lambda taken: record())
     without_shared_memory(tmp_path / "db")
-    with pytest.raises(Unavailable, match="cannot be used .* `workspace doctor` may know why"):
+    with pytest.raises(Unavailable, match=r"cannot be used .* `workspace doctor` may know why"):
         records.add(lambda taken: record("s2"))
 
 
@@ -178,12 +178,12 @@ def test_a_full_disk_is_said_to_be(records: Records, tmp_path: Path, monkeypatch
     records.add(lambda taken: record())
     without_shared_memory(tmp_path / "db")
     monkeypatch.setattr("orchestrator.records.FULL_BYTES", 1 << 62)
-    with pytest.raises(NoSpace, match="is full, .*: make room, for example by `workspace down"):
+    with pytest.raises(NoSpace, match=r"is full, .*: make room, for example by `workspace down"):
         records.add(lambda taken: record("s2"))
 
 
 def test_a_damaged_registry_is_told_in_a_sentence(records: Records, tmp_path: Path) -> None:
     records.add(lambda taken: record())
     (tmp_path / "db" / "sessions.sqlite3").write_bytes(b"no registry at all" * 500)
-    with pytest.raises(Unavailable, match="is damaged .*: move it away"):
+    with pytest.raises(Unavailable, match=r"is damaged .*: move it away"):
         records.list(ANN)

@@ -259,6 +259,6 @@ async def test_a_disk_that_fills_during_a_start_leaves_no_sandbox(
     on_disk: Sessions, backend: DictionaryBackend, disk: FullDisk
 ) -> None:
     disk.full = True
-    with pytest.raises(NoSpace, match="^the disk is full: make room$"):
+    with pytest.raises(NoSpace, match=r"^the disk is full: make room$"):
         await on_disk.begin(ANN, "site", WISHES, "dictionary")
     assert backend.running == {}
