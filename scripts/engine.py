@@ -73,10 +73,20 @@ def install(program: str, package: str) -> None:
         )
     say(f"installing {package}")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    told = ""
     for arguments in (["update"], ["install", "-y", package]):
         # Not checked: one foreign source out of reach fails `update`, and what counts is the program.
-        subprocess.run(["apt-get", "-qq", *arguments], env=environ, check=False, stdout=sys.stderr)
+        done = subprocess.run(
+            ["apt-get", "-qq", *arguments],
+            env=environ,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        told += done.stdout
     if shutil.which(program) is None:
+        sys.stderr.write(told)
         raise NoEngine(f"apt-get could not install {package}; the reason stands above")
 
 
