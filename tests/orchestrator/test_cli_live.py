@@ -287,9 +287,12 @@ def small_disk(host: Host) -> Iterator[Path]:
         subprocess.run(words, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("only root can mount a small disk")
-    yield host.data
-    host.end_everything()
-    subprocess.run(["umount", str(host.data)], check=True)
+    try:
+        yield host.data
+        host.end_everything()
+    finally:
+        # Lazily: a test that failed may have left a process in there.
+        subprocess.run(["umount", "--lazy", str(host.data)], check=True)
 
 
 def fill(disk: Path) -> None:
