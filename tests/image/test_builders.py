@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from scripts.engine import buildkit_client
-from scripts.image import CA_BUNDLE, OFFICIAL_BASE, base, build, place_ca_bundle
+from scripts.image import OFFICIAL_BASE, base, build
 from tests.image.support import IMAGE, docker
 
 OTHER = "workspace-core:other-builder"
@@ -59,13 +58,3 @@ def test_a_base_that_is_asked_for_is_taken_and_none_is_pulled_twice() -> None:
     label = '{{index .Config.Labels "org.opencontainers.image.base.name"}}'
     assert base({}) == docker("image", "inspect", "--format", label, IMAGE)
     assert base({}) in (OFFICIAL_BASE, "workspace-core-base:trixie")
-
-
-def test_a_bundle_of_the_environment_is_placed_for_the_build_and_taken_away_again(tmp_path: Path) -> None:
-    source, target = tmp_path / "ca.pem", tmp_path / "build" / "extra-ca.pem"
-    source.write_text("certificates")
-    place_ca_bundle({"EXTRA_CA_BUNDLE": str(source)}, target)
-    assert target.read_text() == "certificates"
-    place_ca_bundle({}, target)
-    assert not target.exists()
-    assert target != CA_BUNDLE

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from scripts.image import CA_BUNDLE, ROOT, versions
+from scripts.image import CA_BUNDLE, versions
 from tests.image.figures import Figures
 from tests.image.support import IMAGE, docker, in_image
 
@@ -152,8 +152,3 @@ def layer_sizes() -> list[int]:
     """Bytes of each layer that has any, from below."""
     told = docker("history", "--human=false", "--format", "{{.Size}}", IMAGE).splitlines()
     return [int(size) for size in reversed(told) if int(size)]
-
-
-def test_the_build_context_is_an_allow_list() -> None:
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    assert next(line for line in lines if not line.startswith("#")) == "*"
