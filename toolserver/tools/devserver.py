@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
@@ -73,6 +72,8 @@ class DevServer:
     async def dev_start(self, request: DevStart, call: Call) -> DevStatusAnswer:
         """Start it, or join the one that runs or is starting; answers once it is ready."""
         check_readiness(request.readiness)
+        if request.readiness.file is not None:
+            self._disk.path(request.readiness.file.path)
         async with self._deciding:
             if not self.runs_as(request):
                 await self._launch(self._meant(request))
@@ -236,29 +237,35 @@ class DevServer:
             if call.streaming
             else _nothing()
         )
+        ready = self._getting_ready
         try:
-            await asyncio.shield(self._getting_ready)
+            await asyncio.shield(ready)
+        except asyncio.CancelledError:
+            if ready.cancelled() and not _is_being_cancelled():
+                raise DevServerFailed("the dev server was stopped before it was ready") from None
+            raise
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
 
     async def _get_ready(self, process: Process, readiness: Readiness) -> None:
         timeout_ms = readiness.timeout_ms or self._limits.ready_timeout_ms
-        deadline = time.monotonic() + timeout_ms / 1000
         probe = self._probe(process, readiness)
-        while not await probe():
-            if not process.running:
-                raise await self._exited(process)
-            if time.monotonic() > deadline:
-                raise await self._too_late(process, timeout_ms)
-            await asyncio.sleep(_PAUSE_SECONDS)
+        try:
+            # Around the question too: one that hangs must not outlast the clock.
+            async with asyncio.timeout(timeout_ms / 1000):
+                while not await probe() and process.running:  # noqa: ASYNC110 - another program is asked
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        except TimeoutError:
+            raise await self._too_late(process, timeout_ms) from None
+        if not process.running:
+            raise await self._exited(process)
         self.note(DevEvent.ANSWERED)
 
     def _probe(self, process: Process, readiness: Readiness) -> Callable[[], Awaitable[bool]]:
         """The question to ask until the answer is yes."""
         if readiness.log is not None:
-            pattern = re.compile(readiness.log.pattern)
-            return lambda: _logged(process, pattern)
+            return _log_probe(process, re.compile(readiness.log.pattern))
         if readiness.file is not None:
             path = self._disk.path(readiness.file.path)
             return lambda: asyncio.to_thread(self._disk.exists, path)
@@ -289,9 +296,12 @@ class DevServer:
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         env = {**self._env, "HOST": self._host, "PORT": str(self._port)}
         process = self._table.start(shell_argv(line, env), cwd=cwd, env=env, merged=True)
-        end = await process.wait()
-        self._table.forget(process)
-        return end.code == 0
+        try:
+            return (await process.wait()).code == 0
+        finally:
+            if process.running:
+                await asyncio.shield(self._table.stop(process, grace_ms=0))
+            self._table.forget(process)
 
     async def _exited(self, process: Process) -> DevServerFailed:
         end = await process.wait()
@@ -322,6 +332,11 @@ class DevServer:
 
     async def end(self) -> None:
         """End it with everything it started; nothing happens when it is down."""
+        # One decision after the other: a start under way would otherwise begin what was just stopped.
+        async with self._deciding:
+            await self._end()
+
+    async def _end(self) -> None:
         self.note(DevEvent.STOP)
         process, ready = self._process, self._getting_ready
         if process is not None and (process.running or not process.stdout.closed):
@@ -353,9 +368,23 @@ def check_readiness(readiness: Readiness) -> None:
         ) from None
 
 
-async def _logged(process: Process, pattern: re.Pattern[str]) -> bool:
-    text = process.stdout.read(0, _MAX_LOG_BYTES).data.decode(errors="replace")
-    return any(pattern.search(line) for line in text.splitlines())
+def _log_probe(process: Process, pattern: re.Pattern[str]) -> Callable[[], Awaitable[bool]]:
+    """Asks whether a line matched; every line is looked at once, the last one again while it grows."""
+    position, rest = 0, b""
+
+    async def probe() -> bool:
+        nonlocal position, rest
+        piece = process.stdout.read(position, _MAX_LOG_BYTES)
+        position = piece.offset + len(piece.data)
+        *lines, rest = (rest + piece.data).split(b"\n")
+        return any(pattern.search(line.decode(errors="replace").rstrip("\r")) for line in [*lines, rest])
+
+    return probe
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _nothing() -> None:
