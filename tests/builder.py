@@ -25,6 +25,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -108,6 +109,8 @@ class Daemon:
     def descriptors(self) -> list[str]:
         """What its open descriptors point to, sorted."""
         links = []
+        if os.geteuid():
+            pytest.skip("the daemon shows its descriptors to root only")
         for entry in Path(f"/proc/{self.pid}/fd").iterdir():
             with suppress(OSError):
                 links.append(str(entry.readlink()))

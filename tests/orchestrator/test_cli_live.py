@@ -59,7 +59,8 @@ def test_a_signal_ends_everything_and_leaves_no_process(
     host: Host, running: Up, number: signal.Signals
 ) -> None:
     host.inside("exec", "--", "setsid sleep 300 > /dev/null 2>&1 & sleep 300 > /dev/null 2>&1 &")
-    assert len(running.processes()) >= 4
+    # The dev server and the two; the daemon itself shows its environment to root only.
+    assert len(running.processes()) >= 3
     code, errors = running.signal(number)
     assert (code, running.processes()) == (0, set())
     assert "files kept in" in errors
