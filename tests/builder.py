@@ -174,7 +174,8 @@ def running(
         root, state = Path(env["WORKSPACE_ROOT"]), Path(env["TOOL_SERVER_STATE_DIR"])
         daemon = Daemon(url, root, state, token, marker, process, errors)
         yield daemon
-        assert daemon.stop() == 0, errors.read_text()
+        code = daemon.stop()
+        assert code == 0, f"exit code {code}:\n{errors.read_text()[-2000:]}"
         refuse_faults(daemon.log())
     finally:
         end(process)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import subprocess
 import sys
 import tarfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -113,11 +115,45 @@ async def test_every_operation_is_reached_and_answers_as_described(door: str, da
         await ask("dev_stop", {})
 
 
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon in which a call that blocks the event loop raises; the log is looked at when it ends."""
+    directory = tmp_path_factory.mktemp("watched")
+    with running(directory, module="tests.watched", TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
+        yield daemon
+
+
+async def test_no_operation_blocks_the_event_loop(door: str, watched: Daemon) -> None:
+    emptied(watched.root)
+    async with AsyncExitStack() as stack:
+        ask = await ask_by(door, watched, stack)
+        for name, params in samples(door):
+            await ask(name, params)
+        await ask(
+            "command", {"command": "seq 200000; cat", "stdin": "x" * 100_000, "pty": {}, "timeoutMs": 500}
+        )
+        await ask("command", {"command": "seq 1000000"})
+        await ask("search", {"pattern": "html", "in": "names"})
+        await ask("dev_stop", {})
+
+
+async def test_the_detector_detects() -> None:
+    code = "import asyncio, os; from tests.watched import watch; watch()\n"
+    code += "async def main(): os.stat('/')\nasyncio.run(main())"
+    ended = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, check=False
+    )
+    assert b"BlockingError: Blocking call to os.stat" in ended.stderr
+
+
 async def described(daemon: Daemon) -> Json:
     async with http_of(daemon) as http, http.session.get("/openapi.json") as response:
         document: Json = await response.json()
-    OpenAPIV31SpecValidator(document).validate()
     return document
+
+
+async def test_the_published_document_is_valid(daemon: Daemon) -> None:
+    OpenAPIV31SpecValidator(await described(daemon)).validate()
 
 
 def validate(document: Json, name: str, value: Any) -> None:

@@ -21,6 +21,7 @@ from protocol.messages.commands import (
     Stop,
     StopAnswer,
 )
+from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process, ProcessTable
@@ -89,16 +90,15 @@ class Commands:
         return process
 
     async def _start(self, request: Command) -> Process:
-        argv = command_argv(request, self._env)
         timeout_ms = self._timeout_ms(request)
         if request.pty is not None and not (1 <= request.pty.cols <= 1000 and 1 <= request.pty.rows <= 1000):
             raise InvalidRequest("a terminal has 1 to 1000 columns and rows", field="pty")
         env = {**self._env, **request.env}
         path = self._disk.path(request.cwd)
-        cwd = await asyncio.to_thread(self._disk.directory, path)
+        argv, cwd = await asyncio.to_thread(self._looked_up, request, path, env)
         # Another request of the same commandId may have started it while the directory was looked up.
         process = self._running_already(request) or self._table.start(
-            resolved(argv, env, cwd),
+            argv,
             cwd=cwd,
             env=env,
             stdin=None if request.stdin is None else request.stdin.encode(),
@@ -110,6 +110,14 @@ class Commands:
         if timeout_ms is not None and process.timeout_ms is None:
             self._set_clock(process, timeout_ms)
         return process
+
+    def _looked_up(
+        self, request: Command, path: WorkspacePath, env: Mapping[str, str]
+    ) -> tuple[list[str], str]:
+        """What to run and where; blocks, for a PATH may lead over slow disks."""
+        argv = command_argv(request, env)
+        cwd = self._disk.directory(path)
+        return resolved(argv, env, cwd), cwd
 
     def _timeout_ms(self, request: Command) -> int | None:
         if request.timeout_ms is not None and request.timeout_ms <= 0:

@@ -176,7 +176,7 @@ class DevServer:
         env = {**self._env, **request.env}
         if request.command is not None and request.command.strip():
             line = filled(request.command, self._host, port)
-            return shell_argv(line, env), line
+            return await asyncio.to_thread(shell_argv, line, env), line
         project = await look(self._disk)
         found = dev_command(project.package, project.names)
         if found is None:
@@ -187,7 +187,7 @@ class DevServer:
             argv = [sys.executable, "-I", "-m", "toolserver.wire.static", self._host, str(port)]
             return argv, f"static site on {self._host}:{port}"
         line = filled(found, self._host, port)
-        return shell_argv(line, env), line
+        return await asyncio.to_thread(shell_argv, line, env), line
 
     async def _launch(self, request: DevStart) -> None:
         if self._state is DevState.STOPPING:
@@ -295,7 +295,8 @@ class DevServer:
     async def _succeeds(self, line: str) -> bool:
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         env = {**self._env, "HOST": self._host, "PORT": str(self._port)}
-        process = self._table.start(shell_argv(line, env), cwd=cwd, env=env, merged=True)
+        argv = await asyncio.to_thread(shell_argv, line, env)
+        process = self._table.start(argv, cwd=cwd, env=env, merged=True)
         try:
             return (await process.wait()).code == 0
         finally:

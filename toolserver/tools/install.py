@@ -84,7 +84,8 @@ class Installs:
         offline = {"npm_config_offline": "true"} if request.offline else {}
         env = {**self._env, **offline, **request.env}
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
-        process = self._table.start(shell_argv(line, env), cwd=cwd, env=env, merged=True)
+        argv = await asyncio.to_thread(shell_argv, line, env)
+        process = self._table.start(argv, cwd=cwd, env=env, merged=True)
         timeout_ms = request.timeout_ms or self._limits.install_timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000):
