@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / "data" / "tests"
 """Kept between runs, so that after the first one npm needs no network."""
 NPM_CACHE = DATA / "npm"
-"""That of the programs that are not ours: a person's own cache below ``DATA`` belongs to that person's sessions."""
+"""For the programs that are not ours: a person's own cache below ``DATA`` is for that person's sessions."""
 
 
 @dataclass(frozen=True)
