@@ -167,13 +167,14 @@ def dev_command(package: Mapping[str, Any] | None, names: Collection[str]) -> st
     >>> dev_command(None, ["index.html"])
     StaticSite()
     """
+    static = StaticSite() if INDEX_FILE in names else None
     if package is None:
-        return StaticSite() if INDEX_FILE in names else None
+        return static
     scripts = package.get("scripts")
     scripts = scripts if isinstance(scripts, dict) else {}
     script = next((name for name in ("dev", "start") if name in scripts), None)
     if script is None:
-        return None
+        return static
     manager = package_manager(package, names)
     separator = " --" if manager == "npm" else ""
     options = dev_options(str(scripts[script]))

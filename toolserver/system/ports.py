@@ -100,8 +100,10 @@ async def http_status(host: str, port: int, path: str) -> int | None:
 
 
 def _sockets(pid: int) -> list[int]:
-    try:
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
-        return []
+    links: list[str] = []
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            # A busy program closes some of them while we look; the others count.
+            with contextlib.suppress(OSError):
+                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return [int(link[8:-1]) for link in links if link.startswith("socket:[")]
