@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 from datetime import UTC, datetime
 
-from protocol.errors import Conflict, InvalidRequest, NotAFile, NotFound, TooLarge
+from protocol.errors import Conflict, Forbidden, InvalidRequest, NotAFile, NotFound, TooLarge
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
 from protocol.messages.base import Encoding
@@ -138,7 +139,9 @@ class Files:
                 entry = _entry(path, info, fd, name)
         digest = None
         if entry.kind is Kind.FILE and entry.size <= self._limits.max_read_bytes:
-            digest = content_hash(self._disk.read(path)[0])
+            # What may not be read can still be told of.
+            with contextlib.suppress(Forbidden):
+                digest = content_hash(self._disk.read(path)[0])
         return StatAnswer(
             path=entry.path,
             kind=entry.kind,

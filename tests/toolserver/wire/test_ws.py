@@ -14,7 +14,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.builder import TOKEN, Daemon, Http, Json, Socket, http_of, is_alive, socket_of, tree_of, until
+from tests.builder import (
+    TOKEN,
+    Daemon,
+    Http,
+    Json,
+    Socket,
+    http_of,
+    is_alive,
+    running,
+    socket_of,
+    tree_of,
+    until,
+)
 
 FOREVER = "echo $$; exec sleep 1000"
 
@@ -129,12 +141,18 @@ class TestManyAtOnce:
         await socket.send("1", "list")
         assert "result" in (await socket.end_of("1"))[1]
 
-    async def test_more_in_flight_than_the_limit_are_refused(self, daemon: Daemon, root: Path) -> None:
-        async with socket_of(daemon) as socket:
-            for number in range(1025):
-                await socket.send(str(number), "attach", {"processId": "waits-for-all"})
-            frames = [await socket.receive() for _ in range(1025)]
-        assert {code(frame) for frame in frames} <= {"not_found", "busy"}
+    async def test_more_in_flight_than_the_limit_are_refused(self, tmp_path: Path) -> None:
+        with running(tmp_path, TOOL_SERVER_MAX_IN_FLIGHT="2", TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
+            async with socket_of(daemon) as socket:
+                for id in ("1", "2", "3"):
+                    await socket.send(id, "command", {"command": FOREVER})
+                refused = (await socket.next_of("3"))["error"]
+                await socket.send("1", "cancel")
+                await socket.end_of("1")
+                await socket.send("4", "processes")
+                assert "result" in (await socket.end_of("4"))[1]
+        assert (refused["code"], refused["details"]) == ("busy", {"limit": "maxInFlight", "value": 2})
+        assert refused["message"] == "2 requests are in flight on this socket, which is the limit"
 
 
 class TestCancel:
