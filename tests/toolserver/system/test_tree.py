@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,14 +23,15 @@ def spawn() -> Iterator[Spawn]:
     """Programs that are ended, by their ids, when the test is over."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*argv: str, mark: str | None = None, session: bool = True) -> subprocess.Popen[bytes]:
+    def start(*argv: str, mark: str | None = None) -> subprocess.Popen[bytes]:
         env = {"PATH": os.environ["PATH"], **({} if mark is None else {tree.MARKER: mark})}
-        started.append(subprocess.Popen(argv, env=env, start_new_session=session))
+        started.append(subprocess.Popen(argv, env=env, start_new_session=True))
         return started[-1]
 
     yield start
     for each in started:
-        each.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(each.pid, signal.SIGKILL)
         each.wait()
 
 
@@ -106,8 +109,6 @@ def test_a_variable_is_erased_where_others_would_read_it() -> None:
         "import subprocess; print(subprocess.run(['env'], capture_output=True, text=True).stdout)"
     )
     env = {"A_SECRET": "hunter2", "A_SECRET_NOT": "kept", "PATH": os.environ["PATH"]}
-    import sys
-
     told = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     ).stdout
