@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -179,9 +180,10 @@ async def test_a_body_over_the_limit_is_refused_and_nothing_is_kept_of_it(
     async with http.session.post("/v1/write", data=hundred_megabytes()) as response:
         transport = response.connection and response.connection.transport
         refused = await refusal(response)
-        if transport is not None and not transport.is_closing():
-            # What is still to be sent will never be taken.
-            transport.abort()
+        if transport is not None:
+            # What is still to be sent will never be taken. One that has ended meanwhile has no loop any more.
+            with suppress(AttributeError):
+                transport.abort()
     assert (refused.status, refused.code) == (413, "too_large")
     assert refused.message == "a request's body has at most 16777216 bytes; archives go to PUT /v1/archive"
     assert refused.details == {"limit": "maxFrameBytes", "value": 16777216}
