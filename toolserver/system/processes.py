@@ -1,16 +1,14 @@
 """Programs: started, listened to, waited for, ended, each in this one place.
 
-Start is ``subprocess.Popen`` on its vfork path (no ``preexec_fn``, which forks and grows with our memory).
-The end is told by a pidfd on the event loop and read with ``wait4``, so no exit status is ever taken by
-somebody else. A program's end and the end of its output are two things: a child of it may hold the pipe.
+The table knows every program of this daemon. How one is started is ``spawn``, its bytes are ``pipes``, its
+end is ``reaping``, and whom it started is ``tree``. A program's end and the end of its output are two
+things: a child of it may hold the pipe.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import logging
 import os
 import secrets
 import signal
@@ -20,22 +18,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from resource import struct_rusage
 
-from protocol.errors import Busy, Forbidden, InvalidRequest, NotFound, TooLarge, ToolError
+from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
 from toolserver.system import terminal, tree
 from toolserver.system.output import OutputLog
-
-_READ_BYTES = 64 * 1024
-_READ_BYTES_PER_TURN = 1024 * 1024
-"""Of one stream's output, then the others' turn."""
-_REAP_DELAY_SECONDS = 0.05
-"""Orphans end in bursts; one sweep takes them all."""
-_DRAIN_BYTES = 4 * 1024 * 1024
-"""Read from a pipe when its program ends: more than a pipe can hold, so all that the program wrote is in."""
-
-log = logging.getLogger("toolserver.processes")
+from toolserver.system.pipes import Pipes
+from toolserver.system.reaping import Reaper
+from toolserver.system.spawn import refuse_missing, spawn
 
 
 @dataclass(frozen=True)
@@ -45,8 +36,36 @@ class Exit:
     code: int
     """Its own code, or 128 + n when signal n ended it."""
     signal: str | None
-    cpu_seconds: float
+    user_seconds: float
+    """Of the program and of those of its children that it waited for; so for all three."""
+    system_seconds: float
     peak_memory_bytes: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system together."""
+        return self.user_seconds + self.system_seconds
+
+    @classmethod
+    def of(cls, status: int, usage: struct_rusage) -> Exit:
+        """What ``wait4`` told."""
+        code = os.waitstatus_to_exitcode(status)
+        name = signal_name(-code) if code < 0 else None
+        return cls(
+            128 - code if code < 0 else code, name, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024
+        )
+
+
+def signal_name(number: int) -> str:
+    """A signal as callers read it; real-time signals have numbers only.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'SIG40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
 
 
 class Process:
@@ -95,12 +114,10 @@ class Process:
         """Live pids of the command and of everything it started."""
         return tree.family(self.pid, self.id, self.running)
 
-    def _ended(self, status: int, cpu_seconds: float, peak_memory_bytes: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
-        name = signal.Signals(-code).name if code < 0 else None
-        self._popen.returncode = code
+    def _ended(self, end: Exit) -> None:
+        self._popen.returncode = end.code
         self.ended = time.monotonic()
-        self._exit.set_result(Exit(128 - code if code < 0 else code, name, cpu_seconds, peak_memory_bytes))
+        self._exit.set_result(end)
 
 
 class ProcessTable:
@@ -110,22 +127,15 @@ class ProcessTable:
         self._limits = limits
         self._spill_directory = spill_directory
         self._processes: dict[str, Process] = {}
-        self._readers: dict[int, OutputLog] = {}
-        self._writers: set[int] = set()
-        self._pidfds: set[int] = set()
+        self._pipes = Pipes()
+        self._reaper = Reaper()
         self._closing = False
-        self._old_handler: Any = signal.SIG_DFL
-        self._reap_timer: asyncio.TimerHandle | None = None
         self._handicap = tree.Handicap()
 
     def open(self) -> None:
         """Adopt orphans from here on, and reap them. To be called on the main thread."""
         tree.become_subreaper()
-        loop = asyncio.get_running_loop()
-        # Not loop.add_signal_handler: uvloop keeps SIGCHLD for its own subprocesses, which are not used here.
-        self._old_handler = signal.signal(
-            signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap_soon)
-        )
+        self._reaper.open()
 
     def get(self, id: str) -> Process:
         """The process of that id; raises NotFound when there is none, or its record is gone."""
@@ -193,22 +203,13 @@ class ProcessTable:
         candidates = [each for each in self._processes.values() if each.running or not each.stdout.closed]
         await asyncio.gather(*(self.stop(each) for each in candidates))
         survivors = await self._end_orphans()
-        signal.signal(signal.SIGCHLD, self._old_handler)
         self._let_go()
         return survivors
 
     def _let_go(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._reap_timer is not None:
-            self._reap_timer.cancel()
-        for fd in {*self._readers, *self._pidfds, *self._writers}:
-            loop.remove_reader(fd)
-            loop.remove_writer(fd)
-            os.close(fd)
+        self._reaper.close()
+        self._pipes.close()
         self._handicap.close()
-        self._readers.clear()
-        self._pidfds.clear()
-        self._writers.clear()
         for process in self._processes.values():
             process.stdout.release()
             process.stderr.release()
@@ -221,7 +222,7 @@ class ProcessTable:
             tree.send(left, number)
             for _ in range(20):
                 await asyncio.sleep(0.05)
-                self._reap()
+                self._reaper.sweep()
                 if not await asyncio.to_thread(self._live_below):
                     return []
         return sorted(await asyncio.to_thread(self._live_below))
@@ -276,20 +277,20 @@ class ProcessTable:
                 err = subprocess.STDOUT if merged else _pipe(ours, child_ends)
                 into = _stdin_pipe(ours, child_ends) if stdin else subprocess.DEVNULL
                 with self._handicap.handed_down():
-                    popen = _popen(argv, cwd, env, into, out, err)
+                    popen = spawn(argv, cwd, env, into, out, err)
             except BaseException:
                 for fd in ours:
                     os.close(fd)
                 raise
         process = Process(id, popen, argv, shown_cwd)
         process.stdout, process.stderr = self._log(), self._log()
-        self._listen(ours[0], process.stdout)
+        self._pipes.listen(ours[0], process.stdout)
         if merged:
             process.stderr.close()
         else:
-            self._listen(ours[1], process.stderr)
+            self._pipes.listen(ours[1], process.stderr)
         if stdin:
-            self._feed(ours[-1], memoryview(stdin))
+            self._pipes.feed(ours[-1], memoryview(stdin))
         return self._keep(process)
 
     def _start_on_terminal(
@@ -302,11 +303,11 @@ class ProcessTable:
         size: tuple[int, int],
         shown_cwd: str,
     ) -> Process:
-        _refuse_missing(argv[0], cwd)
+        refuse_missing(argv[0], cwd)
         ours, theirs, name = terminal.open_terminal(*size)
         try:
             with self._handicap.handed_down():
-                popen = _popen(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
+                popen = spawn(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
         except BaseException:
             os.close(ours)
             raise
@@ -315,10 +316,10 @@ class ProcessTable:
         process = Process(id, popen, argv, shown_cwd)
         process.stdout, process.stderr = self._log(), self._log()
         process.stderr.close()
-        self._listen(ours, process.stdout)
+        self._pipes.listen(ours, process.stdout)
         if stdin:
             # A second descriptor: reading and writing end at different times.
-            self._feed(os.dup(ours), memoryview(stdin))
+            self._pipes.feed(os.dup(ours), memoryview(stdin))
         return self._keep(process)
 
     def _log(self) -> OutputLog:
@@ -326,21 +327,14 @@ class ProcessTable:
 
     def _keep(self, process: Process) -> Process:
         self._processes[process.id] = process
-        pidfd = os.pidfd_open(process.pid)
-        self._pidfds.add(pidfd)
-        asyncio.get_running_loop().add_reader(pidfd, self._on_exit, pidfd, process)
+
+        def on_end(status: int, usage: struct_rusage) -> None:
+            self._pipes.drain((process.stdout, process.stderr))
+            process._ended(Exit.of(status, usage))
+
+        self._reaper.watch(process.pid, on_end)
         self._forget_oldest()
         return process
-
-    def _on_exit(self, pidfd: int, process: Process) -> None:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if not pid:
-            return
-        asyncio.get_running_loop().remove_reader(pidfd)
-        self._pidfds.discard(pidfd)
-        os.close(pidfd)
-        self._drain(process)
-        process._ended(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
     def _forget_oldest(self) -> None:
         ended = [each for each in self._processes.values() if not each.running]
@@ -348,80 +342,6 @@ class ProcessTable:
             del self._processes[each.id]
             each.stdout.release()
             each.stderr.release()
-
-    def _listen(self, fd: int, into: OutputLog) -> None:
-        os.set_blocking(fd, False)
-        self._readers[fd] = into
-        asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into, _READ_BYTES_PER_TURN)
-
-    def _on_output(self, fd: int, into: OutputLog, at_most: int) -> None:
-        while at_most > 0:
-            data = _read(fd)
-            if data is None:
-                return
-            if not data:
-                asyncio.get_running_loop().remove_reader(fd)
-                del self._readers[fd]
-                os.close(fd)
-                into.close()
-                return
-            into.append(data)
-            at_most -= len(data)
-
-    def _drain(self, process: Process) -> None:
-        """The leader has ended, so all its output lies in the pipes: take it, and mark where it ends."""
-        for fd, into in list(self._readers.items()):
-            if into in (process.stdout, process.stderr):
-                self._on_output(fd, into, _DRAIN_BYTES)
-        process.stdout.settle()
-        process.stderr.settle()
-
-    def _feed(self, fd: int, data: memoryview) -> None:
-        """Write ``data`` as the program takes it, then close. One that ends early simply takes less."""
-        loop = asyncio.get_running_loop()
-        os.set_blocking(fd, False)
-        rest = [data]
-
-        def on_room() -> None:
-            try:
-                rest[0] = rest[0][os.write(fd, rest[0]) :]
-            except BlockingIOError:
-                return
-            except OSError:
-                rest[0] = rest[0][:0]
-            if not rest[0]:
-                loop.remove_writer(fd)
-                self._writers.discard(fd)
-                os.close(fd)
-
-        self._writers.add(fd)
-        loop.add_writer(fd, on_room)
-
-    def _reap_soon(self) -> None:
-        if self._reap_timer is None:
-            self._reap_timer = asyncio.get_running_loop().call_later(_REAP_DELAY_SECONDS, self._reap)
-
-    def _reap(self) -> None:
-        """Take the status of adopted orphans; a status of our own programs is left to its pidfd."""
-        self._reap_timer = None
-        ours = {each.pid for each in self._processes.values() if each.running}
-        for pid in tree.children_of_this_process():
-            if pid not in ours:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-
-
-def _read(fd: int) -> bytes | None:
-    """What is there; empty at the end, None when there is nothing yet."""
-    try:
-        return os.read(fd, _READ_BYTES)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        # A terminal whose last program is gone answers EIO.
-        if error.errno != errno.EIO:
-            log.warning("output ended with an error", extra={"data": {"reason": str(error)}})
-        return b""
 
 
 def _pipe(ours: list[int], child_ends: contextlib.ExitStack) -> int:
@@ -436,47 +356,3 @@ def _stdin_pipe(ours: list[int], child_ends: contextlib.ExitStack) -> int:
     ours.append(write)
     child_ends.callback(os.close, read)
     return read
-
-
-def _popen(
-    argv: Sequence[str],
-    cwd: str,
-    env: Mapping[str, str],
-    stdin: int,
-    stdout: int,
-    stderr: int,
-    tried: Sequence[str] | None = None,
-) -> subprocess.Popen[bytes]:
-    program = (tried or argv)[0]
-    try:
-        return subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=True
-        )
-    except (OSError, ValueError) as error:
-        raise _not_started(error, program, cwd) from None
-
-
-def _refuse_missing(program: str, cwd: str) -> None:
-    """For a program that a shell is to become: what ``Popen`` would say, before there is a shell."""
-    if not os.access(os.path.join(cwd, program), os.X_OK):
-        there = os.path.exists(os.path.join(cwd, program))
-        raise _not_started(PermissionError() if there else FileNotFoundError(), program, cwd)
-
-
-def _not_started(error: OSError | ValueError, program: str, cwd: str) -> ToolError:
-    if isinstance(error, FileNotFoundError):
-        if os.path.exists(os.path.join(cwd, program)):
-            what = f"{program!r} is there, but the program that its first line names is not"
-        else:
-            what = (
-                f"there is no program {program!r}{'' if '/' in program else ' on the PATH'}; check its name"
-            )
-        return NotFound(what, program=program)
-    if isinstance(error, PermissionError):
-        return Forbidden(f"{program!r} may not be executed; is its x bit set?", program=program)
-    if isinstance(error, OSError) and error.errno == errno.E2BIG:
-        return TooLarge("arguments and environment are too long for the system; use a file or stdin")
-    if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EMFILE, errno.ENOMEM):
-        return Busy(f"the system has no room for another process: {error.strerror}")
-    reason = (isinstance(error, OSError) and error.strerror) or error
-    return InvalidRequest(f"{program!r} cannot be started: {reason}", program=program)

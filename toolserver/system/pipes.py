@@ -1,0 +1,103 @@
+"""Bytes between programs and us, on the event loop: what they write is recorded, what they read is fed.
+
+Nothing here waits for anybody: a pipe is read when it has something, written when it has room. One stream
+gets a bounded turn, then the others; at a program's end its pipes are emptied, however much is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Collection
+
+from toolserver.system.output import OutputLog
+
+_READ_BYTES = 64 * 1024
+_READ_BYTES_PER_TURN = 1024 * 1024
+"""Of one stream's output, then the others' turn."""
+_DRAIN_BYTES = 4 * 1024 * 1024
+"""Read from a pipe when its program ends: more than a pipe can hold, so all that the program wrote is in."""
+
+log = logging.getLogger("toolserver.processes")
+
+
+class Pipes:
+    """Our ends of all programs' pipes and terminals. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._readers: dict[int, OutputLog] = {}
+        self._writers: set[int] = set()
+
+    def listen(self, fd: int, into: OutputLog) -> None:
+        """Record what comes out of ``fd``, which is ours to close from here on, until nobody writes to it."""
+        os.set_blocking(fd, False)
+        self._readers[fd] = into
+        asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into, _READ_BYTES_PER_TURN)
+
+    def feed(self, fd: int, data: memoryview) -> None:
+        """Write ``data`` as the program takes it, then close. One that ends early simply takes less."""
+        loop = asyncio.get_running_loop()
+        os.set_blocking(fd, False)
+        rest = [data]
+
+        def on_room() -> None:
+            try:
+                rest[0] = rest[0][os.write(fd, rest[0]) :]
+            except BlockingIOError:
+                return
+            except OSError:
+                rest[0] = rest[0][:0]
+            if not rest[0]:
+                loop.remove_writer(fd)
+                self._writers.discard(fd)
+                os.close(fd)
+
+        self._writers.add(fd)
+        loop.add_writer(fd, on_room)
+
+    def drain(self, logs: Collection[OutputLog]) -> None:
+        """Their program has ended, so all its output lies in the pipes: take it, and mark where it ends."""
+        for fd, into in list(self._readers.items()):
+            if into in logs:
+                self._on_output(fd, into, _DRAIN_BYTES)
+        for each in logs:
+            each.settle()
+
+    def close(self) -> None:
+        """Let go of every end."""
+        loop = asyncio.get_running_loop()
+        for fd in {*self._readers, *self._writers}:
+            loop.remove_reader(fd)
+            loop.remove_writer(fd)
+            os.close(fd)
+        self._readers.clear()
+        self._writers.clear()
+
+    def _on_output(self, fd: int, into: OutputLog, at_most: int) -> None:
+        while at_most > 0:
+            data = _read(fd)
+            if data is None:
+                return
+            if not data:
+                asyncio.get_running_loop().remove_reader(fd)
+                del self._readers[fd]
+                os.close(fd)
+                into.close()
+                return
+            into.append(data)
+            at_most -= len(data)
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there; empty at the end, None when there is nothing yet."""
+    try:
+        return os.read(fd, _READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        # A terminal whose last program is gone answers EIO.
+        if error.errno != errno.EIO:
+            log.warning("output ended with an error", extra={"data": {"reason": str(error)}})
+        return b""
