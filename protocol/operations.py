@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.messages import archives, commands, devserver, edits, files, search
+from protocol.messages import archives, commands, devserver, edits, files, processes, search
 from protocol.messages.base import Answer, Log, Request
 
 
@@ -57,8 +57,8 @@ _TABLE = (
     Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("attach", commands.Attach, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
-    Operation("stop", commands.Stop, commands.StopAnswer, Scope.COMMAND),
-    Operation("processes", commands.Processes, commands.ProcessesAnswer, Scope.COMMAND),
+    Operation("stop", processes.Stop, processes.StopAnswer, Scope.COMMAND),
+    Operation("processes", processes.Processes, processes.ProcessesAnswer, Scope.COMMAND),
     Operation("inject", archives.Inject, archives.InjectAnswer, Scope.ARCHIVE, archives.Unpacked),
     Operation("save", archives.Save, archives.SaveAnswer, Scope.ARCHIVE, archives.Chunk),
     Operation("install", devserver.Install, devserver.InstallAnswer, Scope.DEV, Log),

@@ -23,7 +23,8 @@ from orchestrator.client import Client, open_client
 from orchestrator.paths import SessionId, UserId
 from protocol.errors import AlreadyExists, InvalidRequest, Unauthorized, Unavailable
 from protocol.exclusions import Exclusions
-from protocol.messages.commands import CommandAnswer, ProcessRecord, ProcessState
+from protocol.messages.commands import CommandAnswer
+from protocol.messages.processes import ProcessRecord, ProcessState
 from tests.orchestrator.live import free_port
 
 Open = Callable[[Path], Backend]

@@ -30,6 +30,7 @@ from toolserver.tools.edit import Edits
 from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
+from toolserver.tools.processes import ProcessControl
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
 from toolserver.tools.start import Starts
@@ -113,6 +114,7 @@ def _assemble(
         Searches(table, disk, limits, find_ripgrep(tool_path), env),
         Edits(disk, gate, locks, limits),
         commands,
+        ProcessControl(table, limits),
         archives,
         installs,
         dev,

@@ -29,7 +29,7 @@ from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb,
 from protocol import routes
 from protocol.codec import decode
 from protocol.errors import NotFound, Unavailable
-from protocol.messages import archives, commands, devserver, edits, files, search
+from protocol.messages import archives, commands, devserver, edits, files, processes, search
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
@@ -57,8 +57,8 @@ class Client:
     edit = Verb(edits.Edit, edits.EditAnswer)
     command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])
     attach = StreamingVerb(commands.Attach, commands.CommandAnswer, Events[commands.CommandEvent])
-    stop = Verb(commands.Stop, commands.StopAnswer)
-    processes = Verb(commands.Processes, commands.ProcessesAnswer)
+    stop = Verb(processes.Stop, processes.StopAnswer)
+    processes = Verb(processes.Processes, processes.ProcessesAnswer)
     inject = StreamingVerb(archives.Inject, archives.InjectAnswer, Events[archives.Unpacked])
     save = StreamingVerb(archives.Save, archives.SaveAnswer, Events[archives.Chunk])
     install = StreamingVerb(devserver.Install, devserver.InstallAnswer, Events[Log])

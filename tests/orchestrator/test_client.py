@@ -12,8 +12,9 @@ from orchestrator.client import Client, open_client, request_of
 from orchestrator.client.verbs import StreamingVerb, Verb
 from protocol.errors import Cancelled, Internal, InvalidRequest, NotFound, TooLarge, Unauthorized, Unavailable
 from protocol.limits import Limits
-from protocol.messages.commands import Command, CommandAnswer, Stdout, Stop, StopAnswer
+from protocol.messages.commands import Command, CommandAnswer, Stdout
 from protocol.messages.files import List, ListAnswer, Read, ReadAnswer, Stat
+from protocol.messages.processes import Stop, StopAnswer
 from protocol.operations import OPERATIONS
 from tests.orchestrator.fake_tool_server import Emit, FakeToolServer
 

@@ -1,4 +1,4 @@
-"""command, attach, stop, processes."""
+"""command, attach."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from protocol.messages.commands import (
     Attach,
     Command,
     CommandAnswer,
-    Processes,
-    ProcessesAnswer,
-    ProcessRecord,
-    ProcessState,
     Started,
-    Stop,
-    StopAnswer,
 )
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
@@ -63,18 +57,6 @@ class Commands:
         process = self._table.get(request.process_id)
         offsets = request.from_offset, request.from_stderr_offset
         return await self._followed(process, call, offsets, request.encoding, request.max_output_bytes)
-
-    async def stop(self, request: Stop, call: Call) -> StopAnswer:
-        """End a command with everything it started."""
-        if request.grace_ms is not None and request.grace_ms < 0:
-            raise InvalidRequest("'graceMs' must be 0 or more", field="graceMs")
-        process = self._table.get(request.process_id)
-        killed, survivors = await asyncio.shield(self._table.stop(process, request.grace_ms))
-        return StopAnswer(process_id=process.id, killed=killed, survivors=survivors)
-
-    async def processes(self, request: Processes, call: Call) -> ProcessesAnswer:
-        """What runs, and what is kept."""
-        return ProcessesAnswer(processes=[_record(each) for each in self._table.all()])
 
     def _running_already(self, request: Command) -> Process | None:
         if request.command_id is None:
@@ -209,17 +191,3 @@ def _shown(log: OutputLog, start: int, limit: int, encoding: Encoding) -> tuple[
     head, tail = whole, late
     note = f"\n[… {omitted} bytes left out; 'attach' gives them …]\n"
     return text_of(head, encoding) + note + text_of(tail, encoding), omitted
-
-
-def _record(process: Process) -> ProcessRecord:
-    return ProcessRecord(
-        process_id=process.id,
-        pid=process.pid,
-        state=ProcessState.RUNNING if process.running else ProcessState.EXITED,
-        argv=process.argv,
-        cwd=process.cwd,
-        started=process.started.isoformat(),
-        exit_code=process.exit.code if process.exit else None,
-        stdout_bytes=process.stdout.end,
-        stderr_bytes=process.stderr.end,
-    )
