@@ -77,7 +77,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         web_app = _assemble(config, environ, tool_path, disk, table, stack, begun)
         running = await _listen(web_app, config, stack)
         log.info("listening", extra={"data": {"url": running.url, "root": str(config.root)}})
-        if config.token is None:
+        if not config.guarded:
             log.warning("no token is set: every program on this machine may use this tool server")
         yield running
         log.info("stopping")
@@ -122,7 +122,8 @@ def _assemble(
     )
     socket_door = WebSocketDoor(dispatcher, limits)
     app = web.Application(
-        middlewares=[middleware(Guard(config.token))], client_max_size=limits.max_frame_bytes
+        middlewares=[middleware(Guard(config.token, config.token_sha256))],
+        client_max_size=limits.max_frame_bytes,
     )
     app.on_shutdown.append(socket_door.close)
     app.router.add_get(routes.HEALTH, pages.health(begun))

@@ -43,8 +43,15 @@ class Config:
     dev_port: int
     extra_ca_bundle: Path | None = None
     token: str | None = field(default=None, repr=False)
+    token_sha256: str | None = None
+    """Instead of the token, what it is known by: 64 hexadecimal digits."""
     session_id: str | None = None
     limits: Limits = Limits()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token is asked for."""
+        return bool(self.token or self.token_sha256)
 
     @property
     def loopback(self) -> bool:
@@ -115,6 +122,12 @@ def _token(text: str) -> str:
     return text
 
 
+def _sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError("must be a SHA-256 as 64 lower case hexadecimal digits")
+    return text
+
+
 def _unsupported_key(_: str) -> None:
     raise ValueError("is not supported by this version, which takes TOOL_SERVER_TOKEN only")
 
@@ -127,6 +140,9 @@ SETTINGS = (
     Setting("DEV_SERVER_PORT", "dev_port", _port, f"port given to dev servers ({DEFAULT_DEV_PORT})"),
     Setting("EXTRA_CA_BUNDLE", "extra_ca_bundle", _absolute, "a CA file for npm, git, curl and Python"),
     Setting("TOOL_SERVER_TOKEN", "token", _token, "a static bearer token"),
+    Setting(
+        "TOOL_SERVER_TOKEN_SHA256", "token_sha256", _sha256, "the digest of a random token, instead of itself"
+    ),
     Setting(
         "TOOL_SERVER_PUBLIC_KEY", "public_key", _unsupported_key, "key that session tokens are signed with"
     ),
@@ -181,14 +197,20 @@ def _complete(values: dict[str, Any], limits: Limits) -> Config:
     values.setdefault("dev_port", DEFAULT_DEV_PORT)
     values.setdefault("state_dir", root.with_name(f".{root.name}.toolserver"))
     config = Config(root=root, limits=limits, **values)
-    problems = [*_open_door(config), *_state_inside_root(config)]
+    problems = [*_two_tokens(config), *_open_door(config), *_state_inside_root(config)]
     if problems:
         raise ConfigError(problems)
     return config
 
 
+def _two_tokens(config: Config) -> list[str]:
+    if not (config.token and config.token_sha256):
+        return []
+    return ["TOOL_SERVER_TOKEN and TOOL_SERVER_TOKEN_SHA256 are both set: set one of them"]
+
+
 def _open_door(config: Config) -> list[str]:
-    if config.token or config.loopback:
+    if config.guarded or config.loopback:
         return []
     return [
         f"TOOL_SERVER_HOST is {config.host!r}, which others can reach, and no token is set: "

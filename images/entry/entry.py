@@ -17,6 +17,8 @@ STATE_PARENTS = ("/var/lib/workspace", "/run", "/tmp", "/dev/shm")
 """Where the daemon's own area may lie, best first: the container's own layer, which /app shares unless it is
 a mount; then what a read-only container usually gets as tmpfs; then what every container has."""
 
+TOKEN_VARIABLES = ("TOOL_SERVER_TOKEN", "TOOL_SERVER_TOKEN_SHA256")
+TOKEN_FLAGS = ("--token", "--token-sha256")
 TELLS_ONLY = frozenset(("-h", "--help", "--version"))
 
 
@@ -34,13 +36,16 @@ def lacking(
     {'TOOL_SERVER_TOKEN': 'fresh'}
     >>> lacking({}, ["--state-dir=/mine", "--token", "chosen"], lambda place: True, lambda: "fresh")
     {}
+    >>> lacking({"TOOL_SERVER_TOKEN_SHA256": "9f"}, ["--state-dir=/mine"], lambda _: True, lambda: "fresh")
+    {}
     """
     given = {argument.partition("=")[0] for argument in argv}
     found = {}
     if not environ.get("TOOL_SERVER_STATE_DIR") and "--state-dir" not in given:
         parent = next(filter(writable, STATE_PARENTS), STATE_PARENTS[0])
         found["TOOL_SERVER_STATE_DIR"] = f"{parent}/.workspace"
-    if not environ.get("TOOL_SERVER_TOKEN") and "--token" not in given:
+    chosen = any(map(environ.get, TOKEN_VARIABLES)) or not given.isdisjoint(TOKEN_FLAGS)
+    if not chosen:
         found["TOOL_SERVER_TOKEN"] = fresh_token()
     return found
 

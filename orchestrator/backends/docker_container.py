@@ -205,7 +205,8 @@ def _environment(settings: Settings, launch: Launch) -> dict[str, str]:
         **launch.environment,
         "TOOL_SERVER_HOST": "0.0.0.0",
         "TOOL_SERVER_PORT": str(tool),
-        "TOOL_SERVER_TOKEN": launch.token,
+        # All that the engine tells of it to whoever may ask.
+        "TOOL_SERVER_TOKEN_SHA256": hashlib.sha256(launch.token.encode()).hexdigest(),
         "DEV_SERVER_PORT": str(dev),
         "SESSION_ID": launch.session_id,
     }

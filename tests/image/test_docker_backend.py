@@ -162,9 +162,8 @@ async def test_one_that_was_only_made_is_found_and_removed(driver: DockerBackend
 async def test_a_daemon_that_does_not_come_up_is_told_with_its_last_words(
     driver: DockerBackend, tmp_path: Path
 ) -> None:
-    wanted = launch()
-    object.__setattr__(wanted, "token", "short")
-    with pytest.raises(Unavailable, match=r"ended at once with code 2: .*TOOL_SERVER_TOKEN must be at least"):
+    wanted = launch(TOOL_SERVER_MAX_READ_BYTES="none")
+    with pytest.raises(Unavailable, match=r"ended at once with code 2: .*MAX_READ_BYTES must be a number"):
         await driver.create(wanted)
     assert containers(tmp_path) == []
 
@@ -236,8 +235,30 @@ async def test_no_engine_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         await backend(tmp_path).create(launch())
 
 
-async def test_the_token_is_in_the_containers_environment_and_in_no_label(driver: DockerBackend) -> None:
+async def test_the_token_is_nowhere_for_the_engine_or_the_workspace_to_read(driver: DockerBackend) -> None:
     wanted = launch()
-    seen = inspected(await driver.create(wanted))
-    assert f"TOOL_SERVER_TOKEN={wanted.token}" in seen["Config"]["Env"]
-    assert wanted.token not in json.dumps(seen["Config"]["Labels"])
+    guest = await driver.create(wanted)
+    box = Sandbox(driver, guest, wanted.token)
+    assert wanted.token not in json.dumps(inspected(guest))
+    assert wanted.token not in docker("logs", guest.labels["container"])
+    assert await box.shell("echo known") == "known"  # by its digest
+    # In two halves, so that the search does not find itself.
+    first, second = wanted.token[:16], wanted.token[16:]
+    look = f"cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -c {first}'{second}'"
+    assert (await box.run("sh", "-c", look)).stdout == "0\n"
+    places = "/app /home/node /tmp /var/lib/workspace /run /dev/shm"
+    assert (await box.run("sh", "-c", f"grep -rls {first}'{second}' {places}")).stdout == ""
+
+
+async def test_an_engine_that_restarts_the_container_needs_to_be_told_nothing_again(
+    driver: DockerBackend,
+) -> None:
+    wanted = launch()
+    guest = await driver.create(wanted)
+    docker("restart", guest.labels["container"])
+    (found,) = await driver.guests()
+    box = Sandbox(driver, found, wanted.token)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await box.answers():
+            await asyncio.sleep(0.1)
+    assert await box.shell("echo again") == "again"

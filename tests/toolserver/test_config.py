@@ -105,6 +105,19 @@ def test_a_door_open_to_others_needs_a_token(host: str) -> None:
     assert Config.read({"TOOL_SERVER_HOST": host, "TOOL_SERVER_TOKEN": TOKEN}).host == host
 
 
+def test_the_digest_of_a_token_stands_for_it() -> None:
+    digest = "9f" * 32
+    config = Config.read({"TOOL_SERVER_HOST": "0.0.0.0", "TOOL_SERVER_TOKEN_SHA256": digest})
+    assert (config.token, config.token_sha256, config.guarded) == (None, digest, True)
+    assert not Config.read({}).guarded
+    for wrong in ("9f", "9F" * 32, "9f" * 33, TOKEN):
+        assert problems({"TOOL_SERVER_TOKEN_SHA256": wrong}) == [
+            f"TOOL_SERVER_TOKEN_SHA256 must be a SHA-256 as 64 lower case hexadecimal digits, not {wrong!r}"
+        ]
+    both = {"TOOL_SERVER_TOKEN": TOKEN, "TOOL_SERVER_TOKEN_SHA256": digest}
+    assert problems(both) == ["TOOL_SERVER_TOKEN and TOOL_SERVER_TOKEN_SHA256 are both set: set one of them"]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_on_loopback_no_token_is_needed(host: str) -> None:
     assert Config.read({"TOOL_SERVER_HOST": host}).loopback

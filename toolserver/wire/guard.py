@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Mapping
@@ -14,13 +15,14 @@ from protocol.routes import SUBPROTOCOL_TOKEN, TOKEN_HEADER
 class Guard:
     """The rules of one daemon. Without a token it is bound to loopback (``Config`` sees to that)."""
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+    def __init__(self, token: str | None, token_sha256: str | None = None) -> None:
+        # The digest is all that is needed to judge a token, and nobody can use it to come in.
+        self._digest = token_sha256 or (token and _digest(token))
 
     def admit(self, headers: Mapping[str, str]) -> None:
         """Raise Unauthorized or Forbidden, or let the request in."""
         refuse_foreign_origin(headers.get("Origin"), headers.get("Host", ""))
-        if self._token is None:
+        if not self._digest:
             refuse_foreign_name(headers.get("Host", ""))
             return
         given = presented_token(headers)
@@ -28,8 +30,16 @@ class Guard:
             raise Unauthorized(
                 f"a token is needed: 'Authorization: Bearer TOKEN', or '{TOKEN_HEADER}: TOKEN'"
             )
-        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token.encode()):
+        if not hmac.compare_digest(_digest(given), self._digest):
             raise Unauthorized("the token is not the one of this tool server")
+
+
+def _digest(token: str) -> str:
+    """
+    >>> _digest("0123456789abcdef")[:12]
+    '9f9f5111f7b2'
+    """
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
 def presented_token(headers: Mapping[str, str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from protocol.errors import Forbidden, ToolError, Unauthorized
@@ -49,6 +51,14 @@ def test_another_token_is_refused_and_not_repeated(given: str) -> None:
         Guard(TOKEN).admit({"X-Workspace-Token": given})
     assert caught.value.message == "the token is not the one of this tool server"
     assert caught.value.details == {}
+
+
+def test_a_token_is_known_by_its_digest_alone() -> None:
+    guard = Guard(None, hashlib.sha256(TOKEN.encode()).hexdigest())
+    guard.admit({"X-Workspace-Token": TOKEN})
+    for given in (*WRONG, hashlib.sha256(TOKEN.encode()).hexdigest()):
+        with pytest.raises(Unauthorized):
+            guard.admit({"X-Workspace-Token": given})
 
 
 def test_without_a_token_programs_on_this_machine_come_in() -> None:
