@@ -26,6 +26,8 @@ UserId = NewType("UserId", str)
 """A checked user id. Only ``user_id`` makes one."""
 SessionId = NewType("SessionId", str)
 """A checked session id. Only ``session_id`` and ``new_session_id`` make one."""
+WorkspaceId = NewType("WorkspaceId", str)
+"""A checked workspace id. Only ``workspace_id`` and ``new_workspace_id`` make one."""
 
 DEFAULT_USER = UserId("default")
 DATA_VARIABLE = "DATA_DIR"
@@ -48,6 +50,11 @@ def user_id(raw: str) -> UserId:
 def session_id(raw: str) -> SessionId:
     """``raw``, checked; raises InvalidRequest."""
     return SessionId(_checked(raw, "session id"))
+
+
+def workspace_id(raw: str) -> WorkspaceId:
+    """``raw``, checked; raises InvalidRequest."""
+    return WorkspaceId(_checked(raw, "workspace id"))
 
 
 def is_plain_name(raw: str) -> bool:
@@ -75,6 +82,15 @@ def new_session_id(now: datetime, randomness: bytes) -> SessionId:
     'session_20261121_093405_010203ff'
     """
     return SessionId(f"session_{now:%Y%m%d_%H%M%S}_{randomness.hex()}")
+
+
+def new_workspace_id(now: datetime, randomness: bytes) -> WorkspaceId:
+    """An id of its own kind, so that none is taken for a session's; otherwise as ``new_session_id``.
+
+    >>> new_workspace_id(datetime(2026, 11, 21, 9, 34, 5), bytes([1, 2, 3, 255]))
+    'workspace_20261121_093405_010203ff'
+    """
+    return WorkspaceId(f"workspace_{now:%Y%m%d_%H%M%S}_{randomness.hex()}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import msgspec
 
 from orchestrator.backends import Guest
 from orchestrator.directories import private_directory
-from orchestrator.paths import SessionId, UserId
+from orchestrator.paths import SessionId, UserId, WorkspaceId
 from protocol.errors import Busy, Internal, NoSpace, NotFound, ToolError, Unavailable
 from protocol.limits import MIB
 
@@ -33,24 +33,8 @@ BUSY_SECONDS = 5.0
 FULL_BYTES = MIB
 """A disk with less room is taken for full: the memory file alone, that WAL shares, takes 32 KiB."""
 
-# One script per version of the file; a later version adds one and never changes those before it.
-_MIGRATIONS = (
-    """
-    CREATE TABLE sessions (
-        session_id TEXT PRIMARY KEY,
-        user_id TEXT NOT NULL,
-        backend TEXT NOT NULL,
-        state TEXT NOT NULL,
-        template TEXT NOT NULL,
-        token TEXT NOT NULL,
-        tool_port INTEGER NOT NULL,
-        dev_port INTEGER NOT NULL,
-        created TEXT NOT NULL,
-        guest BLOB
-    ) STRICT;
-    CREATE INDEX sessions_by_user ON sessions (user_id, created);
-    """,
-)
+VERSION = 2
+"""Of the file; ``migrations`` has a step for each. Kept here: a file that is not behind costs no import."""
 
 
 class State(enum.Enum):
@@ -73,6 +57,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     session_id: SessionId
     user_id: UserId
+    workspace_id: WorkspaceId
+    """Of the file tree that it is a run of; what saves are keyed by."""
     backend: str
     state: State = State.CREATING
     template: str
@@ -86,6 +72,25 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601 UTC."""
     guest: Guest | None = None
     """None until the backend made one."""
+    reason: str = ""
+    """Why it is an error; empty in every other state."""
+    has_work: bool = False
+    """Its files may be somebody's work: whatever fails, they are kept."""
+    discards: bool = False
+    """While it stops: its files shall go."""
+
+
+class WorkspaceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One file tree's identity. It outlives its sessions."""
+
+    workspace_id: WorkspaceId
+    user_id: UserId
+    template: str
+    """What it was first made from, as a person would name it."""
+    created: str
+    """ISO 8601 UTC."""
+    used: str
+    """When a session of it last began, likewise."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ class Records:
             columns = msgspec.structs.asdict(record) | {"state": record.state.value, "guest": None}
             places = ", ".join(f":{name}" for name in columns)
             db.execute(f"INSERT INTO sessions ({', '.join(columns)}) VALUES ({places})", columns)
+            db.execute(_USE_WORKSPACE, columns)
             return record
 
         return self._ask(lambda db: _in_transaction(db, added), _WRITE)
@@ -162,10 +168,25 @@ class Records:
         query = f"SELECT * FROM sessions WHERE user_id = ?{where} ORDER BY created, session_id"
         return self._read(query, (user_id,))
 
+    def workspaces(self, user_id: UserId) -> builtins.list[WorkspaceRecord]:
+        """The user's workspaces, oldest first."""
+        query = "SELECT * FROM workspaces WHERE user_id = ? ORDER BY created, workspace_id"
+        return self._ask_if_there(lambda db: [_workspace(row) for row in db.execute(query, (user_id,))])
+
+    def workspace(self, user_id: UserId, workspace_id: str) -> WorkspaceRecord:
+        """The user's workspace. Raises NotFound, also for another user's."""
+        found = [each for each in self.workspaces(user_id) if each.workspace_id == workspace_id]
+        if not found:
+            raise NotFound(f"no workspace {workspace_id!r}", workspaceId=workspace_id)
+        return found[0]
+
     def _read(self, query: str, values: tuple[str, ...]) -> builtins.list[SessionRecord]:
+        return self._ask_if_there(lambda db: [_record(row) for row in db.execute(query, values)])
+
+    def _ask_if_there(self, work: Callable[[sqlite3.Connection], builtins.list[T]]) -> builtins.list[T]:
         if not self._path.exists():  # asking changes nothing
             return []
-        return self._ask(lambda db: [_record(row) for row in db.execute(query, values)], _READ)
+        return self._ask(work, _READ)
 
     def _change(self, ways: Sequence[_Way], change: str, values: tuple[object, ...]) -> None:
         self._ask(lambda db: _in_transaction(db, lambda db: db.execute(change, values)), ways)
@@ -241,22 +262,34 @@ def _name(error: sqlite3.Error) -> str:
 _LIVE_SQL = "(" + ", ".join(f"'{state.value}'" for state in LIVE) + ")"
 
 
+_USE_WORKSPACE = """
+    INSERT INTO workspaces (workspace_id, user_id, template, created, used)
+    VALUES (:workspace_id, :user_id, :template, :created, :created)
+    ON CONFLICT (workspace_id) DO UPDATE SET used = max(used, excluded.used)
+"""
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     version = _version(db)
-    if version == len(_MIGRATIONS):
+    if version == VERSION:
         return
-    if version > len(_MIGRATIONS):
+    if version > VERSION:
         raise Internal(
-            f"the registry is of version {version}, this program knows up to {len(_MIGRATIONS)}: "
+            f"the registry is of version {version}, this program knows up to {VERSION}: "
             "upgrade workspace-core, or choose another data directory by DATA_DIR"
         )
+    from orchestrator import migrations
+
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("BEGIN EXCLUSIVE")
-    for script in _MIGRATIONS[_version(db) :]:  # asked again: another may just have done it
-        for statement in filter(str.strip, script.split(";")):
-            db.execute(statement)
-    db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-    db.execute("COMMIT")
+    try:
+        if _version(db) < VERSION:  # asked again: another may just have done it
+            migrations.migrate(db, VERSION)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -266,4 +299,9 @@ def _version(db: sqlite3.Connection) -> int:
 def _record(row: sqlite3.Row) -> SessionRecord:
     values = dict(row)
     values["guest"] = msgspec.json.decode(row["guest"], type=Guest) if row["guest"] else None
+    values |= {name: bool(row[name]) for name in ("has_work", "discards")}  # SQLite has no truth values
     return msgspec.convert(values, SessionRecord)
+
+
+def _workspace(row: sqlite3.Row) -> WorkspaceRecord:
+    return msgspec.convert(dict(row), WorkspaceRecord)

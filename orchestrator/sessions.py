@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.backends import Backend, Destroyed, Endpoint, Guest, GuestState, Launch, guest_id
 from orchestrator.directories import private_directory
-from orchestrator.paths import PathManager, UserId, new_session_id
+from orchestrator.paths import PathManager, UserId, new_session_id, new_workspace_id
 from orchestrator.ports import Wish, choose, is_free
 from orchestrator.records import LIVE, Records, SessionRecord, State
 from orchestrator.saves import SavedArchive, format_of, save_name, write_save
@@ -223,6 +223,7 @@ class Sessions:
             return SessionRecord(
                 session_id=new_session_id(now, secrets.token_bytes(4)),
                 user_id=user,
+                workspace_id=new_workspace_id(now, secrets.token_bytes(4)),
                 backend=backend,
                 template=template,
                 token=secrets.token_urlsafe(32),

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from orchestrator.backends import Guest
-from orchestrator.paths import SessionId, UserId
+from orchestrator.paths import SessionId, UserId, WorkspaceId
 from orchestrator.ports import Wish, choose
 from orchestrator.records import Records, SessionRecord, State
 from protocol.errors import Busy, Internal, NoSpace, NotFound, Unavailable
@@ -22,6 +22,7 @@ def record(session: str = "s1", user: UserId = ANN, dev_port: int = 8000) -> Ses
     return SessionRecord(
         session_id=SessionId(session),
         user_id=user,
+        workspace_id=WorkspaceId(f"w-{session}"),
         backend="local",
         template="static-html",
         token="t" * 16,
