@@ -24,6 +24,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_write_bytes: int = 10 * MIB
     """One file's content in ``write`` or ``edit``."""
 
+    max_upload_bytes: int = 8 * GIB
+    """One file's content over ``/v1/files``, which streams: as much as an archive's content."""
+
     max_path_bytes: int = 4096
     """A path: the kernel's PATH_MAX."""
 

@@ -5,6 +5,7 @@ READY = "/ready"
 OPERATION = "/v1/{operation}"
 WEBSOCKET = "/v1/ws"
 ARCHIVE = "/v1/archive"
+FILE = "/v1/files/{path}"
 OPENAPI = "/openapi.json"
 PAGE = "/"
 

@@ -31,10 +31,11 @@ from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.processes import ProcessControl
+from toolserver.tools.raw import RawFiles
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
 from toolserver.tools.start import Starts
-from toolserver.wire import archive, pages
+from toolserver.wire import archive, pages, raw
 from toolserver.wire.guard import Guard
 from toolserver.wire.http import middleware, operation_handler
 from toolserver.wire.ws import WebSocketDoor
@@ -133,6 +134,7 @@ def _assemble(
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
     app.router.add_put(routes.ARCHIVE, archive.put(archives, limits))
     app.router.add_get(routes.ARCHIVE, archive.get(archives))
+    raw.add_routes(app.router, RawFiles(disk, config.state_dir, gate, locks, limits), limits)
     app.router.add_post(routes.OPERATION, operation_handler(dispatcher))
     return app
 

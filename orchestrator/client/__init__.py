@@ -25,6 +25,7 @@ from orchestrator.client.addresses import authorized, is_loopback, websocket_url
 from orchestrator.client.archives import get_archive, load_http, put_archive, refusal, unreachable
 from orchestrator.client.connection import Connection
 from orchestrator.client.mailbox import PATIENCE_SECONDS
+from orchestrator.client.raw import get_file, put_file
 from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call
 from protocol import routes
 from protocol.codec import decode
@@ -98,6 +99,28 @@ class Client:
         """The workspace's content over HTTP, chunk by chunk, with the rules that ``save`` takes."""
         save = archives.Save(format=format, exclude=[*exclude], include=[*include])
         return get_archive(self.base_url, self._headers, save)
+
+    async def put_file(
+        self,
+        path: str,
+        chunks: AsyncIterable[bytes] | bytes,
+        mode: int | None = None,
+        *,
+        if_match: str | None = None,
+        only_new: bool = False,
+    ) -> files.WriteAnswer:
+        """Write one file of any size over HTTP; whole, or nothing changed and an error.
+
+        ``if_match`` is the hash that ``read`` told: raises Conflict when the file is another by now.
+        ``only_new`` raises Conflict when there is one.
+        """
+        conditions = {"If-Match": f'"{if_match}"'} if if_match else {}
+        conditions |= {"If-None-Match": "*"} if only_new else {}
+        return await put_file(self.base_url, self._headers, path, chunks, mode, conditions)
+
+    def get_file(self, path: str) -> AsyncIterator[bytes]:
+        """One file's bytes over HTTP, of any size, chunk by chunk."""
+        return get_file(self.base_url, self._headers, path)
 
 
 def request_of(operation: str, params: bytes) -> Request:

@@ -49,10 +49,10 @@ async def put_archive(
     body_sent = io.BytesIO(chunks) if isinstance(chunks, bytes) else chunks
     query = {"mode": mode.value} | ({"digest": digest} if digest else {})
     url = base_url + routes.ARCHIVE
-    async with _session(base_url, headers) as session:
+    async with http_session(base_url, headers) as session:
         try:
             async with session.put(url, params=query, data=body_sent) as response:
-                await _raise_for(response, base_url)
+                await raise_for(response, base_url)
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise unreachable(base_url, error) from error
@@ -69,17 +69,18 @@ async def get_archive(base_url: str, headers: Mapping[str, str], save: Save) -> 
     query = [("format", save.format.value)]
     query += [("exclude", name) for name in save.exclude] + [("include", name) for name in save.include]
 
-    async with _session(base_url, headers) as session:
+    async with http_session(base_url, headers) as session:
         try:
             async with session.get(base_url + routes.ARCHIVE, params=query) as response:
-                await _raise_for(response, base_url)
+                await raise_for(response, base_url)
                 async for chunk in response.content.iter_any():
                     yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
             raise unreachable(base_url, error) from error
 
 
-def _session(base_url: str, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+def http_session(base_url: str, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """For streams of any length: no clock but for silence."""
     # aiohttp is imported here and not above: it costs a third of a second, and most commands send no archive.
     import aiohttp
 
@@ -95,7 +96,8 @@ def _session(base_url: str, headers: Mapping[str, str]) -> aiohttp.ClientSession
     )
 
 
-async def _raise_for(response: aiohttp.ClientResponse, base_url: str) -> None:
+async def raise_for(response: aiohttp.ClientResponse, base_url: str) -> None:
+    """Raise what an answer of 400 or more says."""
     if response.status < 400:
         return
     raise refusal(response.status, await response.content.read(_MAX_ERROR_BYTES), base_url)

@@ -96,6 +96,7 @@ def _raw_paths() -> dict[str, Any]:
         routes.READY: {
             "get": {"summary": "Readiness of content and dev server.", "security": [], "responses": health}
         },
+        routes.FILE: _file_path(),
         routes.ARCHIVE: {
             "get": {
                 "summary": "The workspace's content as an archive, streamed.",
@@ -117,6 +118,33 @@ def _raw_paths() -> dict[str, Any]:
                     **_errors(),
                 },
             },
+        },
+    }
+
+
+def _file_path() -> dict[str, Any]:
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    sent = {"description": "The bytes, or those of one Range.", "content": content}
+    written = {
+        "description": "In place.",
+        "content": _content({"$ref": "#/components/schemas/WriteAnswer"}),
+    }
+    mode = {"name": "mode", "in": "query", "schema": {"type": "string", "pattern": "^[0-7]{3,4}$"}}
+    return {
+        "parameters": [{"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "get": {
+            "summary": "One file's bytes, streamed; takes Range and If-None-Match.",
+            "responses": {"200": sent, "206": sent, "304": {"description": "Known already."}, **_errors()},
+        },
+        "put": {
+            "summary": "Write one file, streamed, whole or not at all; takes If-Match and If-None-Match.",
+            "parameters": [mode],
+            "requestBody": {"content": content},
+            "responses": {"200": written, "201": written, **_errors()},
+        },
+        "delete": {
+            "summary": "Remove one file; takes If-Match.",
+            "responses": {"204": {"description": "Gone."}, **_errors()},
         },
     }
 

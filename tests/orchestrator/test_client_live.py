@@ -292,3 +292,27 @@ def test_every_operation_answers_the_command_line(host: Host, name: str) -> None
 async def test_an_unknown_field_is_refused_by_the_tool_server_too(client: Client) -> None:
     with pytest.raises(InvalidRequest):
         await client.read(path="")
+
+
+async def test_a_file_of_any_bytes_goes_there_and_back(client: Client) -> None:
+    data = bytes(range(256)) * 5000
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 100_000):
+            yield data[start : start + 100_000]
+
+    written = await client.put_file("a b/c#1?.bin", chunks(), 0o640)
+    assert (written.size, written.created) == (len(data), True)
+    assert b"".join([chunk async for chunk in client.get_file("a b/c#1?.bin")]) == data
+    assert (await client.stat(path="a b/c#1?.bin")).mode == 0o640
+
+
+async def test_a_file_is_not_written_over_somebody_elses(client: Client) -> None:
+    first = await client.put_file("a", b"1", only_new=True)
+    with pytest.raises(Conflict, match="exists already"):
+        await client.put_file("a", b"2", only_new=True)
+    await client.put_file("a", b"2", if_match=first.hash)
+    with pytest.raises(Conflict, match="has changed since it was read"):
+        await client.put_file("a", b"3", if_match=first.hash)
+    with pytest.raises(NotFound):
+        [chunk async for chunk in client.get_file("nowhere")]

@@ -14,7 +14,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from protocol.errors import (
@@ -124,7 +124,28 @@ class Disk:
     def replace(
         self, path: WorkspacePath, content: bytes, mode: int | None = None, create_parents: bool = True
     ) -> None:
-        """Put ``content`` at ``path`` by rename: whole, on disk, or not at all.
+        """Put ``content`` at ``path`` by rename: whole, on disk, or not at all. As ``adopt`` for the rest."""
+
+        def fill(directory: int, name: str) -> int:
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+            try:
+                with open(fd, "wb", closefd=False) as file:
+                    file.write(content)
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+        self.adopt(path, fill, mode, create_parents)
+
+    def adopt(
+        self,
+        path: WorkspacePath,
+        fill: Callable[[int, str], int],
+        mode: int | None = None,
+        create_parents: bool = True,
+    ) -> None:
+        """Put at ``path`` the file that ``fill`` makes in a directory, under a name; it gives a descriptor.
 
         A link at the path is followed when it stays inside, so that the file it names is replaced and the
         link stays. Mode and owner of a replaced file are kept. What fails leaves no directory made for it.
@@ -135,12 +156,22 @@ class Disk:
             if create_parents:
                 self._make_directories(_above(path), made)
             with self.parent(path) as (fd, name):
-                _replace_at(fd, name, content, mode, path)
+                _adopt_at(fd, name, fill, mode, path)
         except (OSError, ToolError) as error:
             self._remove_directories(made)
             if isinstance(error, OSError):
                 raise refused(error, path) from None
             raise
+
+    def remove_file(self, path: WorkspacePath) -> None:
+        """Remove a file, or a link itself; raises NotAFile for a directory."""
+        if stat.S_ISDIR(self.stat(path).st_mode):
+            raise NotAFile(f"{path!r} is a directory; name a file in it", path=path)
+        try:
+            with self.parent(path) as (fd, name):
+                os.unlink(name, dir_fd=fd)
+        except OSError as error:
+            raise refused(error, path) from None
 
     def real_path(self, path: WorkspacePath) -> WorkspacePath:
         """``path`` with every link on it resolved; it must exist."""
@@ -274,22 +305,24 @@ def _openat2(directory: int, path: str, flags: int) -> int:
     return fd
 
 
-def _replace_at(fd: int, name: str, content: bytes, mode: int | None, path: WorkspacePath) -> None:
-    old = _existing(fd, name)
+def _adopt_at(
+    directory: int, name: str, fill: Callable[[int, str], int], mode: int | None, path: WorkspacePath
+) -> None:
+    old = _existing(directory, name)
     if old is not None:
         _refuse_other_than_file(old, path)
     temporary = _TEMPORARY.format(secrets.token_hex(8))
-    out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
     try:
-        with open(out, "wb") as file:
-            file.write(content)
-            file.flush()
-            _set_mode_and_owner(out, old, mode)
-            os.fsync(out)
-        os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+        fd = fill(directory, temporary)
+        try:
+            _set_mode_and_owner(fd, old, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=fd)
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 

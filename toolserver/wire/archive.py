@@ -11,7 +11,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from protocol import routes
-from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge
+from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge, ToolError
 from protocol.limits import Limits
 from protocol.messages.archives import ArchiveFormat, InjectMode, Save
 from toolserver.tools.archives import Archives
@@ -28,6 +28,7 @@ _TYPES = {
 }
 _STALL_SECONDS = 60.0
 """A client that takes nothing for so long is cut: while a save is read, nothing can be injected."""
+_CUT = ArchiveInvalid("the upload ended before the archive did")
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
@@ -45,7 +46,7 @@ def put(archives: Archives, limits: Limits) -> _Handler:
             )
         digest = request.query.get("digest")
         call = Call(request["id"])
-        injected = archives.inject_stream(_chunks(request), mode, digest, call)
+        injected = archives.inject_stream(body_chunks(request, _CUT), mode, digest, call)
         return json_response(await told("inject", call, injected))
 
     return handle
@@ -113,8 +114,8 @@ def refuse_unknown_options(request: web.Request, known: tuple[str, ...]) -> None
             )
 
 
-async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body in pieces of a useful size."""
+async def body_chunks(request: web.Request, cut: ToolError) -> AsyncIterator[bytes]:
+    """The body in pieces of a useful size; raises ``cut`` when it breaks off."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -125,6 +126,6 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
                 yield b"".join(parts)
                 parts, size = [], 0
     except (web.RequestPayloadError, ConnectionError) as error:
-        raise ArchiveInvalid(f"the upload ended before the archive did: {error}") from None
+        raise type(cut)(f"{cut.message}: {error}") from None
     if parts:
         yield b"".join(parts)
