@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 from isal import isal_zlib
 
-from protocol.archives import Budget, member_path, refuse_leaving_symlink
+from protocol.archives import Budget, member_path, permissions, refuse_leaving_symlink
 from protocol.errors import ArchiveUnsafe
-from protocol.exclusions import Exclusions
 from protocol.tar import Kind, Member, pack, shown
 
 _TIME_NS = 315_532_800 * 1_000_000_000
@@ -28,6 +29,13 @@ _LEVEL = 1
 """isal's quick level: templates are small, and the way is short."""
 _GZIP_WRAPPER = 31
 """zlib's word for a gzip header, which then holds no time and no name."""
+
+
+class LeavesOut(Protocol):
+    """What stays behind, as ``Exclusions`` say it, or a plan."""
+
+    def excludes_entry(self, path: str, is_directory: bool = False) -> bool:
+        """Whether ``path`` does, where the directories above it do not."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +49,31 @@ class Archive:
     files: int
     entries: int
     """Files, directories and links, but for the directory itself."""
+    content_bytes: int = 0
+    """Of all files together."""
     left_out: tuple[str, ...] = ()
     """Why each of those was that no archive takes."""
 
 
-def archive_directory(directory: Path, exclusions: Exclusions, *, lenient: bool = False) -> Archive:
+def archive_directory(
+    directory: Path,
+    exclusions: LeavesOut,
+    *,
+    lenient: bool = False,
+    own_modes: bool = False,
+    grafts: Mapping[str, Path] = MappingProxyType({}),
+) -> Archive:
     """Pack what ``exclusions`` leave of ``directory``. Blocks.
+
+    With ``own_modes`` files and directories keep their permissions. ``grafts`` are directories that stand in
+    for entries at the top, by their names.
 
     Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link, unless
     ``lenient`` leaves them out; TooLarge
     for what no tool server would take; Conflict when a file changes under the hand; OSError when one cannot
     be read. Holds the packed archive in memory, and of the plain one a chunk.
     """
-    walk = _Walk(directory, exclusions, lenient)
+    walk = _Walk(directory, exclusions, lenient, own_modes, grafts)
     digest = hashlib.sha256()
     gzip = isal_zlib.compressobj(_LEVEL, wbits=_GZIP_WRAPPER)
     parts = []
@@ -65,17 +85,28 @@ def archive_directory(directory: Path, exclusions: Exclusions, *, lenient: bool 
         digest=f"sha256:{digest.hexdigest()}",
         files=walk.files,
         entries=walk.entries_packed,
+        content_bytes=walk.content_bytes,
         left_out=tuple(walk.left_out),
     )
 
 
 class _Walk:
-    def __init__(self, root: Path, exclusions: Exclusions, lenient: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        exclusions: LeavesOut,
+        lenient: bool,
+        own_modes: bool,
+        grafts: Mapping[str, Path],
+    ) -> None:
         self._root = root
+        self._own_modes = own_modes
+        self._grafts = grafts
         self._exclusions = exclusions
         self._budget = Budget()
         self._lenient = lenient
         self.files = 0
+        self.content_bytes = 0
         self.left_out: list[str] = []
 
     @property
@@ -90,14 +121,14 @@ class _Walk:
         yield from self._below("")
 
     def _below(self, below: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
-        with os.scandir(self._root / below) as found:
-            names = sorted(found, key=lambda each: each.name)
-        for entry in names:
-            path = f"{below}/{entry.name}" if below else entry.name
-            is_directory = entry.is_dir(follow_symlinks=False)
+        found = {each.name for each in self._at(below).iterdir()}
+        names = found if below else found | self._grafts.keys()
+        for name in sorted(names):
+            path = f"{below}/{name}" if below else name
+            info = self._at(path).lstat()
+            is_directory = stat.S_ISDIR(info.st_mode)
             if self._exclusions.excludes_entry(path, is_directory):
                 continue
-            info = entry.stat(follow_symlinks=False)
             member = self._taken(member_path(path), info)
             if member is None:
                 continue
@@ -105,6 +136,12 @@ class _Walk:
             yield member, self._content(path, info)
             if is_directory:
                 yield from self._below(path)
+
+    def _at(self, path: str) -> Path:
+        """Where it lies on this host."""
+        top, _, rest = path.partition("/")
+        graft = self._grafts.get(top)
+        return self._root / path if graft is None else graft / rest
 
     def _taken(self, path: str, info: os.stat_result) -> Member | None:
         try:
@@ -117,21 +154,25 @@ class _Walk:
 
     def _member(self, path: str, info: os.stat_result) -> Member:
         if stat.S_ISLNK(info.st_mode):
-            target = str((self._root / path).readlink())
+            target = str(self._at(path).readlink())
             refuse_leaving_symlink(path, target)
             return Member(name=path, kind=Kind.SYMLINK, mode=0o777, mtime_ns=_TIME_NS, link=target)
         if stat.S_ISDIR(info.st_mode):
-            return Member(name=path, kind=Kind.DIRECTORY, mode=0o755, mtime_ns=_TIME_NS)
+            return Member(name=path, kind=Kind.DIRECTORY, mode=self._mode(info, 0o755), mtime_ns=_TIME_NS)
         if not stat.S_ISREG(info.st_mode):
             message = f"{shown(path)!r} is neither a file, a directory nor a link; remove it"
             raise ArchiveUnsafe(message, member=shown(path))
         self.files += 1
-        mode = 0o755 if info.st_mode & stat.S_IXUSR else 0o644
+        self.content_bytes += info.st_size
+        mode = self._mode(info, 0o755 if info.st_mode & stat.S_IXUSR else 0o644)
         return Member(name=path, size=info.st_size, mode=mode, mtime_ns=_TIME_NS)
+
+    def _mode(self, info: os.stat_result, usual: int) -> int:
+        return permissions(info.st_mode) if self._own_modes else usual
 
     def _content(self, path: str, info: os.stat_result) -> Iterator[bytes]:
         if not stat.S_ISREG(info.st_mode):
             return
-        with (self._root / path).open("rb") as file:
+        with self._at(path).open("rb") as file:
             while chunk := file.read(_READ_BYTES):
                 yield chunk

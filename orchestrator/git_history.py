@@ -141,7 +141,7 @@ def _refuse_borrowed(repository: Path) -> None:
 
 
 def _broken(git: Path, why: str, fix: str) -> InvalidRequest:
-    return InvalidRequest(f"{git} {why}: {fix}; or copy without the history", path=str(git))
+    return InvalidRequest(f"{git} {why}: {fix}; or copy without the history, by --no-git", path=str(git))
 
 
 def _ignore(layer: GitLayer) -> Callable[[str, list[str]], set[str]]:

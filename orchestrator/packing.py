@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.archive import archive_directory
+from orchestrator.plan import LaunchPlan
+from orchestrator.plan_archive import NO_RULES, plan_archive
 from orchestrator.templates import Source, SourceKind
 from orchestrator.units import count_text, size_text
 from protocol.errors import InvalidRequest
@@ -29,6 +31,9 @@ class Packed:
     """For a person."""
     remarks: tuple[str, ...] = ()
     """What a person should know of it."""
+    files: int = 0
+    content_bytes: int = 0
+    """Of what is in it, when it was packed here."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Its bytes; reads a file piece by piece."""
@@ -40,22 +45,27 @@ class Packed:
                 yield chunk
 
 
-def packed(source: Source, data_dir: Path) -> Packed:
+def packed(source: Source, data_dir: Path, plan: LaunchPlan | None = None) -> Packed:
     """Blocking: reads the whole of a directory, but for ``data_dir`` when that is in it.
 
     Raises InvalidRequest for one of which nothing is left. Of somebody's own directory, links that lead out
-    are left out with a remark: they are right where they are. In a template they are a mistake.
+    are left out with a remark: they are right where they are. In a template they are a mistake. Where a plan
+    copies that directory, the plan says what comes along.
     """
     if source.kind is SourceKind.ARCHIVE:
         return Packed(source.path, None, size_text(source.path.stat().st_size))
     exclusions = source.exclusions.with_rules(_inside(source.path, data_dir))
-    archive = archive_directory(source.path, exclusions, lenient=source.kind is SourceKind.DIRECTORY)
+    if plan is not None and plan.workspace_plan.enabled:
+        archive = plan_archive(plan, exclusions, NO_RULES.with_rules(source.template.files.exclude))
+    else:
+        archive = archive_directory(source.path, exclusions, lenient=source.kind is SourceKind.DIRECTORY)
     if not archive.entries:
         raise InvalidRequest(
             f"{source.path} is empty, but for what copies leave out: put a file into it, or name another"
         )
     note = f"{count_text(archive.files, 'file')}, {size_text(len(archive.content))}"
-    return Packed(archive.content, archive.digest, note, tuple(_remarks(archive.left_out)))
+    remarks = tuple(_remarks(archive.left_out))
+    return Packed(archive.content, archive.digest, note, remarks, archive.files, archive.content_bytes)
 
 
 def _remarks(left_out: Sequence[str]) -> Iterator[str]:

@@ -16,13 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.git_history import GIT, GitHistory, find_git_history
+from orchestrator.git_history import GIT, GitHistory, GitLayer, find_git_history
 from orchestrator.workspace_config import CORE_IMAGE_ROOT, HOME_WORKSPACE, guest_path
 from protocol.errors import InvalidRequest
 
 DEFAULT_GUEST_HOME = "/home/node"
 GUEST_HOME_VARIABLES = ("WORKSPACE_GUEST_HOME",)
 """The first that is set counts."""
+
+DEFAULT_OWNER = "node:node"
 
 _OWNER = re.compile(r"[a-z0-9_][a-z0-9_-]*(:[a-z0-9_][a-z0-9_-]*)?")
 _MODE = re.compile(r"[0-7]{3,4}")
@@ -45,6 +47,8 @@ class GuestProfile:
     guest_home: str = DEFAULT_GUEST_HOME
     workspace: str | None = None
     """Where the workspace is, whether anything is copied or not. None: below the home when something is."""
+    owner: str = DEFAULT_OWNER
+    """Whose everything is there."""
 
 
 CORE_IMAGE = GuestProfile(workspace=CORE_IMAGE_ROOT)
@@ -63,7 +67,7 @@ class WorkspacePlan:
     """Where to."""
     workdir: str
     """Where work starts, and what coding agents are told to trust."""
-    owner: str = "node:node"
+    owner: str = DEFAULT_OWNER
     """USER or USER:GROUP, by names or numbers in the guest: of everything copied."""
     mode: str = "755"
     """Of ``guest_path`` itself, octal; what is in it keeps its own."""
@@ -110,6 +114,28 @@ class LaunchPlan:
     workspace_plan: WorkspacePlan
     git_history: GitHistory
     """How ``.git`` is put together, where it is not simply there."""
+    trust_agents: bool = False
+    """Coding agents are told that they may work in ``workdir``."""
+
+    def at(self, profile: GuestProfile) -> LaunchPlan:
+        """The same decisions for a sandbox whose places are known only when it is made."""
+        plan = _placed(self.spec, profile)
+        mine = self.workspace_plan
+        kept = {name: getattr(mine, name) for name in ("mode", "copy_contents", "copy_git")}
+        return replace(self, workspace_plan=replace(plan, has_host_git_dir=mine.has_host_git_dir, **kept))
+
+    def takes(self, path: str) -> bool:
+        """Whether ``path``, relative to the directory, comes along: nothing that ties a history to its place.
+
+        >>> spec = WorkspaceSpec(copy_cwd=True, user_cwd=Path("/nowhere"))
+        >>> plan = replace(workspace_plan(spec), has_host_git_dir=True)
+        >>> launch = LaunchPlan(spec, plan, GitHistory())
+        >>> [launch.takes(path) for path in (".git/HEAD", ".git/worktrees", ".git/index.lock", "index.lock")]
+        [True, False, False, True]
+        """
+        top, _, below = path.partition("/")
+        stays = top == GIT and below and not GitLayer(Path(GIT)).takes(below)
+        return self.workspace_plan.takes(path) and not stays
 
 
 def guest_home(environ: Mapping[str, str]) -> str:
@@ -135,27 +161,38 @@ def workspace_plan(
     >>> plan.guest_path, plan.workdir, plan.has_host_git_dir
     ('/home/node/workspace', '/home/node/workspace', False)
     """
-    home = guest_path(guest_home, "guest_home")
-    place = workspace or (f"{home}/{HOME_WORKSPACE}" if spec.copy_cwd else home)
-    return WorkspacePlan(
-        enabled=spec.copy_cwd,
-        host_path=spec.user_cwd,
-        guest_home=home,
-        guest_path=place,
-        workdir=place,
-        has_host_git_dir=os.path.lexists(spec.user_cwd / GIT),
-    )
+    plan = _placed(spec, GuestProfile(guest_home, workspace))
+    return replace(plan, has_host_git_dir=os.path.lexists(spec.user_cwd / GIT))
 
 
 def launch_plan(
-    spec: WorkspaceSpec, profile: GuestProfile = CORE_IMAGE, *, copy_git: bool = True
+    spec: WorkspaceSpec,
+    profile: GuestProfile = CORE_IMAGE,
+    *,
+    copy_git: bool = True,
+    trust_agents: bool = False,
 ) -> LaunchPlan:
     """Decide, having looked whether the directory and its history are there to be copied.
 
     Raises InvalidRequest with the way out; ``copy_git=False`` leaves the history behind.
     """
     plan = workspace_plan(spec, profile.guest_home, profile.workspace)
-    plan = replace(plan, copy_git=copy_git)
+    plan = replace(plan, copy_git=copy_git, owner=profile.owner)
     if plan.enabled and not plan.host_path.is_dir():
         raise InvalidRequest(f"{plan.host_path} is no directory: there is nothing to copy from it")
-    return LaunchPlan(spec, plan, find_git_history(plan.host_path) if plan.copies_git else GitHistory())
+    history = find_git_history(plan.host_path) if plan.copies_git else GitHistory()
+    return LaunchPlan(spec, plan, history, trust_agents)
+
+
+def _placed(spec: WorkspaceSpec, profile: GuestProfile) -> WorkspacePlan:
+    """Where things go; pure."""
+    home = guest_path(profile.guest_home, "guest_home")
+    place = profile.workspace or (f"{home}/{HOME_WORKSPACE}" if spec.copy_cwd else home)
+    return WorkspacePlan(
+        enabled=spec.copy_cwd,
+        host_path=spec.user_cwd,
+        guest_home=home,
+        guest_path=place,
+        workdir=place,
+        owner=profile.owner,
+    )
