@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ import msgspec
 from orchestrator.client import Client, load_http
 from orchestrator.packing import Packed, packed
 from orchestrator.paths import UserId
-from orchestrator.ports import Wish
+from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import PortWishes, Sessions
 from orchestrator.templates import Source
@@ -111,42 +111,66 @@ class Ready:
     tool_server_url: str
     preview_url: str | None
     """None when the workspace has no dev server."""
-    injected: InjectAnswer
+    injected: InjectAnswer | None
+    """None when its content came in an image of its own."""
     started: StartAnswer
     seconds: dict[str, float]
     """Per stage, and ``total``."""
 
 
 async def launch(
-    sessions: Sessions, user: UserId, source: Source, wishes: PortWishes, observer: Observer, backend: str
+    sessions: Sessions,
+    user: UserId,
+    source: Source,
+    wishes: PortWishes,
+    observer: Observer,
+    backend: str,
+    plan: LaunchPlan | None = None,
+    *,
+    derived_image: bool = False,
 ) -> Ready:
-    """Bring a workspace up; raises the first stage's error, and then nothing is left of it."""
+    """Bring a workspace up; raises the first stage's error, and then nothing is left of it.
+
+    ``derived_image``: its content is in an image of its own and not sent in.
+    """
     stages = _Stages(observer)
     with stages.under_way(Stage.ARCHIVE) as done:
-        archive = await asyncio.to_thread(packed, source, sessions.data_dir)
+        archive = await asyncio.to_thread(packed, source, sessions.data_dir, plan)
         done(archive.note)
     for remark in archive.remarks:
         observer.remark(remark)
+    content = await archive.read() if derived_image else None
+    sent = None if derived_image else archive
+
+    async def begin(wishes: PortWishes) -> SessionRecord:
+        return await _begin(sessions, user, source, wishes, stages, backend, plan, content)
+
     # The tool server needs a quarter of a second to start, and so does what the archive is sent by.
     loading = asyncio.create_task(asyncio.to_thread(load_http))
-    record = await _begin(sessions, user, source, wishes, stages, backend)
+    record = await begin(wishes)
     await loading
     try:
-        return await _bring_up(sessions, record, source, archive, stages)
+        return await _bring_up(sessions, record, source, sent, stages)
     except DevServerFailed as error:
-        if not (wishes.dev.fallback and lost_its_port(error)):
+        others = wishes.without(record.dev_port)
+        if others is None or not lost_its_port(error):
             raise
     observer.remark(f"port {record.dev_port} was taken by another program meanwhile: once more, on another")
-    wishes = replace(wishes, dev=without(wishes.dev, record.dev_port))
-    record = await _begin(sessions, user, source, wishes, stages, backend)
-    return await _bring_up(sessions, record, source, archive, stages)
+    return await _bring_up(sessions, await begin(others), source, sent, stages)
 
 
 async def _begin(
-    sessions: Sessions, user: UserId, source: Source, wishes: PortWishes, stages: _Stages, backend: str
+    sessions: Sessions,
+    user: UserId,
+    source: Source,
+    wishes: PortWishes,
+    stages: _Stages,
+    backend: str,
+    plan: LaunchPlan | None,
+    content: bytes | None,
 ) -> SessionRecord:
     with stages.under_way(Stage.SANDBOX) as done:
-        record = await sessions.begin(user, source.name, wishes, backend)
+        record = await sessions.begin(user, source.name, wishes, backend, plan, content)
         for remark in _other_ports(record, wishes):
             stages.observer.remark(remark)
         done(sessions.tool_server(record).url)
@@ -154,14 +178,12 @@ async def _begin(
 
 
 async def _bring_up(
-    sessions: Sessions, record: SessionRecord, source: Source, archive: Packed, stages: _Stages
+    sessions: Sessions, record: SessionRecord, source: Source, archive: Packed | None, stages: _Stages
 ) -> Ready:
     """The session gets its content and its dev server; when that fails, it is ended."""
     try:
         async with sessions.client(record) as client:
-            with stages.under_way(Stage.EXTRACT) as done:
-                injected = await client.put_archive(archive.chunks(), digest=archive.digest)
-                done(f"{count_text(injected.files, 'file')}, {size_text(injected.content_bytes)}")
+            injected = await _inject(client, archive, stages)
             started = await _start(client, source, record, stages)
         await sessions.mark(record, State.RUNNING)
     except BaseException:
@@ -176,6 +198,16 @@ async def _bring_up(
         started=started,
         seconds=stages.total(),
     )
+
+
+async def _inject(client: Client, archive: Packed | None, stages: _Stages) -> InjectAnswer | None:
+    if archive is None:
+        stages.observer.skipped(Stage.EXTRACT, "it is in the image")
+        return None
+    with stages.under_way(Stage.EXTRACT) as done:
+        injected = await client.put_archive(archive.chunks(), digest=archive.digest)
+        done(f"{count_text(injected.files, 'file')}, {size_text(injected.content_bytes)}")
+    return injected
 
 
 _TAKEN = re.compile(r"EADDRINUSE|address already in use|port \d+ is (already )?(in use|taken)", re.IGNORECASE)
@@ -193,16 +225,6 @@ def lost_its_port(error: DevServerFailed) -> bool:
     return any(
         _TAKEN.search(str(line)) for line in (error.message, *(lines if isinstance(lines, list) else []))
     )
-
-
-def without(wish: Wish, port: int) -> Wish:
-    """The same wish, but never ``port``.
-
-    >>> without(Wish(4321, range(8000, 8003)), 4321), without(Wish(4321, [8000, 8001]), 8000)
-    (Wish(port=8000, fallback=(8001, 8002)), Wish(port=4321, fallback=(8001,)))
-    """
-    first, *rest = (each for each in (wish.port, *wish.fallback) if each != port)
-    return Wish(first, tuple(rest))
 
 
 def _other_ports(record: SessionRecord, wishes: PortWishes) -> Iterator[str]:

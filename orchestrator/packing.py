@@ -35,6 +35,10 @@ class Packed:
     content_bytes: int = 0
     """Of what is in it, when it was packed here."""
 
+    async def read(self) -> bytes:
+        """All of it."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Its bytes; reads a file piece by piece."""
         if isinstance(self.content, bytes):

@@ -55,6 +55,16 @@ def choose(wish: Wish, taken: Collection[int], free: Callable[[int], bool], opti
     )
 
 
+def without(wish: Wish, port: int) -> Wish | None:
+    """The same wish, but never ``port``; None when nothing is left of it.
+
+    >>> without(Wish(4321, range(8000, 8003)), 4321), without(Wish(4321, [8000, 8001]), 8000)
+    (Wish(port=8000, fallback=(8001, 8002)), Wish(port=4321, fallback=(8001,)))
+    """
+    others = [each for each in (wish.port, *wish.fallback) if each != port]
+    return Wish(others[0], tuple(others[1:])) if others else None
+
+
 def is_free(port: int) -> bool:
     """Whether nothing on this machine listens on ``port`` of the loopback addresses."""
     return _can_bind(socket.AF_INET, "127.0.0.1", port) and _can_bind(socket.AF_INET6, "::1", port)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from orchestrator.backends import Backend, Destroyed, Endpoint, Guest, GuestState, Launch, guest_id
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager, UserId, new_session_id, new_workspace_id
-from orchestrator.ports import Wish, choose, is_free
+from orchestrator.plan import LaunchPlan
+from orchestrator.ports import Wish, choose, is_free, without
 from orchestrator.records import LIVE, Records, SessionRecord, State
 from orchestrator.saves import SavedArchive, format_of, save_name, write_save
-from protocol.errors import InvalidRequest, NotFound, ToolError, Unavailable
+from protocol.errors import Busy, InvalidRequest, NotFound, ToolError, Unavailable
 from protocol.messages.archives import ArchiveFormat, SaveAnswer
 from protocol.templates import TEMPLATE_FILE, TemplateArchive, parse_template
 
@@ -36,6 +37,18 @@ class PortWishes:
 
     tool: Wish
     dev: Wish
+
+    def without(self, port: object) -> PortWishes | None:
+        """The same wishes, the one for ``port`` less it; None when nothing else is wished for there."""
+        for name in ("dev", "tool"):
+            wish: Wish = getattr(self, name)
+            if (
+                isinstance(port, int)
+                and port in (wish.port, *wish.fallback)
+                and (other := without(wish, port))
+            ):
+                return replace(self, **{name: other})
+        return None
 
 
 @dataclass(frozen=True)
@@ -73,18 +86,47 @@ class Sessions:
         """Where all of it lies."""
         return self._paths.base_dir
 
-    async def begin(self, user: UserId, template: str, wishes: PortWishes, backend: str) -> SessionRecord:
-        """A session with a running, empty sandbox, in state ``initializing``.
+    async def begin(
+        self,
+        user: UserId,
+        template: str,
+        wishes: PortWishes,
+        backend: str,
+        plan: LaunchPlan | None = None,
+        content: bytes | None = None,
+    ) -> SessionRecord:
+        """A session with a running sandbox, empty but for ``content``, in state ``initializing``.
 
-        Raises Busy when a wished port is taken, and whatever the backend raises; then nothing is left.
+        A port that another program takes meanwhile gives way to the wish's next one. Raises Busy when there
+        is none, and whatever the backend raises; then nothing is left.
         """
+        while True:
+            try:
+                return await self._begin(user, template, wishes, backend, plan, content)
+            except Busy as error:
+                others = wishes.without(error.details.get("lostPort"))
+                if others is None:
+                    raise
+                wishes = others
+
+    async def _begin(
+        self,
+        user: UserId,
+        template: str,
+        wishes: PortWishes,
+        backend: str,
+        plan: LaunchPlan | None,
+        content: bytes | None,
+    ) -> SessionRecord:
         driver = self._backends[backend]
+        if content is not None and not driver.properties.makes_images:
+            raise InvalidRequest(f"the backend {backend!r} makes no images; send the content in instead")
         # A thread goes on when nobody waits for it any more: what it adds is to be taken away again.
         adding = asyncio.create_task(asyncio.to_thread(self._new_record, user, template, wishes, backend))
         guest = None
         try:
             record = await asyncio.shield(adding)
-            guest = await driver.create(_launch_of(record))
+            guest = await driver.create(replace(_launch_of(record), plan=plan, content=content))
             await asyncio.to_thread(self._records.set_guest, record.session_id, guest)
             await self.mark(record, State.INITIALIZING)
             return await asyncio.to_thread(self._records.get, user, record.session_id)

@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.paths import PathManager, SessionId, UserId
+from orchestrator.plan import LaunchPlan
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Properties:
     """``destroy`` can leave the workspace's files where they are, for a person to find."""
     survives_host_restart: bool
     """A sandbox runs again after the host was restarted."""
+    makes_images: bool = False
+    """``create`` takes a ``Launch.content``."""
     isolation: str = ""
     """What keeps workspaces apart, for a person."""
     left_open: tuple[str, ...] = ()
@@ -71,6 +74,10 @@ class Launch:
     dev_port: int
     environment: Mapping[str, str] = field(default_factory=dict)
     """Set on top of the backend's own choice, for the tool server and all it starts. No secrets."""
+    plan: LaunchPlan | None = None
+    """Where content goes, whose it is, whether agents are told to trust it: read, never worked out again."""
+    content: bytes | None = field(default=None, repr=False)
+    """A tar.gz that is to be in the workspace from the start, by an image of its own."""
 
 
 class GuestState(enum.Enum):
@@ -133,7 +140,8 @@ class Backend(Protocol):
         """A sandbox whose tool server answers, its workspace root empty.
 
         Raises AlreadyExists when the session has one, Unavailable when the tool server did not come up in
-        time (with its last words); then, and when cancelled, nothing of the sandbox is left.
+        time (with its last words), Busy with ``lostPort`` in its details when another program took that port
+        since it was chosen; then, and when cancelled, nothing of the sandbox is left.
         """
 
     async def destroy(self, guest_id: str, *, keep_files: bool = False) -> Destroyed:
