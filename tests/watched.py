@@ -18,7 +18,7 @@ MAY_BLOCK = (
     # A vfork of one to two milliseconds, measured; a thread would cost as much.
     ("subprocess.py", {"_execute_child"}),
     # The look that an exec takes as well.
-    ("toolserver/system/spawn.py", {"refuse_missing", "not_started"}),
+    ("toolserver/system/spawn.py", {"found", "refuse_missing", "not_started"}),
 )
 
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from toolserver.system import terminal, tree
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
 from toolserver.system.reaping import Reaper
-from toolserver.system.spawn import refuse_missing, spawn
+from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ def signal_name(number: int) -> str:
 class Process:
     """One command: its leader, its output, its end. Made by ``ProcessTable.start``."""
 
-    def __init__(self, id: str, popen: subprocess.Popen[bytes], argv: Sequence[str], cwd: str) -> None:
+    def __init__(self, id: str, pid: int, argv: Sequence[str], cwd: str) -> None:
         self.id = id
-        self.pid = popen.pid
+        self.pid = pid
         self.argv = list(argv)
         self.cwd = cwd
         self.started = datetime.now(UTC)
@@ -87,7 +86,6 @@ class Process:
         """What a caller asked for, to tell a repeated request from another one of the same id."""
         self.survivors: list[int] = []
         """Pids that outlived its clock's kill."""
-        self._popen = popen
         self._begun = time.monotonic()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
@@ -115,7 +113,6 @@ class Process:
         return tree.family(self.pid, self.id, self.running)
 
     def _ended(self, end: Exit) -> None:
-        self._popen.returncode = end.code
         self.ended = time.monotonic()
         self._exit.set_result(end)
 
@@ -274,15 +271,15 @@ class ProcessTable:
             ours: list[int] = []
             try:
                 out = _pipe(ours, child_ends)
-                err = subprocess.STDOUT if merged else _pipe(ours, child_ends)
-                into = _stdin_pipe(ours, child_ends) if stdin else subprocess.DEVNULL
+                err = out if merged else _pipe(ours, child_ends)
+                into = _stdin_pipe(ours, child_ends) if stdin else DEVNULL
                 with self._handicap.handed_down():
-                    popen = spawn(argv, cwd, env, into, out, err)
+                    pid = spawn(argv, cwd, env, into, out, err)
             except BaseException:
                 for fd in ours:
                     os.close(fd)
                 raise
-        process = Process(id, popen, argv, shown_cwd)
+        process = Process(id, pid, argv, shown_cwd)
         process.stdout, process.stderr = self._log(), self._log()
         self._pipes.listen(ours[0], process.stdout)
         if merged:
@@ -307,13 +304,13 @@ class ProcessTable:
         ours, theirs, name = terminal.open_terminal(*size)
         try:
             with self._handicap.handed_down():
-                popen = spawn(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
+                pid = spawn(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
-        process = Process(id, popen, argv, shown_cwd)
+        process = Process(id, pid, argv, shown_cwd)
         process.stdout, process.stderr = self._log(), self._log()
         process.stderr.close()
         self._pipes.listen(ours, process.stdout)
