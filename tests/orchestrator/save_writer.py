@@ -1,4 +1,4 @@
-"""A program of its own that makes saves: ``save_writer DATA_DIR COUNT`` prints each one's name when it is kept."""
+"""Makes saves: ``save_writer DATA_DIR COUNT`` prints each one's name once it is kept."""
 
 from __future__ import annotations
 

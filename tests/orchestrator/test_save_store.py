@@ -159,7 +159,7 @@ async def test_saves_of_one_workspace_made_at_once_are_all_kept(tmp_path: Path) 
     assert {stores[0].verify(ANN, SITE, save.name) for save in stores[0].saves(ANN, SITE)} == {None}
 
 
-async def test_two_programs_that_save_and_prune_at_once_end_with_the_newest_whole(
+def test_two_programs_that_save_and_prune_at_once_end_with_the_newest_whole(
     store: SaveStore, tmp_path: Path
 ) -> None:
     writers = [
@@ -174,10 +174,10 @@ async def test_two_programs_that_save_and_prune_at_once_end_with_the_newest_whol
     assert {store.verify(ANN, SITE, save.name) for save in saves} == {None}
 
 
-async def test_a_kill_at_any_instant_leaves_whole_saves_and_what_can_be_swept(
+def test_a_kill_at_any_instant_leaves_whole_saves_and_what_can_be_swept(
     store: SaveStore, place: Path, tmp_path: Path
 ) -> None:
-    await add(store, "first")
+    asyncio.run(add(store, "first"))
     chance = random.Random(5)
     for _ in range(12):
         writer = subprocess.Popen([*WRITER, str(tmp_path), "1000"], stdout=subprocess.PIPE, text=True)
@@ -192,7 +192,7 @@ async def test_a_kill_at_any_instant_leaves_whole_saves_and_what_can_be_swept(
         assert {store.verify(ANN, SITE, save.name) for save in saves} == {None}
     for path in place.iterdir():
         age(path)
-    await add(store, "last")
+    asyncio.run(add(store, "last"))
     assert texts(store)[0] == "last"
     names = {save.name for save in store.saves(ANN, SITE)}
     left = {path.name.removesuffix(".tar.gz").removesuffix(".json") for path in place.iterdir()}
