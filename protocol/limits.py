@@ -49,6 +49,25 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_kept_processes: int = 256
     """Ended processes whose record is kept for ``attach``; the oldest go first."""
 
+    max_kept_output_in_all_bytes: int = 1 * GIB
+    """Output of all ended processes together; the oldest records go first."""
+
+    max_kept_process_age_ms: int = 24 * 60 * 60 * 1000
+    """From a process's end until its record goes: who comes back the next day still finds it. A gut
+    feeling."""
+
+    max_reader_lag_bytes: int = 4 * MIB
+    """How far a reader that asked for ``drop`` may be behind a stream's newest byte."""
+
+    max_queued_input_bytes: int = 1 * MIB
+    """Taken by ``send_input`` for one command and not yet in its pipe; beyond it the sender waits."""
+
+    max_waiting_input_bytes: int = 32 * MIB
+    """In ``send_input`` requests to one command that wait for room, two full frames; more are refused."""
+
+    input_wait_ms: int = 30_000
+    """A ``send_input`` that names no ``yieldMs`` waits so long for room, then tells what was taken."""
+
     max_processes: int = 1_024
     """Commands running at the same time."""
 

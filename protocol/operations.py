@@ -57,6 +57,8 @@ _TABLE = (
     Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("attach", commands.Attach, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
+    Operation("output", commands.Output, commands.OutputAnswer, Scope.COMMAND),
+    Operation("send_input", commands.SendInput, commands.SendInputAnswer, Scope.COMMAND),
     Operation("stop", processes.Stop, processes.StopAnswer, Scope.COMMAND),
     Operation("processes", processes.Processes, processes.ProcessesAnswer, Scope.COMMAND),
     Operation("inject", archives.Inject, archives.InjectAnswer, Scope.ARCHIVE, archives.Unpacked),

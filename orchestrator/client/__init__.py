@@ -58,6 +58,8 @@ class Client:
     edit = Verb(edits.Edit, edits.EditAnswer)
     command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])
     attach = StreamingVerb(commands.Attach, commands.CommandAnswer, Events[commands.CommandEvent])
+    output = Verb(commands.Output, commands.OutputAnswer)
+    send_input = Verb(commands.SendInput, commands.SendInputAnswer)
     stop = Verb(processes.Stop, processes.StopAnswer)
     processes = Verb(processes.Processes, processes.ProcessesAnswer)
     inject = StreamingVerb(archives.Inject, archives.InjectAnswer, Events[archives.Unpacked])

@@ -35,13 +35,23 @@ class Encoding(enum.Enum):
     BASE64 = "base64"
 
 
+class GapReason(enum.Enum):
+    """Why bytes were not sent."""
+
+    LOST = "lost"
+    """They are no longer kept."""
+    SKIPPED = "skipped"
+    """The reader was too slow, and had asked for that: ``output`` gives them while they are kept."""
+
+
 class Gap(Event, frozen=True, kw_only=True, tag="gap"):
-    """Output that is no longer kept: these bytes of ``stream`` cannot be had."""
+    """Output that is left out here: these bytes of ``stream`` do not come."""
 
     stream: str
     offset: int
     """Where the gap begins, in bytes from the start of the stream."""
     missing_bytes: int
+    reason: GapReason = GapReason.LOST
 
 
 class Log(Event, frozen=True, kw_only=True, tag="log"):

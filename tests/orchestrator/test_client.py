@@ -46,14 +46,14 @@ async def missing(request: Read, emit: Emit) -> ReadAnswer:
 def writing(count: int, size: int = 10) -> Any:
     async def handler(request: Command, emit: Emit) -> CommandAnswer:
         for number in range(count):
-            await emit(Stdout(offset=number * size, data="x" * size))
+            await emit(Stdout(offset=number * size, next_offset=(number + 1) * size, data="x" * size))
         return ANSWER
 
     return handler
 
 
 async def for_ever(request: Any, emit: Emit) -> CommandAnswer:
-    await emit(Stdout(offset=0, data="first"))
+    await emit(Stdout(offset=0, next_offset=5, data="first"))
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -124,7 +124,7 @@ async def test_events_come_in_order_and_the_answer_last() -> None:
 
 async def test_a_stream_that_fails_ends_and_result_raises() -> None:
     async def failing(request: Command, emit: Emit) -> CommandAnswer:
-        await emit(Stdout(offset=0, data="a"))
+        await emit(Stdout(offset=0, next_offset=1, data="a"))
         raise NotFound("no program x")
 
     async with FakeToolServer({"command": failing}).listening() as server, open_client(server.url) as client:
@@ -325,7 +325,7 @@ async def test_wait_closed_returns_when_the_tool_server_goes() -> None:
 
 async def test_a_tool_server_that_stays_silent_after_cancel_is_left_behind() -> None:
     async def stubborn(request: Command, emit: Emit) -> CommandAnswer:
-        await emit(Stdout(offset=0, data="a"))
+        await emit(Stdout(offset=0, next_offset=1, data="a"))
         while True:
             try:
                 await asyncio.sleep(60)

@@ -143,9 +143,9 @@ def test_a_cancel_that_comes_too_late_means_nothing() -> None:
 
 def test_replies_have_the_published_form() -> None:
     talk = conversation()
-    assert json.loads(talk.event("1", Stdout(offset=0, data="x"))) == {
+    assert json.loads(talk.event("1", Stdout(offset=0, next_offset=1, data="x"))) == {
         "id": "1",
-        "event": {"type": "stdout", "offset": 0, "data": "x"},
+        "event": {"type": "stdout", "offset": 0, "nextOffset": 1, "data": "x"},
     }
     answer = WriteAnswer(path="a", size=1, hash="h", created=True)
     assert json.loads(talk.result("1", answer)) == {

@@ -11,6 +11,7 @@ import contextlib
 import os
 import tempfile
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,27 @@ class OutputLog:
         self._file_start = 0
         """Offset of the first byte that this file was given: nothing before it is in there."""
         self._changed = asyncio.Event()
+        self._readers = 0
+        self._abandoned = False
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody reads it now."""
+        return self._readers > 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """In memory and in the file."""
+        return self.end - self.start + len(self._head)
+
+    @contextlib.contextmanager
+    def being_read(self) -> Iterator[None]:
+        """Somebody reads it in here: whoever tidies up leaves it alone."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
 
     @property
     def start(self) -> int:
@@ -67,6 +89,8 @@ class OutputLog:
         else:
             self._memory.append(bytearray(data))
         self.end += len(data)
+        if self._abandoned:
+            self.release()
         while self.end - self._memory_start > MEMORY_BYTES and len(self._memory) > 1:
             self._spill(self._memory.popleft())
         self._wake()
@@ -89,6 +113,11 @@ class OutputLog:
         self._memory.clear()
         self._memory_start = self.end
         self._head = b""
+
+    def abandon(self) -> None:
+        """Release, and from here on only count: its record is gone, so nobody can ever read it."""
+        self._abandoned = True
+        self.release()
 
     def read(self, offset: int, max_bytes: int) -> Piece:
         """``max_bytes`` from ``offset`` on, fewer only at the end; empty when nothing newer is there yet."""

@@ -12,6 +12,8 @@ import logging
 import os
 from collections.abc import Collection
 
+from protocol.limits import Limits
+from toolserver.system.input import Input
 from toolserver.system.output import OutputLog
 
 _READ_BYTES = 64 * 1024
@@ -28,7 +30,7 @@ class Pipes:
 
     def __init__(self) -> None:
         self._readers: dict[int, OutputLog] = {}
-        self._writers: set[int] = set()
+        self._inputs: set[Input] = set()
 
     def listen(self, fd: int, into: OutputLog) -> None:
         """Record what comes out of ``fd``, which is ours to close from here on, until nobody writes to it."""
@@ -36,26 +38,11 @@ class Pipes:
         self._readers[fd] = into
         asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into, _READ_BYTES_PER_TURN)
 
-    def feed(self, fd: int, data: memoryview) -> None:
-        """Write ``data`` as the program takes it, then close. One that ends early simply takes less."""
-        loop = asyncio.get_running_loop()
-        os.set_blocking(fd, False)
-        rest = [data]
-
-        def on_room() -> None:
-            try:
-                rest[0] = rest[0][os.write(fd, rest[0]) :]
-            except BlockingIOError:
-                return
-            except OSError:
-                rest[0] = rest[0][:0]
-            if not rest[0]:
-                loop.remove_writer(fd)
-                self._writers.discard(fd)
-                os.close(fd)
-
-        self._writers.add(fd)
-        loop.add_writer(fd, on_room)
+    def input(self, fd: int, limits: Limits, *, terminal: bool = False) -> Input:
+        """Feed a program through ``fd``, which is ours to close from here on."""
+        made = Input(fd, limits, terminal=terminal, on_closed=self._inputs.discard)
+        self._inputs.add(made)
+        return made
 
     def drain(self, logs: Collection[OutputLog]) -> None:
         """Their program has ended, so all its output lies in the pipes: take it, and mark where it ends."""
@@ -68,12 +55,12 @@ class Pipes:
     def close(self) -> None:
         """Let go of every end."""
         loop = asyncio.get_running_loop()
-        for fd in {*self._readers, *self._writers}:
+        for fd in self._readers:
             loop.remove_reader(fd)
-            loop.remove_writer(fd)
             os.close(fd)
         self._readers.clear()
-        self._writers.clear()
+        for each in list(self._inputs):
+            each.close()
 
     def _on_output(self, fd: int, into: OutputLog, at_most: int) -> None:
         while at_most > 0:

@@ -22,9 +22,11 @@ from resource import struct_rusage
 from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
 from toolserver.system import terminal, tree
+from toolserver.system.input import Input
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
 from toolserver.system.reaping import Reaper
+from toolserver.system.retention import Kept, too_many
 from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
 
 
@@ -79,9 +81,13 @@ class Process:
         self.ended: float | None = None
         self.stdout: OutputLog
         self.stderr: OutputLog
+        self.input: Input | None = None
+        """Where it is fed; None when its standard input is empty."""
         self.timed_out_ms: int | None = None
         """The clock that ended it."""
         self.timeout_ms: int | None = None
+        self.timeout_clock: str | None = None
+        """Whose limit that is: the request's field, or the name in ``Limits``."""
         self.asked: object = None
         """What a caller asked for, to tell a repeated request from another one of the same id."""
         self.survivors: list[int] = []
@@ -158,7 +164,7 @@ class ProcessTable:
         *,
         cwd: str,
         env: Mapping[str, str],
-        stdin: bytes | None = None,
+        fed: bool = False,
         pty: tuple[int, int] | None = None,
         id: str | None = None,
         shown_cwd: str = ".",
@@ -166,6 +172,7 @@ class ProcessTable:
     ) -> Process:
         """Run ``argv`` in the host directory ``cwd``; ``pty`` is (columns, rows).
 
+        One that is ``fed``, or has a terminal, gets what its ``input`` is given; else its input is empty.
         ``merged`` puts both streams into ``stdout``, in the order in which they were written.
 
         Blocks for the one to two milliseconds of a vfork. Raises NotFound, Forbidden, InvalidRequest, Busy.
@@ -174,8 +181,16 @@ class ProcessTable:
         id = id or f"p{secrets.token_hex(8)}"
         environ = {**env, tree.MARKER: id}
         if pty is not None:
-            return self._start_on_terminal(id, argv, cwd, environ, stdin, pty, shown_cwd)
-        return self._start_on_pipes(id, argv, cwd, environ, stdin, shown_cwd, merged)
+            return self._start_on_terminal(id, argv, cwd, environ, pty, shown_cwd)
+        return self._start_on_pipes(id, argv, cwd, environ, fed, shown_cwd, merged)
+
+    def forget_old(self) -> None:
+        """Drop the records that the limits keep no longer; one that somebody reads stays until he is done."""
+        kept = [_kept(each) for each in self._processes.values() if each.ended is not None]
+        for id in too_many(kept, time.monotonic(), self._limits):
+            process = self._processes.pop(id)
+            process.stdout.abandon()
+            process.stderr.abandon()
 
     def forget(self, process: Process) -> None:
         """Drop the record of a program that was the daemon's own errand."""
@@ -263,7 +278,7 @@ class ProcessTable:
         argv: Sequence[str],
         cwd: str,
         env: dict[str, str],
-        stdin: bytes | None,
+        fed: bool,
         shown_cwd: str,
         merged: bool,
     ) -> Process:
@@ -272,7 +287,7 @@ class ProcessTable:
             try:
                 out = _pipe(ours, child_ends)
                 err = out if merged else _pipe(ours, child_ends)
-                into = _stdin_pipe(ours, child_ends) if stdin else DEVNULL
+                into = _stdin_pipe(ours, child_ends) if fed else DEVNULL
                 with self._handicap.handed_down():
                     pid = spawn(argv, cwd, env, into, out, err)
             except BaseException:
@@ -286,8 +301,8 @@ class ProcessTable:
             process.stderr.close()
         else:
             self._pipes.listen(ours[1], process.stderr)
-        if stdin:
-            self._pipes.feed(ours[-1], memoryview(stdin))
+        if fed:
+            process.input = self._pipes.input(ours[-1], self._limits)
         return self._keep(process)
 
     def _start_on_terminal(
@@ -296,7 +311,6 @@ class ProcessTable:
         argv: Sequence[str],
         cwd: str,
         env: dict[str, str],
-        stdin: bytes | None,
         size: tuple[int, int],
         shown_cwd: str,
     ) -> Process:
@@ -314,9 +328,8 @@ class ProcessTable:
         process.stdout, process.stderr = self._log(), self._log()
         process.stderr.close()
         self._pipes.listen(ours, process.stdout)
-        if stdin:
-            # A second descriptor: reading and writing end at different times.
-            self._pipes.feed(os.dup(ours), memoryview(stdin))
+        # A second descriptor: reading and writing end at different times.
+        process.input = self._pipes.input(os.dup(ours), self._limits, terminal=True)
         return self._keep(process)
 
     def _log(self) -> OutputLog:
@@ -328,17 +341,24 @@ class ProcessTable:
         def on_end(status: int, usage: struct_rusage) -> None:
             self._pipes.drain((process.stdout, process.stderr))
             process._ended(Exit.of(status, usage))
+            if process.input is not None:
+                process.input.program_ended()
 
         self._reaper.watch(process.pid, on_end)
-        self._forget_oldest()
+        self.forget_old()
         return process
 
-    def _forget_oldest(self) -> None:
-        ended = [each for each in self._processes.values() if not each.running]
-        for each in ended[: max(0, len(ended) - self._limits.max_kept_processes)]:
-            del self._processes[each.id]
-            each.stdout.release()
-            each.stderr.release()
+
+def _kept(process: Process) -> Kept:
+    logs = process.stdout, process.stderr
+    assert process.ended is not None
+    return Kept(
+        process.id,
+        process.ended,
+        sum(each.kept_bytes for each in logs),
+        open=not all(each.closed for each in logs),
+        followed=any(each.followed for each in logs),
+    )
 
 
 def _pipe(ours: list[int], child_ends: contextlib.ExitStack) -> int:

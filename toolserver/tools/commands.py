@@ -1,11 +1,16 @@
-"""command, attach."""
+"""command, attach, output, send_input: a run has one name, one clock and one record, whoever asks for it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import msgspec
+
+from protocol.codec import encode
 from protocol.errors import Conflict, InvalidRequest
 from protocol.limits import Limits
 from protocol.messages.base import Encoding
@@ -13,18 +18,36 @@ from protocol.messages.commands import (
     Attach,
     Command,
     CommandAnswer,
+    Output,
+    OutputAnswer,
+    SendInput,
+    SendInputAnswer,
     Started,
+    WhenSlow,
 )
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
-from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process, ProcessTable
+from toolserver.tools.answers import answer_of, page_of
 from toolserver.tools.call import Call
-from toolserver.tools.follow import follow, text_of, whole_characters
-from toolserver.tools.shell import command_argv, resolved
+from toolserver.tools.follow import follow
+from toolserver.tools.shell import command_argv, command_environment, resolved
+from toolserver.tools.text import decoded
 
-_CONTINUATIONS = bytes(range(0x80, 0xC0))
-"""Bytes that go on with a character of UTF-8 and begin none."""
+_TIDY_SECONDS = 60.0
+"""Between two looks for records that are too old; a minute more or less is nothing to a day."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a caller wants to be told of a run."""
+
+    offsets: tuple[int, int] = (0, 0)
+    """First bytes of (stdout, stderr)."""
+    encoding: Encoding = Encoding.UTF8
+    max_bytes: int | None = None
+    when_slow: WhenSlow = WhenSlow.WAIT
+    yield_ms: int | None = None
 
 
 class Commands:
@@ -36,15 +59,18 @@ class Commands:
         self._env = env
         self._limits = limits
         self._clocks: dict[Process, asyncio.Task[None]] = {}
+        self._tidying: asyncio.Task[None] | None = None
 
     async def command(self, request: Command, call: Call) -> CommandAnswer:
         """Start it, or find the run that has this ``commandId`` already; then follow it to its end."""
+        _refuse_negative(yieldMs=request.yield_ms)
         process = self._running_already(request) or await self._start(request)
+        view = View(encoding=request.encoding, max_bytes=request.max_output_bytes, yield_ms=request.yield_ms)
         if request.background:
             await call.emit(Started(process_id=process.id, pid=process.pid))
-            return self._answer(process, (0, 0), request.encoding, request.max_output_bytes)
+            return self._answer(process, view)
         try:
-            return await self._followed(process, call, (0, 0), request.encoding, request.max_output_bytes)
+            return await self._followed(process, call, view)
         except asyncio.CancelledError:
             if not call.abandoned:
                 await asyncio.shield(self._table.stop(process))
@@ -52,11 +78,47 @@ class Commands:
 
     async def attach(self, request: Attach, call: Call) -> CommandAnswer:
         """Follow a command from the offsets on."""
-        if min(request.from_offset, request.from_stderr_offset) < 0:
-            raise InvalidRequest("an offset must be 0 or more", field="fromOffset")
-        process = self._table.get(request.process_id)
         offsets = request.from_offset, request.from_stderr_offset
-        return await self._followed(process, call, offsets, request.encoding, request.max_output_bytes)
+        _refuse_negative(fromOffset=offsets[0], fromStderrOffset=offsets[1], yieldMs=request.yield_ms)
+        view = View(offsets, request.encoding, request.max_output_bytes, request.when_slow, request.yield_ms)
+        return await self._followed(self._table.get(request.process_id), call, view)
+
+    async def output(self, request: Output, call: Call) -> OutputAnswer:
+        """A page of what is kept."""
+        _refuse_negative(fromOffset=request.from_offset)
+        limit = self._limits.max_output_bytes
+        if request.max_bytes is not None and request.max_bytes < 4:
+            raise InvalidRequest("'maxBytes' must be 4 or more, so that a character fits", field="maxBytes")
+        process = self._table.get(request.process_id)
+        limit = min(request.max_bytes or limit, limit)
+        return page_of(process, request.stream, request.from_offset, limit, request.encoding)
+
+    async def send_input(self, request: SendInput, call: Call) -> SendInputAnswer:
+        """Feed it, as fast as it reads."""
+        _refuse_negative(offset=request.offset, yieldMs=request.yield_ms)
+        process = self._table.get(request.process_id)
+        if process.input is None:
+            raise Conflict(
+                f"the standard input of {process.id!r} is not open; start it with 'stdinOpen' or 'pty'",
+                process_id=process.id,
+            )
+        data = decoded(request.data, request.encoding, "data")
+        wait_ms = self._limits.input_wait_ms if request.yield_ms is None else request.yield_ms
+        taken = await process.input.feed(data, request.offset, request.eof, wait_ms / 1000)
+        return SendInputAnswer(
+            process_id=process.id,
+            taken_bytes=taken,
+            next_offset=process.input.taken,
+            queued_bytes=process.input.queued,
+            open=process.input.open,
+        )
+
+    async def close(self) -> None:
+        """Stop the clocks."""
+        tasks = [*self._clocks.values(), *([self._tidying] if self._tidying else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _running_already(self, request: Command) -> Process | None:
         if request.command_id is None:
@@ -64,7 +126,7 @@ class Commands:
         if not 0 < len(request.command_id) <= 128:
             raise InvalidRequest("'commandId' must have 1 to 128 characters", field="commandId")
         process = self._table.find(request.command_id)
-        if process is not None and process.asked not in (None, _asked(request)):
+        if process is not None and process.asked != asked(request):
             raise Conflict(
                 f"commandId {request.command_id!r} was given to another command; take a new one",
                 command_id=request.command_id,
@@ -72,25 +134,33 @@ class Commands:
         return process
 
     async def _start(self, request: Command) -> Process:
-        timeout_ms = self._timeout_ms(request)
+        timeout_ms, clock = self._clock_of(request)
         if request.pty is not None and not (1 <= request.pty.cols <= 1000 and 1 <= request.pty.rows <= 1000):
             raise InvalidRequest("a terminal has 1 to 1000 columns and rows", field="pty")
-        env = {**self._env, **request.env}
+        stdin = decoded(request.stdin or "", request.stdin_encoding, "stdin")
+        env = command_environment(request, self._env)
         path = self._disk.path(request.cwd)
         argv, cwd = await asyncio.to_thread(self._looked_up, request, path, env)
         # Another request of the same commandId may have started it while the directory was looked up.
-        process = self._running_already(request) or self._table.start(
+        if (other := self._running_already(request)) is not None:
+            return other
+        process = self._table.start(
             argv,
             cwd=cwd,
             env=env,
-            stdin=None if request.stdin is None else request.stdin.encode(),
+            fed=request.stdin_open or bool(stdin),
             pty=None if request.pty is None else (request.pty.cols, request.pty.rows),
             id=request.command_id,
             shown_cwd=path,
         )
-        process.asked = _asked(request)
-        if timeout_ms is not None and process.timeout_ms is None:
-            self._set_clock(process, timeout_ms)
+        process.asked = asked(request)
+        if process.input is not None:
+            process.input.put(stdin)
+            if request.pty is None and not request.stdin_open:
+                process.input.end()
+        if timeout_ms is not None:
+            self._set_clock(process, timeout_ms, clock)
+        self._tidying = self._tidying or asyncio.create_task(self._tidy())
         return process
 
     def _looked_up(
@@ -101,18 +171,19 @@ class Commands:
         cwd = self._disk.directory(path)
         return resolved(argv, env, cwd), cwd
 
-    def _timeout_ms(self, request: Command) -> int | None:
+    def _clock_of(self, request: Command) -> tuple[int | None, str]:
+        """Its time limit, and whose that is."""
         if request.timeout_ms is not None and request.timeout_ms <= 0:
             raise InvalidRequest(
                 "'timeoutMs' must be above 0; leave it out for the default", field="timeoutMs"
             )
-        if request.timeout_ms is None and not request.background:
-            return self._limits.command_timeout_ms
-        return request.timeout_ms
+        if request.timeout_ms is None and not request.background and request.yield_ms is None:
+            return self._limits.command_timeout_ms, "commandTimeoutMs"
+        return request.timeout_ms, "timeoutMs"
 
-    def _set_clock(self, process: Process, timeout_ms: int) -> None:
+    def _set_clock(self, process: Process, timeout_ms: int, name: str) -> None:
         """The clock belongs to the process, not to the request that started it."""
-        process.timeout_ms = timeout_ms
+        process.timeout_ms, process.timeout_clock = timeout_ms, name
         clock = asyncio.create_task(self._end_in_time(process, timeout_ms))
         self._clocks[process] = clock
         clock.add_done_callback(lambda _: self._clocks.pop(process, None))
@@ -125,69 +196,60 @@ class Commands:
             process.timed_out_ms = timeout_ms
             _, process.survivors = await self._table.stop(process)
 
-    async def close(self) -> None:
-        """Stop the clocks."""
-        clocks = list(self._clocks.values())
-        for clock in clocks:
-            clock.cancel()
-        await asyncio.gather(*clocks, return_exceptions=True)
+    async def _tidy(self) -> None:
+        """Records also grow old while nothing is started."""
+        while True:
+            await asyncio.sleep(min(_TIDY_SECONDS, self._limits.max_kept_process_age_ms / 1000))
+            self._table.forget_old()
 
-    async def _followed(
-        self,
-        process: Process,
-        call: Call,
-        offsets: tuple[int, int],
-        encoding: Encoding,
-        max_bytes: int | None,
-    ) -> CommandAnswer:
+    async def _followed(self, process: Process, call: Call, view: View) -> CommandAnswer:
         await call.emit(Started(process_id=process.id, pid=process.pid))
+        with process.stdout.being_read(), process.stderr.being_read():
+            clock = asyncio.timeout(None if view.yield_ms is None else view.yield_ms / 1000)
+            try:
+                async with clock:
+                    await self._to_its_end(process, call, view)
+            except TimeoutError:
+                if not clock.expired():
+                    raise
+            return self._answer(process, view)
+
+    async def _to_its_end(self, process: Process, call: Call, view: View) -> None:
         if call.streaming:
-            await follow(process, call, offsets, encoding)
+            lag = self._limits.max_reader_lag_bytes if view.when_slow is WhenSlow.DROP else None
+            await follow(process, call, view.offsets, view.encoding, lag)
         await process.wait()
         if process.timed_out_ms is not None and process in self._clocks:
             # Its clock still ends what it started: the answer is not to come before that is over.
             await asyncio.wait([self._clocks[process]])
-        return self._answer(process, offsets, encoding, max_bytes)
 
-    def _answer(
-        self, process: Process, offsets: tuple[int, int], encoding: Encoding, max_bytes: int | None
-    ) -> CommandAnswer:
+    def _answer(self, process: Process, view: View) -> CommandAnswer:
         limit = self._limits.max_output_bytes
-        limit = limit if max_bytes is None else max(0, min(max_bytes, limit))
-        stdout, out_omitted = _shown(process.stdout, offsets[0], limit, encoding)
-        stderr, err_omitted = _shown(process.stderr, offsets[1], limit, encoding)
-        end = process.exit
-        return CommandAnswer(
-            process_id=process.id,
-            running=process.running,
-            exit_code=end.code if end else None,
-            signal=end.signal if end else None,
-            stdout=stdout,
-            stderr=stderr,
-            stdout_bytes=process.stdout.end,
-            stderr_bytes=process.stderr.end,
-            omitted_bytes=out_omitted + err_omitted,
-            truncated=bool(out_omitted + err_omitted),
-            timed_out=process.timed_out_ms is not None,
-            timeout_ms=process.timeout_ms,
-            duration_ms=round(process.duration_ms, 3),
-            survivors=process.survivors,
-        )
+        limit = limit if view.max_bytes is None else max(0, min(view.max_bytes, limit))
+        return answer_of(process, view.offsets, view.encoding, limit)
 
 
-def _asked(request: Command) -> tuple[object, ...]:
-    """What makes two requests ask for the same run."""
-    return request.command, tuple(request.argv or ()), request.cwd
+def asked(request: Command) -> bytes:
+    """What makes two requests ask for the same run: all that the program is given, and no more.
+
+    >>> asked(Command(command="a", timeout_ms=5)) == asked(Command(command="a", background=True))
+    True
+    >>> asked(Command(command="a")) == asked(Command(command="a", env={"B": "c"}))
+    False
+    """
+    told = msgspec.structs.replace(
+        request,
+        timeout_ms=None,
+        background=False,
+        yield_ms=None,
+        encoding=Encoding.UTF8,
+        max_output_bytes=None,
+        env=dict(sorted(request.env.items())),
+    )
+    return hashlib.sha256(encode(told)).digest()
 
 
-def _shown(log: OutputLog, start: int, limit: int, encoding: Encoding) -> tuple[str, int]:
-    """Head and tail for an answer, with a line between them that tells what is left out."""
-    head, tail, omitted = log.ends(limit, start)
-    if not omitted or encoding is Encoding.BASE64:
-        return text_of(head + tail, encoding), omitted
-    # Cut between characters; what a cut character had is left out with the rest.
-    whole, late = head[: whole_characters(head)], tail.lstrip(_CONTINUATIONS)
-    omitted += len(head) - len(whole) + len(tail) - len(late)
-    head, tail = whole, late
-    note = f"\n[… {omitted} bytes left out; 'attach' gives them …]\n"
-    return text_of(head, encoding) + note + text_of(tail, encoding), omitted
+def _refuse_negative(**values: int | None) -> None:
+    for field, value in values.items():
+        if value is not None and value < 0:
+            raise InvalidRequest(f"{field!r} must be 0 or more", field=field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 
-from protocol.messages.base import Encoding, Gap
+from protocol.messages.base import Encoding, Gap, GapReason
 from protocol.messages.commands import Stderr, Stdout
 from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process
@@ -13,6 +13,9 @@ from toolserver.tools.call import Call, Emit
 
 PIECE_BYTES = 64 * 1024
 """At most this much in one event: four of them fit any socket buffer, and a frame limit is far."""
+
+CONTINUATIONS = bytes(range(0x80, 0xC0))
+"""Bytes that go on with a character of UTF-8 and begin none."""
 
 
 def whole_characters(data: bytes) -> int:
@@ -35,20 +38,39 @@ def text_of(data: bytes, encoding: Encoding) -> str:
     return base64.b64encode(data).decode() if encoding is Encoding.BASE64 else data.decode(errors="replace")
 
 
-async def follow(process: Process, call: Call, offsets: tuple[int, int], encoding: Encoding) -> None:
+async def follow(
+    process: Process,
+    call: Call,
+    offsets: tuple[int, int],
+    encoding: Encoding,
+    max_lag_bytes: int | None = None,
+) -> None:
     """Emit what the process writes, from the (stdout, stderr) offsets on, until it has ended.
 
-    A child that keeps the pipe open does not hold this up.
+    A child that keeps the pipe open does not hold this up. A caller that is slower than the process is told
+    everything that is still kept when its turn comes; or, with ``max_lag_bytes``, goes on near the newest
+    byte once it is further behind than that. Either way it is told of a gap, and the process never waits.
     """
     async with asyncio.TaskGroup() as group:
-        group.create_task(_follow_stream("stdout", process.stdout, offsets[0], call.emit, encoding))
-        group.create_task(_follow_stream("stderr", process.stderr, offsets[1], call.emit, encoding))
+        for name, log, start in (
+            ("stdout", process.stdout, offsets[0]),
+            ("stderr", process.stderr, offsets[1]),
+        ):
+            group.create_task(_follow_stream(name, log, start, call.emit, encoding, max_lag_bytes))
     await process.wait()
 
 
-async def _follow_stream(name: str, log: OutputLog, start: int, emit: Emit, encoding: Encoding) -> None:
+async def _follow_stream(
+    name: str, log: OutputLog, start: int, emit: Emit, encoding: Encoding, max_lag_bytes: int | None
+) -> None:
+    with log.being_read():
+        await _follow_log(name, log, start, emit, encoding, max_lag_bytes)
+
+
+async def _follow_log(
+    name: str, log: OutputLog, position: int, emit: Emit, encoding: Encoding, max_lag_bytes: int | None
+) -> None:
     kind = Stdout if name == "stdout" else Stderr
-    position = start
     limit = None
     while True:
         if limit is None and log.settled is not None:
@@ -57,6 +79,12 @@ async def _follow_stream(name: str, log: OutputLog, start: int, emit: Emit, enco
         if limit is not None and position >= limit:
             return
         await log.wait_past(position)
+        if max_lag_bytes is not None and log.end - position > max_lag_bytes:
+            newest = _whole_from(log, max(position, log.end - min(PIECE_BYTES, max_lag_bytes)))
+            skipped = newest - position
+            await emit(Gap(stream=name, offset=position, missing_bytes=skipped, reason=GapReason.SKIPPED))
+            position = newest
+            continue
         piece = log.read(position, PIECE_BYTES)
         if piece.missing:
             await emit(Gap(stream=name, offset=position, missing_bytes=piece.missing))
@@ -66,7 +94,16 @@ async def _follow_stream(name: str, log: OutputLog, start: int, emit: Emit, enco
         if encoding is Encoding.UTF8 and not is_last:
             data = data[: whole_characters(data)]
         if data:
-            await emit(kind(offset=position, data=text_of(data, encoding)))
-            position += len(data)
+            after = position + len(data)
+            await emit(kind(offset=position, next_offset=after, data=text_of(data, encoding)))
+            position = after
+            # Where the caller has room for it nothing above waits, and everybody else is to have a turn too.
+            await asyncio.sleep(0)
         elif not is_last:
             await log.wait_past(position + len(piece.data))
+
+
+def _whole_from(log: OutputLog, offset: int) -> int:
+    """``offset``, or just after it where it would cut a character."""
+    begun = log.read(offset, 3).data
+    return offset + len(begun) - len(begun.lstrip(CONTINUATIONS))

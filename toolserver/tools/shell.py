@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from protocol.errors import InvalidRequest
-from protocol.messages.commands import Command
+from protocol.messages.commands import Command, EnvMode
 
 AGENT_VARIABLES = frozenset(
     (
@@ -27,6 +27,8 @@ AGENT_VARIABLES = frozenset(
 )
 """By these, dev servers believe that a coding agent started them; Astro then detaches itself and exits."""
 
+_PREFIX = "TOOL_SERVER_"
+
 _CA_VARIABLES = (
     "NODE_EXTRA_CA_CERTS",
     "NPM_CONFIG_CAFILE",
@@ -43,13 +45,28 @@ def workspace_environment(
 ) -> dict[str, str]:
     """What commands inherit: the daemon's environment without the daemon's own variables.
 
+    ``ours`` are those that it reads; another one of its prefix was meant for it, or for a newer version.
+
     >>> workspace_environment({"PATH": "/bin", "TOOL_SERVER_TOKEN": "x"}, frozenset({"TOOL_SERVER_TOKEN"}))
     {'PATH': '/bin'}
     """
-    env = {name: value for name, value in environ.items() if name not in ours}
+    env = {
+        name: value for name, value in environ.items() if name not in ours and not name.startswith(_PREFIX)
+    }
     if extra_ca_bundle is not None:
         env |= dict.fromkeys(_CA_VARIABLES, str(extra_ca_bundle))
     return env
+
+
+def command_environment(request: Command, env: Mapping[str, str]) -> dict[str, str]:
+    """A command's variables, of which ``env`` are those of the workspace.
+
+    >>> command_environment(Command(env={"B": "2"}), {"A": "1"})
+    {'A': '1', 'B': '2'}
+    >>> command_environment(Command(env={"B": "2"}, env_mode=EnvMode.EXACT), {"A": "1"})
+    {'B': '2'}
+    """
+    return dict(request.env) if request.env_mode is EnvMode.EXACT else {**env, **request.env}
 
 
 def dev_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -70,6 +87,8 @@ def command_argv(request: Command, env: Mapping[str, str]) -> list[str]:
         raise InvalidRequest(
             "give either 'command' (a line for the shell) or 'argv', one of them", field="command"
         )
+    if request.login and request.argv is not None:
+        raise InvalidRequest("'login' is about the shell that runs 'command'; leave it out", field="login")
     parts = request.argv if request.argv is not None else [request.command or ""]
     if not parts or not parts[0].strip():
         raise InvalidRequest("the command is empty", field="command" if request.argv is None else "argv")
@@ -77,13 +96,13 @@ def command_argv(request: Command, env: Mapping[str, str]) -> list[str]:
         raise InvalidRequest("a command or its environment holds a NUL character", field="command")
     if bad := [name for name in request.env if not name or "=" in name]:
         raise InvalidRequest(f"{bad[0]!r} is no name of a variable", field="env")
-    return list(parts) if request.argv is not None else shell_argv(parts[0], env)
+    return list(parts) if request.argv is not None else shell_argv(parts[0], env, request.login)
 
 
-def shell_argv(line: str, env: Mapping[str, str]) -> list[str]:
-    """``line`` for bash when there is one, else sh; not a login shell."""
+def shell_argv(line: str, env: Mapping[str, str], login: bool = False) -> list[str]:
+    """``line`` for bash when there is one, else sh; a login shell only when asked for."""
     shell = shutil.which("bash", path=env.get("PATH", os.defpath)) or "/bin/sh"
-    return [shell, "-c", line]
+    return [shell, *(["-l"] if login else []), "-c", line]
 
 
 def resolved(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> list[str]:

@@ -152,7 +152,7 @@ class TestOutput:
     async def test_the_middle_of_long_output_is_left_out_and_counted(self, http: Http, root: Path) -> None:
         answer = await http.ok("command", command="seq 100000", maxOutputBytes=1000)
         whole = "".join(f"{n}\n" for n in range(1, 100_001))
-        note = f"\n[… {len(whole) - 1000} bytes left out; 'attach' gives them …]\n"
+        note = f"\n[… {len(whole) - 1000} bytes left out; 'output' gives them …]\n"
         head, _, tail = answer["stdout"].partition(note)
         assert whole.startswith(head)
         assert whole.endswith(tail)
@@ -379,7 +379,7 @@ class TestIdentity:
 
     async def test_negative_offsets_are_refused(self, http: Http, root: Path) -> None:
         refused = await http.refused("attach", processId="x", fromOffset=-1)
-        assert refused.message == "an offset must be 0 or more"
+        assert refused.message == "'fromOffset' must be 0 or more"
 
     async def test_the_oldest_records_go_first(self, tmp_path: Path) -> None:
         with running(tmp_path, TOOL_SERVER_MAX_KEPT_PROCESSES="3") as daemon:

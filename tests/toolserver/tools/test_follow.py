@@ -110,7 +110,7 @@ async def test_bytes_that_are_no_text_become_the_replacement_character(tmp_path:
     program = Program(tmp_path)
     program.stdout.append(b"a\xffb\xc3")
     program.end()
-    assert await followed(program) == [Stdout(offset=0, data="a\ufffdb\ufffd")]
+    assert await followed(program) == [Stdout(offset=0, next_offset=4, data="a\ufffdb\ufffd")]
 
 
 async def test_base64_is_exact(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ async def test_base64_is_exact(tmp_path: Path) -> None:
     program.stdout.append(b"\xff\xc3\x00")
     program.end()
     events = await followed(program, encoding=Encoding.BASE64)
-    assert events == [Stdout(offset=0, data=base64.b64encode(b"\xff\xc3\x00").decode())]
+    assert events == [Stdout(offset=0, next_offset=3, data=base64.b64encode(b"\xff\xc3\x00").decode())]
     assert text_of(b"\xff", Encoding.BASE64) == "/w=="
 
 
@@ -129,8 +129,8 @@ async def test_following_goes_on_from_an_offset_per_stream(tmp_path: Path) -> No
     program.end()
     events = await followed(program, (3, 1))
     assert sorted(events, key=lambda event: type(event).__name__) == [
-        Stderr(offset=1, data="bcd"),
-        Stdout(offset=3, data="3"),
+        Stderr(offset=1, next_offset=4, data="bcd"),
+        Stdout(offset=3, next_offset=4, data="3"),
     ]
 
 
@@ -149,7 +149,7 @@ async def test_what_is_no_longer_kept_is_told_as_a_gap(tmp_path: Path) -> None:
     program.end()
     assert await followed(program, (1, 0)) == [
         Gap(stream="stdout", offset=1, missing_bytes=3),
-        Stdout(offset=4, data="45"),
+        Stdout(offset=4, next_offset=6, data="45"),
     ]
 
 
@@ -174,7 +174,7 @@ async def test_a_child_that_never_stops_writing_holds_nobody_up(tmp_path: Path) 
         program.stdout.append(b"more")
 
     await follow(cast(Process, program), Call("r", emit), (0, 0), Encoding.UTF8)
-    assert read == [Stdout(offset=0, data="own")]
+    assert read == [Stdout(offset=0, next_offset=3, data="own")]
 
 
 async def test_a_held_back_byte_is_given_at_the_end(tmp_path: Path) -> None:
@@ -184,4 +184,7 @@ async def test_a_held_back_byte_is_given_at_the_end(tmp_path: Path) -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     program.end()
-    assert await following == [Stdout(offset=0, data="a"), Stdout(offset=1, data="\ufffd")]
+    assert await following == [
+        Stdout(offset=0, next_offset=1, data="a"),
+        Stdout(offset=1, next_offset=2, data="\ufffd"),
+    ]
