@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from resource import struct_rusage
+from resource import RUSAGE_SELF, getrusage, struct_rusage
 
 from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
@@ -40,7 +40,8 @@ class Exit:
     user_seconds: float
     """Of the program and of those of its children that it waited for; so for all three."""
     system_seconds: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
+    """Null when it is not above our own: the system counts ours into that of whatever we start."""
 
     @property
     def cpu_seconds(self) -> float:
@@ -52,9 +53,9 @@ class Exit:
         """What ``wait4`` told."""
         code = os.waitstatus_to_exitcode(status)
         name = signal_name(-code) if code < 0 else None
-        return cls(
-            128 - code if code < 0 else code, name, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024
-        )
+        ours = getrusage(RUSAGE_SELF).ru_maxrss
+        peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > ours else None
+        return cls(128 - code if code < 0 else code, name, usage.ru_utime, usage.ru_stime, peak)
 
 
 def signal_name(number: int) -> str:
