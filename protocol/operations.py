@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.messages import archives, commands, devserver, edits, files, processes, search
+from protocol.messages import archives, commands, devserver, edits, files, places, processes, search
 from protocol.messages.base import Answer, Log, Request
 
 
@@ -53,6 +53,11 @@ _TABLE = (
     Operation("write", files.Write, files.WriteAnswer, Scope.WRITE),
     Operation("list", files.List, files.ListAnswer, Scope.READ),
     Operation("stat", files.Stat, files.StatAnswer, Scope.READ),
+    Operation("mkdir", places.Mkdir, places.MkdirAnswer, Scope.WRITE),
+    Operation("move", places.Move, places.MoveAnswer, Scope.WRITE),
+    Operation("copy", places.Copy, places.CopyAnswer, Scope.WRITE),
+    Operation("remove", places.Remove, places.RemoveAnswer, Scope.WRITE),
+    Operation("chmod", places.Chmod, places.ChmodAnswer, Scope.WRITE),
     Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches),
     Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),

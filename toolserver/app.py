@@ -31,6 +31,7 @@ from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.processes import ProcessControl
+from toolserver.tools.places import Places
 from toolserver.tools.raw import RawFiles
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
@@ -110,7 +111,10 @@ def _assemble(
     stack.push_async_callback(dev.close)
     archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.leave)
     stack.push_async_callback(archives.close)
+    places = Places(disk, config.state_dir, gate, locks, limits)
+    stack.push_async_callback(places.close)
     dispatcher = Dispatcher(
+        places,
         Files(disk, gate, locks, limits),
         Searches(table, disk, limits, find_ripgrep(tool_path), env),
         Edits(disk, gate, locks, limits),

@@ -30,7 +30,7 @@ from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb,
 from protocol import routes
 from protocol.codec import decode
 from protocol.errors import NotFound, Unavailable
-from protocol.messages import archives, commands, devserver, edits, files, processes, search
+from protocol.messages import archives, commands, devserver, edits, files, places, processes, search
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
@@ -54,6 +54,11 @@ class Client:
     write = Verb(files.Write, files.WriteAnswer)
     list = Verb(files.List, files.ListAnswer)
     stat = Verb(files.Stat, files.StatAnswer)
+    mkdir = Verb(places.Mkdir, places.MkdirAnswer)
+    move = Verb(places.Move, places.MoveAnswer)
+    copy = Verb(places.Copy, places.CopyAnswer)
+    remove = Verb(places.Remove, places.RemoveAnswer)
+    chmod = Verb(places.Chmod, places.ChmodAnswer)
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
     edit = Verb(edits.Edit, edits.EditAnswer)
     command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])

@@ -37,7 +37,7 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 _MAX_LINKS = 40
 """The kernel's own bound on links followed in one resolution."""
 _TEMPORARY = ".workspace-core.{}~"
-"""Name of a file being written; saves leave out names that end in ``~``."""
+"""Of a file being written; saves leave out names that end in ``~``."""
 
 
 class _OpenHow(ctypes.Structure):
@@ -151,14 +151,12 @@ class Disk:
         link stays. Mode and owner of a replaced file are kept. What fails leaves no directory made for it.
         """
         path = self._through_links(path)
-        made: list[WorkspacePath] = []
+        made = self.make_directories(_above(path)) if create_parents else []
         try:
-            if create_parents:
-                self._make_directories(_above(path), made)
             with self.parent(path) as (fd, name):
                 _adopt_at(fd, name, fill, mode, path)
         except (OSError, ToolError) as error:
-            self._remove_directories(made)
+            self.remove_directories(made)
             if isinstance(error, OSError):
                 raise refused(error, path) from None
             raise
@@ -219,6 +217,18 @@ class Disk:
                 path=path,
             ) from None
 
+    def make_directories(self, directory: WorkspacePath) -> list[WorkspacePath]:
+        """Make what is missing on the way to ``directory``; which those are, the highest first."""
+        made: list[WorkspacePath] = []
+        try:
+            self._make_directories(directory, made)
+        except (OSError, ToolError) as error:
+            self.remove_directories(made)
+            if isinstance(error, OSError):
+                raise refused(error, directory) from None
+            raise
+        return made
+
     def _make_directories(self, directory: WorkspacePath, made: list[WorkspacePath]) -> None:
         """Make what is missing on the way to ``directory``, and note it in ``made``."""
         if directory == ROOT:
@@ -232,7 +242,7 @@ class Disk:
             os.mkdir(name, 0o755, dir_fd=fd)
             made.append(directory)
 
-    def _remove_directories(self, made: list[WorkspacePath]) -> None:
+    def remove_directories(self, made: list[WorkspacePath]) -> None:
         """Remove them again, the deepest first; one that somebody has used meanwhile stays."""
         for directory in reversed(made):
             with contextlib.suppress(OSError, ToolError), self.parent(directory) as (fd, name):
@@ -311,7 +321,7 @@ def _adopt_at(
     old = _existing(directory, name)
     if old is not None:
         _refuse_other_than_file(old, path)
-    temporary = _TEMPORARY.format(secrets.token_hex(8))
+    temporary = temporary_name()
     try:
         fd = fill(directory, temporary)
         try:
@@ -324,6 +334,11 @@ def _adopt_at(
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise
+
+
+def temporary_name() -> str:
+    """A new name for something that is being made; saves leave it out."""
+    return _TEMPORARY.format(secrets.token_hex(8))
 
 
 def _existing(fd: int, name: str) -> os.stat_result | None:

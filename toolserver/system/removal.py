@@ -6,6 +6,7 @@ descriptors and no recursion do for any depth, and whatever a kill leaves behind
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -23,22 +24,26 @@ def trash_name() -> str:
 
 def remove_trash(area: int, stop: Callable[[], bool] = lambda: False) -> None:
     """Remove all trash from the directory ``area``, or some when told to stop. Others may remove as well."""
-    waiting = [name for name in os.listdir(area) if name.startswith(PREFIX)]
-    while waiting and not stop():
-        waiting += _taken_apart(area, waiting.pop())
+    while waiting := [name for name in os.listdir(area) if name.startswith(PREFIX)]:
+        for name in waiting:
+            if stop():
+                return
+            with contextlib.suppress(FileNotFoundError):  # another was quicker
+                _take_apart(area, name)
 
 
-def _taken_apart(area: int, name: str) -> list[str]:
-    """Remove ``name``; the directories that were in it lie in the area now, by the names returned."""
+def _take_apart(area: int, name: str) -> None:
+    """Remove ``name``; the directories that were in it lie in the area now."""
     if _unlinked(area, name):
-        return []
+        return
     fd = opened_for_change(area, name)
     try:
-        moved = [_moved_up(fd, entry, area) for entry in os.listdir(fd) if not _unlinked(fd, entry)]
+        for entry in os.listdir(fd):
+            if not _unlinked(fd, entry):
+                _move_up(fd, entry, area)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=area)
-    return moved
 
 
 def _unlinked(above: int, name: str) -> bool:
@@ -52,12 +57,10 @@ def _unlinked(above: int, name: str) -> bool:
     return True
 
 
-def _moved_up(above: int, name: str, area: int) -> str:
+def _move_up(above: int, name: str, area: int) -> None:
     # A directory's own ".." changes as it moves, so it must be writable itself.
     os.close(opened_for_change(above, name))
-    target = trash_name()
-    os.rename(name, target, src_dir_fd=above, dst_dir_fd=area)
-    return target
+    os.rename(name, trash_name(), src_dir_fd=above, dst_dir_fd=area)
 
 
 def opened_for_change(above: int, name: str) -> int:

@@ -30,6 +30,8 @@ from toolserver.system.journal import NEW, OLD, Area, DamagedJournal, Step
 from toolserver.system.removal import remove_trash, trash_name
 
 _AREA = "swap"
+_TRIAL = "trial"
+"""Not trash by its name: somebody else might remove it at the wrong moment."""
 _DAMAGED = "damaged-"
 _LOST_AND_FOUND = "lost+found"
 """A file system's own at its top; nobody may move it."""
@@ -143,6 +145,8 @@ def _take_back(area: Area) -> None:
 
 
 def _recover(root: int, state: int) -> Recovery:
+    with contextlib.suppress(OSError):
+        os.rmdir(_TRIAL, dir_fd=state)
     found = _recover_base(root, state)
     with contextlib.ExitStack() as stack:
         try:
@@ -195,7 +199,7 @@ def _throw_away(base: int) -> None:
 
 def _can_rename(state: int, root: int) -> bool:
     """By trying: two mounts of one file system look alike and still refuse."""
-    name = trash_name()
+    name = _TRIAL
     os.mkdir(name, 0o700, dir_fd=state)
     try:
         # To the reserved name, which watchers and listings pass over.

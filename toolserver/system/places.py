@@ -1,0 +1,327 @@
+"""Entries of the tree moved, copied and removed, each in one step that the kernel takes whole.
+
+What is removed or replaced goes out of the tree by a rename and is taken apart afterwards, where nobody sees
+it (``removal``). What is copied is made under a temporary name beside its place and then renamed. Methods
+block: they belong on a worker thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.errors import AlreadyExists, Conflict, InvalidRequest, NotAFile, TooLarge, ToolError
+from protocol.limits import Limits
+from protocol.paths import RESERVED, ROOT, WorkspacePath
+from toolserver.system import moving
+from toolserver.system.directories import DIRECTORY
+from toolserver.system.disk import Disk, refused, temporary_name
+from toolserver.system.removal import remove_trash, trash_name
+
+_NOREPLACE, _EXCHANGE = 1, 2
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_COPY_BYTES = 1 << 30
+"""In one call: the kernel copies, and shares blocks where the file system can."""
+_SLOW_COPY_BYTES = 1 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class Copied:
+    """What a copy consists of so far."""
+
+    entries: int = 0
+    bytes: int = 0
+
+
+class Places:
+    """The acts, on one workspace; ``state`` is the tool server's own directory."""
+
+    def __init__(self, disk: Disk, state: Path, limits: Limits) -> None:
+        self._disk = disk
+        self._state = state
+        self._limits = limits
+
+    def make_directory(self, path: WorkspacePath, mode: int | None, parents: bool) -> bool:
+        """False when it was there already; raises AlreadyExists for something else of that name."""
+        if path == ROOT:
+            return False
+        made = self._disk.make_directories(_above(path)) if parents else []
+        try:
+            with self._disk.parent(path) as (fd, name):
+                return _made(fd, name, mode, path)
+        except (OSError, ToolError) as error:
+            self._disk.remove_directories(made)
+            raise _told(error, path) from None
+
+    def move(self, path: WorkspacePath, to: WorkspacePath, overwrite: bool, parents: bool) -> bool:
+        """Rename; whether something was replaced."""
+        self._refuse_inside_itself(path, to, "moved")
+        made = self._disk.make_directories(_above(to)) if parents else []
+        try:
+            with self._disk.parent(path) as source, self._disk.parent(to) as target:
+                return self._put(source, target, overwrite, to)
+        except (OSError, ToolError) as error:
+            self._disk.remove_directories(made)
+            raise _told(error, path) from None
+
+    def copy(
+        self, path: WorkspacePath, to: WorkspacePath, overwrite: bool, parents: bool
+    ) -> tuple[Copied, bool]:
+        """What the copy consists of, and whether something was replaced."""
+        self._refuse_inside_itself(path, to, "copied")
+        copied, staged = Copied(), temporary_name()
+        made = self._disk.make_directories(_above(to)) if parents else []
+        try:
+            with self._disk.parent(path) as (fd, name), self._disk.parent(to) as (above, _):
+                try:
+                    self._copy_entry(fd, name, above, staged, copied, path)
+                    with self._disk.parent(to) as target:
+                        return copied, self._put((above, staged), target, overwrite, to)
+                except BaseException:
+                    if moving.exists(above, staged):
+                        self._throw_away(above, staged)
+                    raise
+        except (OSError, ToolError) as error:
+            self._disk.remove_directories(made)
+            raise _told(error, path) from None
+
+    def remove(self, path: WorkspacePath, recursive: bool) -> None:
+        """Take it out of the tree; ``empty_trash`` does the rest. Raises Conflict for a directory in use."""
+        try:
+            with self._disk.parent(path) as (fd, name):
+                if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=fd)
+                elif recursive:
+                    self._throw_away(fd, name)
+                else:
+                    _remove_empty(fd, name, path)
+        except OSError as error:
+            raise refused(error, path) from None
+
+    def set_mode(self, path: WorkspacePath, mode: int) -> int:
+        """The permission bits before."""
+        with self._disk.opened(path, os.O_PATH) as fd:
+            info = os.fstat(fd)
+            if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+                raise NotAFile(f"{path!r} is neither a file nor a directory; its mode stays", path=path)
+            try:
+                os.chmod(f"/proc/self/fd/{fd}", mode)
+            except OSError as error:
+                raise refused(error, path) from None
+        return stat.S_IMODE(info.st_mode)
+
+    def empty_trash(self) -> None:
+        """Take apart what was removed; what a kill leaves is removed at the next start."""
+        for base in self._bases():
+            with base as fd:
+                remove_trash(fd)
+
+    def _put(self, source: tuple[int, str], target: tuple[int, str], overwrite: bool, to: str) -> bool:
+        """Give ``source`` the name ``target``; what had it goes out of the tree. Whether something had."""
+        try:
+            _rename(source, target, _NOREPLACE)
+            return False
+        except FileExistsError:
+            if not overwrite:
+                raise AlreadyExists(
+                    f"{to!r} is there already; remove it, or say 'overwrite'", path=to
+                ) from None
+        if _is_directory(*source) or _is_directory(*target):
+            _rename(source, target, _EXCHANGE)
+            self._throw_away(*source)
+        else:
+            _rename(source, target, 0)
+        return True
+
+    def _throw_away(self, above: int, name: str) -> None:
+        """Out of the tree in one step, to where names beginning with ``trash-`` are nobody's."""
+        for base in self._bases(make=True):
+            with base as fd:
+                try:
+                    _moved_away(above, name, fd)
+                    return
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+        raise OSError(errno.EXDEV, "on a file system of its own", name)
+
+    def _bases(self, make: bool = False) -> Iterator[contextlib.AbstractContextManager[int]]:
+        """Directories that hold trash: on the state directory's file system, and on the root's."""
+        yield _directory(os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        with self._disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as root:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(RESERVED, 0o700, dir_fd=root)
+            if not moving.exists(root, RESERVED):
+                return
+            yield _directory(os.open(RESERVED, DIRECTORY, dir_fd=root))
+            if not make:
+                with contextlib.suppress(OSError):  # somebody keeps something there
+                    os.rmdir(RESERVED, dir_fd=root)
+
+    def _refuse_inside_itself(self, path: WorkspacePath, to: WorkspacePath, what: str) -> None:
+        if ROOT in (path, to):
+            raise InvalidRequest("the workspace root itself stays; name something below it", path=ROOT)
+        if not stat.S_ISDIR(self._disk.stat(path).st_mode):
+            if path == to:
+                raise InvalidRequest(f"{path!r} cannot be {what} to itself", path=path)
+            return
+        source, target = f"{self._real(path)}/", f"{self._real(to)}/"
+        if target.startswith(source):
+            raise InvalidRequest(f"{path!r} cannot be {what} into itself, to {to!r}", path=path, to=to)
+
+    def _real(self, path: WorkspacePath) -> str:
+        """``path`` with the links above it resolved, as far as there is anything."""
+        above, _, name = path.rpartition("/")
+        if not above:
+            return name
+        try:
+            return f"{self._disk.real_path(WorkspacePath(above))}/{name}".removeprefix("./")
+        except ToolError:
+            return f"{self._real(WorkspacePath(above))}/{name}"
+
+    def _copy_entry(self, fd: int, name: str, above: int, new: str, so_far: Copied, path: str) -> None:
+        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        self._count(so_far, info, path)
+        if stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(name, dir_fd=fd), new, dir_fd=above)
+        elif stat.S_ISDIR(info.st_mode):
+            self._copy_directory(fd, name, above, new, so_far, path)
+        elif stat.S_ISREG(info.st_mode):
+            _copy_file(fd, name, above, new)
+        else:
+            raise Conflict(f"{path!r} is a socket, a FIFO or a device, which cannot be copied", path=path)
+        times = info.st_atime_ns, info.st_mtime_ns
+        os.utime(new, ns=times, dir_fd=above, follow_symlinks=False)
+
+    def _copy_directory(self, fd: int, name: str, above: int, new: str, so_far: Copied, path: str) -> None:
+        with _directory(os.open(name, DIRECTORY, dir_fd=fd)) as source:
+            os.mkdir(new, 0o700, dir_fd=above)
+            with _directory(os.open(new, DIRECTORY, dir_fd=above)) as target:
+                for entry in os.listdir(source):
+                    self._copy_entry(source, entry, target, entry, so_far, f"{path}/{entry}")
+                os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+
+    def _count(self, so_far: Copied, info: os.stat_result, path: str) -> None:
+        so_far.entries += 1
+        so_far.bytes += info.st_size if stat.S_ISREG(info.st_mode) else 0
+        limits = self._limits
+        for name, value, limit in (
+            ("maxArchiveEntries", so_far.entries, limits.max_archive_entries),
+            ("maxUnpackedBytes", so_far.bytes, limits.max_unpacked_bytes),
+            ("maxArchiveDepth", path.count("/"), limits.max_archive_depth),
+        ):
+            if value > limit:
+                raise TooLarge(
+                    f"the copy would pass {name}, which is {limit}; nothing was copied",
+                    limit=name,
+                    value=limit,
+                )
+
+
+def _above(path: WorkspacePath) -> WorkspacePath:
+    return WorkspacePath(path.rpartition("/")[0] or ROOT)
+
+
+def _told(error: OSError | ToolError, path: str) -> ToolError:
+    if isinstance(error, ToolError):
+        return error
+    if error.errno == errno.EXDEV:
+        return Conflict(
+            f"{path!r} would change its file system on the way: copy it, then remove it", path=path
+        )
+    return refused(error, path)
+
+
+def _made(fd: int, name: str, mode: int | None, path: str) -> bool:
+    try:
+        os.mkdir(name, 0o755, dir_fd=fd)
+    except FileExistsError:
+        if _is_directory(fd, name, follow=True):
+            return False
+        raise AlreadyExists(f"{path!r} is there already, and is no directory", path=path) from None
+    if mode is not None:  # not by mkdir, from which the umask takes bits away
+        with _directory(os.open(name, DIRECTORY, dir_fd=fd)) as made:
+            os.fchmod(made, mode)
+    return True
+
+
+def _remove_empty(fd: int, name: str, path: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise Conflict(
+            f"{path!r} is a directory with something in it; say 'recursive' to remove all", path=path
+        ) from None
+
+
+def _moved_away(above: int, name: str, base: int) -> None:
+    target = trash_name()
+    try:
+        moving.move(above, name, base, target)
+    except OSError as error:
+        # On an overlay, a directory of the image cannot be renamed at all. Elsewhere this fails the same way.
+        if not moving.is_immovable(error, above, name) or os.fstat(above).st_dev != os.fstat(base).st_dev:
+            raise
+        moving.move_by_parts(above, name, base, target)
+
+
+def _rename(source: tuple[int, str], target: tuple[int, str], flags: int) -> None:
+    """renameat2(2); where the file system knows no flags, what comes nearest."""
+    (here, name), (there, new) = source, target
+    failed = _libc.renameat2(here, os.fsencode(name), there, os.fsencode(new), flags)
+    if not failed:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EINVAL and flags == _NOREPLACE:
+        if moving.exists(there, new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+        os.rename(name, new, src_dir_fd=here, dst_dir_fd=there)
+        return
+    raise OSError(number, os.strerror(number), name)
+
+
+def _copy_file(fd: int, name: str, above: int, new: str) -> None:
+    with _directory(os.open(name, _READ, dir_fd=fd)) as source:
+        info = os.fstat(source)
+        if not stat.S_ISREG(info.st_mode):  # swapped for something else since it was looked at
+            raise OSError(errno.EINVAL, "is no file any more", name)
+        with _directory(os.open(new, _WRITE, 0o600, dir_fd=above)) as target:
+            _copy_bytes(source, target)
+            os.fchmod(target, stat.S_IMODE(info.st_mode))
+
+
+def _copy_bytes(source: int, target: int) -> None:
+    try:
+        while os.copy_file_range(source, target, _COPY_BYTES):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        while data := os.read(source, _SLOW_COPY_BYTES):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(target, rest) :]
+
+
+def _is_directory(fd: int, name: str, *, follow: bool = False) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=follow).st_mode)
+
+
+@contextlib.contextmanager
+def _directory(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
