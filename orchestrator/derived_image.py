@@ -1,9 +1,9 @@
 """A plan as a Dockerfile: the operator's directory in an image of its own, on top of a base image.
 
-Pure, text out of a plan. Whoever builds it packs the context itself, of what ``plan.takes``, and sends it to
-the engine's API. The ``docker build`` command is no way to do that: it drops what a ``.dockerignore`` in the
-operator's directory names, ``.git`` too often among it, and writes its own lines into that file's copy
-(seen with Docker 28's client and the classic builder).
+Pure, text out of a plan. The context is made here too, out of the very archive that would be sent in
+otherwise, and goes to the engine's API. The ``docker build`` command is no way to do that: it drops what a
+``.dockerignore`` in the operator's directory names, ``.git`` too often among it, and writes its own lines
+into that file's copy (seen with Docker 28's client and the classic builder).
 
 A directory that ``COPY`` has to make gets the owner, and mode 755; one that the base image has keeps its own.
 """
@@ -12,11 +12,19 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import msgspec
 
 from orchestrator.git_history import GIT
 from orchestrator.plan import WorkspacePlan
-from protocol.errors import InvalidRequest
+from protocol.errors import ArchiveInvalid, InvalidRequest
+from protocol.tar import END, Decoder, Event, Kind, Member, pack
 
+CONTENT = "content"
+"""The content's place in the context: beside the Dockerfile, and where a .dockerignore means nothing."""
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
 _MADE_MODE = "755"
 
@@ -37,6 +45,54 @@ def dockerfile(plan: WorkspacePlan, base_image: str, source: str = ".") -> str:
         raise InvalidRequest(f"{base_image!r} is no image's name: give one as workspace-core:latest")
     lines = [f"FROM {base_image}", *_copies(plan, source), f"WORKDIR {plan.workdir}"]
     return "".join(f"{line}\n" for line in lines)
+
+
+def build_context(plan: WorkspacePlan, base_image: str, archive: Iterable[bytes]) -> Iterator[bytes]:
+    """A plain tar: the Dockerfile, and the members of ``archive`` (a tar.gz) below ``CONTENT``.
+
+    Raises ArchiveInvalid.
+    """
+    text = dockerfile(plan, base_image, CONTENT).encode()
+    first = (Member(name="Dockerfile", size=len(text)), iter([text]))
+    return pack(chain([first], _moved(_plain(archive))))
+
+
+def _plain(archive: Iterable[bytes]) -> Iterator[bytes]:
+    gzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        for chunk in archive:
+            yield gzip.decompress(chunk)
+    except zlib.error as error:
+        raise ArchiveInvalid(f"the archive cannot be unpacked: {error}") from error
+    yield gzip.flush()
+
+
+def _moved(tar: Iterable[bytes]) -> Iterator[tuple[Member, Iterator[memoryview]]]:
+    decoder = Decoder()
+    events = chain.from_iterable(decoder.feed(chunk) for chunk in tar)
+    for event in events:
+        if isinstance(event, Member):
+            yield _below(event), _content(events)
+    decoder.finish()
+
+
+def _content(events: Iterator[Event]) -> Iterator[memoryview]:
+    for event in events:
+        if event is END:
+            return
+        if isinstance(event, memoryview):
+            yield event
+
+
+def _below(member: Member) -> Member:
+    """
+    >>> _below(Member(name=".", kind=Kind.DIRECTORY)).name, _below(Member(name="./a b")).name
+    ('content', 'content/a b')
+    """
+    if member.kind is Kind.HARD_LINK:
+        member = msgspec.structs.replace(member, link=f"{CONTENT}/{member.link.removeprefix('./')}")
+    name = member.name.removeprefix("./").rstrip("/")
+    return msgspec.structs.replace(member, name=CONTENT if name in ("", ".") else f"{CONTENT}/{name}")
 
 
 def _copies(plan: WorkspacePlan, source: str) -> list[str]:

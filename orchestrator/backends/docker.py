@@ -1,8 +1,8 @@
 """Sandboxes as containers of the core image, on this machine's Docker engine.
 
 The engine is the only memory: a container's labels say whose it is, so any orchestrator of the same data
-directory finds it again. Nothing is copied in by the engine (a copy into a tmpfs succeeds and is not there);
-content goes to the tool server over HTTP, as everywhere.
+directory finds it again. Content goes to the tool server over HTTP, as everywhere; or it is in an image of
+its own, which is made for one container and goes with it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
 from orchestrator.backends.docker_container import (
@@ -26,11 +27,15 @@ from orchestrator.backends.docker_container import (
     Settings,
     container_config,
     container_name,
+    derived_tag,
     guest_of,
     labels_of,
+    plan_of,
     split_guest_id,
 )
 from orchestrator.backends.docker_engine import Engine, open_engine
+from orchestrator.backends.docker_provision import provision
+from orchestrator.derived_image import build_context
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager
 from protocol.errors import AlreadyExists, Unavailable
@@ -45,6 +50,7 @@ PROPERTIES = Properties(
     isolates_network=True,
     keeps_files=False,
     survives_host_restart=False,
+    makes_images=True,
 )
 
 START_SECONDS = 60.0
@@ -54,6 +60,7 @@ STOP_SECONDS = 10
 _POLL_SECONDS = 0.03
 _PROBE_SECONDS = 5.0
 _LOG_LINES = 20
+_READ_BYTES = 256 * 1024
 _KILLED = 128 + 9
 
 
@@ -78,15 +85,18 @@ class DockerBackend:
         split_guest_id(id)  # checked again: it becomes a name
         owner = await asyncio.to_thread(self._owner.made)
         async with open_engine() as engine:
-            making = asyncio.create_task(self._made(engine, owner, launch))
+            image = await self._image(engine, owner, launch)
+            making = asyncio.create_task(self._made(engine, owner, launch, image))
             try:
                 container = await asyncio.shield(making)
+                if launch.plan and launch.plan.trust_agents:
+                    await provision(engine, container, launch.plan)
                 await engine.start(container)
                 guest = await _started(engine, container, labels_of(owner, launch))
                 await self._answers(engine, guest)
             except BaseException:
                 # The engine makes what it was asked for, also when nobody waits for it any more.
-                await asyncio.shield(_undo(making))
+                await asyncio.shield(_undo(making, labels_of(owner, launch) if image else None))
                 raise
             return guest
 
@@ -99,7 +109,8 @@ class DockerBackend:
         async with open_engine() as engine:
             found = await engine.find({OWNER: owner, USER: user, SESSION: session})
             killed = [await _ended(engine, each["Id"]) for each in found]
-        return Destroyed(found=bool(found), killed=sum(killed))
+            images = await engine.remove_images({OWNER: owner, USER: user, SESSION: session})
+        return Destroyed(found=bool(found or images), killed=sum(killed))
 
     async def guests(self) -> list[Guest]:
         """By their labels; one that was only half made is among them, dead."""
@@ -120,18 +131,31 @@ class DockerBackend:
             f"the container of {guest.id} does not run; end it by `workspace down {guest.session_id}`"
         )
 
-    async def _made(self, engine: Engine, owner: str, launch: Launch) -> str:
+    async def _image(self, engine: Engine, owner: str, launch: Launch) -> str | None:
+        """The image that the launch's content is in; None when it has none, and the core image will do."""
+        if launch.content is None:
+            return None
+        labels = labels_of(owner, launch)
+        if await engine.find(labels):  # its image is not ours to replace
+            raise _second(launch)
+        tag = derived_tag(container_name(owner, guest_id(launch.user_id, launch.session_id)))
+        try:
+            with tempfile.TemporaryFile() as context:
+                await asyncio.to_thread(_write_context, context, self._settings.image, launch)
+                await engine.build(tag, context, labels)
+        except BaseException:
+            await asyncio.shield(_remove_images(labels))
+            raise
+        return tag
+
+    async def _made(self, engine: Engine, owner: str, launch: Launch, image: str | None) -> str:
         network = await engine.network(self._settings.network)
-        config = container_config(self._settings, owner, launch, network)
+        config = container_config(self._settings, owner, launch, network, image)
         name = container_name(owner, guest_id(launch.user_id, launch.session_id))
         try:
             return await engine.create(name, config)
         except AlreadyExists as error:
-            raise AlreadyExists(
-                f"session {launch.session_id} has a container already; remove it by `workspace down "
-                f"{launch.session_id} --remove`, or choose another id",
-                sessionId=launch.session_id,
-            ) from error
+            raise _second(launch) from error
 
     async def _answers(self, engine: Engine, guest: Guest) -> None:
         """Wait for its tool server; raises Unavailable with its last words."""
@@ -177,11 +201,36 @@ async def _failure(engine: Engine, container: str, how: str) -> Unavailable:
     return Unavailable(f"the tool server {how}{code}: {said}", output=lines)
 
 
-async def _undo(making: asyncio.Task[str]) -> None:
+async def _undo(making: asyncio.Task[str], image_labels: dict[str, str] | None) -> None:
     with contextlib.suppress(Exception):  # then there is nothing to remove
         container = await making
         async with open_engine() as engine:
             await engine.remove(container)
+    if image_labels is not None:
+        await _remove_images(image_labels)
+
+
+async def _remove_images(labels: dict[str, str]) -> None:
+    with contextlib.suppress(Exception):  # what failed before it is what a person has to know
+        async with open_engine() as engine:
+            await engine.remove_images(labels)
+
+
+def _second(launch: Launch) -> AlreadyExists:
+    return AlreadyExists(
+        f"session {launch.session_id} has a container already; remove it by `workspace down "
+        f"{launch.session_id} --remove`, or choose another id",
+        sessionId=launch.session_id,
+    )
+
+
+def _write_context(file: IO[bytes], base_image: str, launch: Launch) -> None:
+    """What the engine builds from; from its start again when it returns."""
+    content = launch.content or b""
+    pieces = (content[at : at + _READ_BYTES] for at in range(0, len(content), _READ_BYTES))
+    for chunk in build_context(plan_of(launch), base_image, pieces):
+        file.write(chunk)
+    file.seek(0)
 
 
 async def _ended(engine: Engine, container: str) -> int:

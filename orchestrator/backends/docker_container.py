@@ -14,6 +14,8 @@ from typing import Any
 
 from orchestrator.backends import Guest, GuestState, Launch, guest_id
 from orchestrator.paths import SessionId, UserId, session_id, user_id
+from orchestrator.plan import DEFAULT_GUEST_HOME, WorkspacePlan
+from orchestrator.workspace_config import CORE_IMAGE_ROOT
 from protocol.errors import InvalidRequest
 from protocol.routes import DEFAULT_PORT
 
@@ -31,8 +33,9 @@ DEV_PORT = "workspace-core.dev-port"
 CONTAINER, ADDRESS, PUBLISHED = "container", "address", "published."
 """Labels of a Guest: the container's id, its address on the bridge, and per port the one of this host."""
 
-_VOLUMES = ("/app", "/home/node", "/var/lib/workspace")
-"""What may be written in, on the engine's disk: in memory, packages alone would fill the limit."""
+CORE_PLAN = WorkspacePlan(False, Path("/"), DEFAULT_GUEST_HOME, CORE_IMAGE_ROOT, CORE_IMAGE_ROOT)
+"""Of a launch that says nothing of places."""
+_STATE = "/var/lib/workspace"
 _EXTRA_CA = "/etc/extra-ca.pem"
 _CPU_PERIOD_MICROSECONDS = 100_000
 _RUNS = ("running", "paused", "restarting")
@@ -140,11 +143,26 @@ def labels_of(owner: str, launch: Launch) -> dict[str, str]:
     }
 
 
-def container_config(settings: Settings, owner: str, launch: Launch, network: str) -> dict[str, Any]:
-    """The body of the engine's ``POST /containers/create``."""
+def plan_of(launch: Launch) -> WorkspacePlan:
+    """Where things are in the container."""
+    return launch.plan.workspace_plan if launch.plan else CORE_PLAN
+
+
+def derived_tag(name: str) -> str:
+    """What the image is called that only the container ``name`` is made from."""
+    return f"workspace-derived:{name}"
+
+
+def container_config(
+    settings: Settings, owner: str, launch: Launch, network: str, image: str | None = None
+) -> dict[str, Any]:
+    """The body of the engine's ``POST /containers/create``; ``image`` is one made for this launch alone."""
     tool, dev = inside_ports(launch)
+    plan = plan_of(launch)
     return {
-        "Image": settings.image,
+        "Image": image or settings.image,
+        "User": plan.owner,
+        "WorkingDir": plan.workdir,
         "Env": [f"{name}={value}" for name, value in _environment(settings, launch).items()],
         "Labels": labels_of(owner, launch),
         "ExposedPorts": {f"{tool}/tcp": {}, f"{dev}/tcp": {}},
@@ -155,7 +173,7 @@ def container_config(settings: Settings, owner: str, launch: Launch, network: st
                 f"{dev}/tcp": [_published(launch.dev_port)],
             },
             **_limits(settings),
-            **_places(settings),
+            **_places(settings, plan),
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "RestartPolicy": {"Name": "no"},
@@ -183,8 +201,21 @@ def _limits(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _places(settings: Settings) -> dict[str, Any]:
-    mounts: list[dict[str, Any]] = [{"Type": "volume", "Target": place} for place in _VOLUMES]
+def volumes(plan: WorkspacePlan) -> list[str]:
+    """What may be written in, on the engine's disk: in memory, packages alone would fill the limit.
+
+    An engine fills each from the image, so content and home of a derived one are there, with their owner.
+
+    >>> from dataclasses import replace
+    >>> volumes(CORE_PLAN), volumes(replace(CORE_PLAN, guest_path="/home/node/workspace"))
+    (['/app', '/home/node', '/var/lib/workspace'], ['/home/node', '/var/lib/workspace'])
+    """
+    places = {plan.guest_path, plan.guest_home, _STATE}
+    return sorted(each for each in places if not any(each.startswith(f"{above}/") for above in places))
+
+
+def _places(settings: Settings, plan: WorkspacePlan) -> dict[str, Any]:
+    mounts: list[dict[str, Any]] = [{"Type": "volume", "Target": place} for place in volumes(plan)]
     if settings.extra_ca:
         mounts.append(
             {"Type": "bind", "Source": str(settings.extra_ca), "Target": _EXTRA_CA, "ReadOnly": True}
@@ -199,10 +230,13 @@ def _places(settings: Settings) -> dict[str, Any]:
 
 def _environment(settings: Settings, launch: Launch) -> dict[str, str]:
     tool, dev = inside_ports(launch)
+    plan = plan_of(launch)
     return {
         **settings.environment,
         **({"EXTRA_CA_BUNDLE": _EXTRA_CA} if settings.extra_ca else {}),
         **launch.environment,
+        "HOME": plan.guest_home,
+        "WORKSPACE_ROOT": plan.guest_path,
         "TOOL_SERVER_HOST": "0.0.0.0",
         "TOOL_SERVER_PORT": str(tool),
         # All that the engine tells of it to whoever may ask.

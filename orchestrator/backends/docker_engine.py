@@ -10,17 +10,21 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from orchestrator.backends.docker_errors import NO_ENGINE, NO_PACKAGE, open_network, refusal, remote
-from protocol.errors import ToolError, Unavailable
+from protocol.errors import NotFound, ToolError, Unavailable
 
 if TYPE_CHECKING:
+    import tarfile
+
     from aiodocker import Docker
 
 ANSWER_SECONDS = 60.0
 """For one question. Most take milliseconds; fifty starts at once on two cores queue up in the engine."""
+BUILD_SECONDS = 600.0
+"""For an image that is a copy of a directory: a second for a small one, the rest is for a busy disk."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NO_TRAFFIC = {"com.docker.network.bridge.enable_icc": "false"}
 
@@ -72,6 +76,45 @@ class Engine:
         """A container's id. Raises AlreadyExists when there is one of that name."""
         with _translated(config["Image"]):
             return (await self._docker.containers.create(config, name=name)).id
+
+    async def build(self, tag: str, context: IO[bytes], labels: Mapping[str, str]) -> None:
+        """An image of that name out of a plain tar with a Dockerfile in it. Nothing is pulled."""
+        import aiohttp
+
+        patient = aiohttp.ClientTimeout(total=BUILD_SECONDS)
+        with _translated(seconds=BUILD_SECONDS):
+            await self._docker.images.build(
+                fileobj=context,
+                encoding="identity",
+                tag=tag,
+                labels=labels,
+                forcerm=True,
+                timeout=patient,
+            )
+
+    async def remove_images(self, labels: Mapping[str, str]) -> int:
+        """Remove all images with these labels; how many there were."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        with _translated():
+            found = await self._docker.images.list(filters={"label": wanted})
+        for image in found:
+            with contextlib.suppress(NotFound), _translated():  # another one may be removing it
+                await self._docker.images.delete(image["Id"], force=True)
+        return len(found)
+
+    async def read(self, id: str, path: str) -> tarfile.TarFile | None:
+        """What is at ``path`` in a container, running or not, as an archive; None when there is nothing."""
+        try:
+            with _translated():
+                return await self._docker.containers.container(id).get_archive(path)
+        except NotFound:
+            return None
+
+    async def put(self, id: str, directory: str, archive: bytes) -> None:
+        """Unpack a tar into ``directory``, which is in a volume: elsewhere it is refused, or not seen."""
+        container: Any = self._docker.containers.container(id)  # this method of it has no types
+        with _translated():
+            await container.put_archive(directory, archive)
 
     async def start(self, id: str) -> None:
         """Start it."""
@@ -142,7 +185,7 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _translated(asked_for: str = "") -> Iterator[None]:
+def _translated(asked_for: str = "", seconds: float = ANSWER_SECONDS) -> Iterator[None]:
     import aiodocker
 
     try:
@@ -150,7 +193,7 @@ def _translated(asked_for: str = "") -> Iterator[None]:
     except aiodocker.DockerError as error:
         raise refusal(error.status, error.message, asked_for) from error
     except TimeoutError as error:
-        raise Unavailable(f"the Docker engine did not answer within {ANSWER_SECONDS:g} s") from error
+        raise Unavailable(f"the Docker engine did not answer within {seconds:g} s") from error
 
 
 def is_local(address: str) -> bool:

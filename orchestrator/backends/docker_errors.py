@@ -6,9 +6,10 @@ on in the engine's own words.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from protocol.errors import AlreadyExists, Busy, NotFound, ToolError, Unavailable
+from protocol.errors import AlreadyExists, Busy, NoSpace, NotFound, ToolError, Unavailable
 
 NO_PACKAGE = (
     "the docker backend needs the package aiodocker; install it by `pip install 'workspace-core[docker]'`"
@@ -64,6 +65,10 @@ def _no_image(said: str, image: str) -> ToolError:
     )
 
 
+def _no_file(said: str, _: str) -> ToolError:
+    return NotFound(f"the container has no such file ({said})")
+
+
 def _no_runtime(said: str, _: str) -> ToolError:
     return NotFound(
         f"{said}; add it to the engine's /etc/docker/daemon.json and restart that, or unset "
@@ -72,11 +77,26 @@ def _no_runtime(said: str, _: str) -> ToolError:
 
 
 def _port_taken(said: str, _: str) -> ToolError:
-    return Busy(f"a port of this host is taken; stop what listens on it, or choose another ({said})")
+    """
+    >>> _port_taken("Bind for 127.0.0.1:4321 failed: port is already allocated", "").details
+    {'lostPort': 4321}
+    """
+    found = _PORT.search(said)
+    return Busy(
+        f"a port of this host is taken; stop what listens on it, or choose another ({said})",
+        **({"lost_port": int(found[1])} if found else {}),
+    )
+
+
+_PORT = re.compile(r"127\.0\.0\.1:([0-9]+)")
 
 
 def _name_taken(said: str, _: str) -> ToolError:
     return AlreadyExists(f"the Docker engine has one of that name already ({said})")
+
+
+def _no_space(said: str, _: str) -> ToolError:
+    return NoSpace(f"the engine's disk is full; make room there by `docker system prune` ({said})")
 
 
 def _no_room(said: str, _: str) -> ToolError:
@@ -89,8 +109,10 @@ _KNOWN: tuple[tuple[tuple[str, ...], Callable[[str, str], ToolError]], ...] = (
     (("permission denied",), _permission),
     (("cannot connect to docker engine",), _silent),
     (("no such image",), _no_image),
+    (("could not find the file", "no such container:path"), _no_file),
     (("is already in use by container",), _name_taken),
     (("unknown runtime", "invalid runtime"), _no_runtime),
     (("port is already allocated", "address already in use"), _port_taken),
     (("non-overlapping ipv4",), _no_room),
+    (("no space left on device",), _no_space),
 )

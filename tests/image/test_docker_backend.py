@@ -83,7 +83,7 @@ async def test_a_container_is_as_narrow_as_it_can_be(driver: DockerBackend) -> N
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert (host["Memory"], host["PidsLimit"], host["CpuQuota"]) == (2048 * MIB, 1024, 200_000)
     assert host["Memory"] == host["MemorySwap"]
-    assert seen["Config"]["User"] == "node"
+    assert seen["Config"]["User"] == "node:node"
     bound = [each["HostIp"] for ports in seen["NetworkSettings"]["Ports"].values() for each in ports or ()]
     assert bound == ["127.0.0.1", "127.0.0.1"]
     assert docker("network", "inspect", "--format", "{{len .Containers}}", NETWORK) == "1"
