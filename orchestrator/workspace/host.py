@@ -1,0 +1,228 @@
+"""Many users' workspaces, for a program that serves them: each a session of one data directory.
+
+Every call takes a user id, and another user's session does not exist for it (NotFound).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.archive import archive_directory
+from orchestrator.backends import Backend, Host, Properties
+from orchestrator.backends.installed import InstalledBackends
+from orchestrator.directories import private_directory
+from orchestrator.environments import PersistentPathManager
+from orchestrator.launch import Observer, Stage, launch
+from orchestrator.paths import DEFAULT_USER, user_id
+from orchestrator.ports import DEV_PORTS, Wish
+from orchestrator.records import Records, SessionRecord
+from orchestrator.sessions import PortWishes, Seen, Sessions
+from orchestrator.templates import Source, SourceKind, find_source, template_in_archive, template_roots
+from orchestrator.toolchain import ToolchainError, find_toolchain
+from orchestrator.workspace.asynchronous import AsyncWorkspace
+from orchestrator.workspace.places import Reached
+from protocol.errors import Unavailable
+from protocol.exclusions import Exclusions
+from protocol.routes import DEFAULT_DEV_PORT
+
+
+class Quiet:
+    """An observer that tells nobody."""
+
+    def began(self, stage: Stage) -> None:
+        """Nothing."""
+
+    def said(self, stage: Stage, text: str) -> None:
+        """Nothing."""
+
+    def ended(self, stage: Stage, note: str, seconds: float) -> None:
+        """Nothing."""
+
+    def skipped(self, stage: Stage, note: str) -> None:
+        """Nothing."""
+
+    def remark(self, text: str) -> None:
+        """Nothing."""
+
+
+class WorkspaceHost:
+    """The workspaces of one data directory. Costs nothing until one is made; there is nothing to close."""
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """``data_dir``: DATA_DIR, else this environment's own, when left out.
+
+        ``environ`` is os.environ unless given; backends find their settings in it. ``directory`` is where
+        ``./templates`` and relative paths start: the current one unless given.
+        """
+        self._environ = dict(os.environ if environ is None else environ)
+        self._directory = Path.cwd() if directory is None else Path(directory).absolute()
+        chosen = None if data_dir is None else Path(data_dir)
+        self.paths = PersistentPathManager.from_env(self._environ, self._directory, chosen)
+        self._opening = asyncio.Lock()
+        self._sessions: Sessions | None = None
+        self._backends: Mapping[str, Backend] = {}
+
+    async def sessions(self) -> Sessions:
+        """What all of it is made of, for whatever is not offered here."""
+        async with self._opening:
+            if self._sessions is None:
+                self._sessions = await asyncio.to_thread(self._opened)
+            return self._sessions
+
+    async def create(
+        self,
+        template: str,
+        *,
+        user: str = DEFAULT_USER,
+        backend: str = "local",
+        keep_files: bool = True,
+        observer: Observer | None = None,
+    ) -> HostedWorkspace:
+        """A running workspace from a template's name, a directory (a copy of it) or a save.
+
+        Its dev server answers when this returns, if it has one. ``close`` ends its session; the files are
+        kept in the data directory unless ``keep_files`` is false. Raises what ``workspace up`` would say.
+        """
+        person, sessions = user_id(user), await self.sessions()
+        source = await asyncio.to_thread(self._source, template)
+        ready = await launch(sessions, person, source, _wishes(source), observer or Quiet(), backend)
+        place = _Hosted(self, sessions, ready.record, ends=True)
+        place.keep_files = keep_files
+        return HostedWorkspace(place)
+
+    async def open(self, session: str, *, user: str = DEFAULT_USER) -> HostedWorkspace:
+        """A session that runs, whoever began it. ``close`` leaves it running; ``stop`` ends it."""
+        person, sessions = user_id(user), await self.sessions()
+        record = await sessions.find(person, session)
+        return HostedWorkspace(_Hosted(self, sessions, record, ends=False))
+
+    async def list(self, *, user: str = DEFAULT_USER, stopped: bool = False) -> builtins.list[Seen]:
+        """The user's sessions, oldest first; with ``stopped``, those that are over too."""
+        return await (await self.sessions()).list(user_id(user), stopped=stopped)
+
+    async def stop(self, session: str, *, user: str = DEFAULT_USER, keep_files: bool = True) -> None:
+        """End a session and everything that runs in it."""
+        person, sessions = user_id(user), await self.sessions()
+        await sessions.end(await sessions.find(person, session), keep_files=keep_files)
+
+    def properties(self, backend: str) -> Properties:
+        """What that backend keeps apart on this machine. After the first ``sessions()``."""
+        return self._backends[backend].properties
+
+    def _opened(self) -> Sessions:
+        self._backends = InstalledBackends(Host(self.paths, self._environ, self._tools()))
+        return Sessions(self.paths, Records(self.paths.db_path("sessions")), self._backends)
+
+    def _tools(self) -> Path | None:
+        """Node, npm and ripgrep for the local backend; None when this machine has none: some need none."""
+        try:
+            toolchain = find_toolchain(self._environ)
+        except ToolchainError:
+            return None
+        return toolchain.make_bin(private_directory(self.paths.tools_dir))
+
+    def _source(self, template: str) -> Source:
+        return find_source(template, template_roots(self._directory), self._directory)
+
+
+class HostedWorkspace(AsyncWorkspace):
+    """A workspace that is a session. Made by ``WorkspaceHost`` only."""
+
+    def __init__(self, place: _Hosted) -> None:
+        super().__init__(place)
+        self._hosted = place
+
+    @property
+    def session_id(self) -> str:
+        """Its session now; another one after ``resume``."""
+        return self._hosted.record.session_id
+
+    @property
+    def user(self) -> str:
+        """Whose it is."""
+        return self._hosted.record.user_id
+
+
+class _Hosted:
+    """The place of a workspace that is a session."""
+
+    def __init__(self, host: WorkspaceHost, sessions: Sessions, record: SessionRecord, ends: bool) -> None:
+        self._host = host
+        self._sessions = sessions
+        self.record = record
+        self._ends = ends
+        """Whether closing ends the session, or only lets go of it."""
+        self.keep_files = True
+        self._kept: Path | None = None
+        """Where the files are while it is paused."""
+
+    roots: tuple[str, ...] = ()
+
+    @property
+    def properties(self) -> Properties:
+        """Those of its backend."""
+        return self._host.properties(self.record.backend)
+
+    @property
+    def preview_url(self) -> str | None:
+        """As seen from this machine."""
+        return f"{self._sessions.dev_server(self.record).url}/"
+
+    async def open(self) -> Reached:
+        """Its tool server; of a paused one that of a new session with the same files."""
+        if self._kept is not None:
+            await self._begin_anew(self._kept)
+        endpoint = self._sessions.tool_server(self.record)
+        return Reached(endpoint.url, self.record.token, endpoint.headers)
+
+    async def pause(self) -> None:
+        """The session ends, and its files are kept."""
+        if self._kept is None:
+            outcome = await self._sessions.end(self.record, keep_files=True)
+            self._kept = Path(outcome.kept) if outcome.kept else None
+        if self._kept is None:
+            raise Unavailable(f"the files of {self.record.session_id} could not be kept", kept=False)
+
+    async def close(self) -> None:
+        """End the session; one that is only looked at goes on."""
+        if self._ends and (self._kept is None or not self.keep_files):
+            self._ends = False
+            await self._sessions.end(self.record, keep_files=self.keep_files)
+
+    async def _begin_anew(self, kept: Path) -> None:
+        before = self.record
+        with tempfile.TemporaryDirectory(prefix="workspace-") as directory:
+            archive = await asyncio.to_thread(_whole, kept, Path(directory))
+            template = await asyncio.to_thread(template_in_archive, archive)
+            source = Source(SourceKind.ARCHIVE, before.template, archive, template)
+            ready = await launch(
+                self._sessions, before.user_id, source, _wishes(source), Quiet(), before.backend
+            )
+        self.record, self._kept = ready.record, None
+        # What it had is all in the new one.
+        await self._sessions.end(before, keep_files=False)
+
+
+def _whole(kept: Path, directory: Path) -> Path:
+    """An archive of every file; a save is one already."""
+    if kept.is_file():
+        return kept
+    target = directory / "whole.tar.gz"
+    target.write_bytes(archive_directory(kept, Exclusions.nothing(), lenient=True).content)
+    return target
+
+
+def _wishes(source: Source) -> PortWishes:
+    """Any free ports, of which the dev server's is the template's if it can be had."""
+    return PortWishes(tool=Wish(0), dev=Wish(source.template.port or DEFAULT_DEV_PORT, DEV_PORTS))
