@@ -59,6 +59,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_reader_lag_bytes: int = 4 * MIB
     """How far a reader that asked for ``drop`` may be behind a stream's newest byte."""
 
+    reader_patience_ms: int = 10_000
+    """How long a command waits for a reader that asked for ``wait`` and takes nothing. A gut feeling."""
+
     max_queued_input_bytes: int = 1 * MIB
     """Taken by ``send_input`` for one command and not yet in its pipe; beyond it the sender waits."""
 
@@ -70,6 +73,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_processes: int = 1_024
     """Commands running at the same time."""
+
+    max_shells: int = 32
+    """Kept shells, by name; one that ended counts until it is stopped."""
+
+    max_shell_queue: int = 16
+    """Commands that wait for their turn in one kept shell."""
+
+    max_shell_command_bytes: int = 1 * MIB
+    """Text of one command for a kept shell; bash reads it byte by byte, and a file holds any script."""
+
+    max_kept_shell_commands: int = 32
+    """Commands of one kept shell whose output is kept for ``shell_output``; the oldest go first."""
+
+    max_open_shell_outputs: int = 128
+    """Earlier commands of one kept shell whose output something in the background still holds open."""
+
+    shell_interrupt_ms: int = 1_000
+    """Between INT and TERM, and TERM and KILL, when a kept shell's command is interrupted."""
+
+    max_viewers: int = 64
+    """Viewers of one terminal."""
+
+    max_viewer_lag_bytes: int = 256 * KIB
+    """How far a terminal's viewer may be behind; then it is sent the screen instead of what it missed."""
 
     max_in_flight: int = 1_024
     """Requests under way on one WebSocket."""
