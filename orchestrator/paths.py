@@ -6,8 +6,9 @@ out.
 
     data/db/            the registry
     data/workspaces/    USER/SESSION is a workspace's root, USER/.SESSION its own area beside it
-    data/saves/         USER/SESSION/INSTANT.tar.gz
+    data/saves/         USER/WORKSPACE/NAME.tar.gz
     data/logs/          USER/SESSION.log
+    data/keys/          what session tokens are signed by; no user's
     data/cache/         USER/npm: one package cache per user, never shared between users
 """
 
@@ -156,9 +157,14 @@ class PathManager:
         """The session's own area. Ids have no leading dot, so it is never another session's root."""
         return SessionArea(self.user_workspace_root(user) / f".{session_id(session)}")
 
-    def saves_dir(self, user: str, session: str) -> Path:
+    def saves_dir(self, user: str, workspace: str) -> Path:
         """What holds a workspace's saves."""
-        return self.base_dir / "saves" / user_id(user) / session_id(session)
+        return self.base_dir / "saves" / user_id(user) / workspace_id(workspace)
+
+    @property
+    def keys_dir(self) -> Path:
+        """What session tokens are signed by."""
+        return self.base_dir / "keys"
 
     def log_path(self, user: str, session: str) -> Path:
         """The daemon's log."""

@@ -16,14 +16,15 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.archive_check import Checked, read_through
+from orchestrator.durable import PART, write_private
 from orchestrator.save_rules import Kept, SaveRecord, number_of
-from orchestrator.saves import PART, SUFFIXES, put_in_place, write_all
+from orchestrator.saves import SUFFIXES
 from protocol.errors import ArchiveInvalid
 
 SUFFIX = ".tar.gz"
 """Of what is written here. Whatever else bears an archive's suffix is a save as well."""
 _NOTE = ".json"
-_OURS = re.compile(rf"\.\d{{4,18}}_\d{{8}}_\d{{6}}_[0-9a-f]{{8}}\.(tar\.gz|json)\{PART}")
+_OURS = re.compile(rf"\.\d{{4,18}}_\d{{8}}_\d{{6}}_[0-9a-f]{{8}}\.(tar\.gz|json\.[0-9a-f]{{8}})\{PART}")
 
 
 def save_name_of(path: Path) -> str | None:
@@ -69,18 +70,8 @@ def _instant(text: str) -> datetime:
 
 def write_note(directory: Path, record: SaveRecord) -> None:
     """Whole or not at all."""
-    target = directory / f"{record.name}{_NOTE}"
-    fresh = directory / f".{target.name}{PART}"
-    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        write_all(file, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-        os.fsync(file)
-        put_in_place(fresh, target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(file)
+    note = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+    write_private(directory / f"{record.name}{_NOTE}", note)
 
 
 def record_of(name: str, now: datetime, workspace: str, session: str | None, checked: Checked) -> SaveRecord:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.directories import private_directory
+from orchestrator.durable import PART
 from orchestrator.paths import PathManager, is_plain_name
 from orchestrator.save_files import (
     SUFFIX,
@@ -51,7 +52,7 @@ from orchestrator.save_rules import (
     number_of,
     to_drop,
 )
-from orchestrator.saves import PART, Part, to_end
+from orchestrator.saves import Part, to_end
 from protocol.errors import ArchiveInvalid, NotFound
 
 LEFTOVER_SECONDS = 3600.0

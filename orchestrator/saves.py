@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from orchestrator.archive_check import Checked, read_through
+from orchestrator.durable import part_of, put_in_place, write_all
 from protocol.errors import ArchiveInvalid, InvalidRequest
 from protocol.messages.archives import ArchiveFormat
 
@@ -32,8 +32,6 @@ SUFFIXES: dict[str, ArchiveFormat] = {
     ".tar": ArchiveFormat.TAR,
 }
 """What a file's name says of an archive."""
-PART = ".part"
-"""How the name of a file ends that is being written."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ async def write_save(
     ``claimed`` gives the tar's digest as the sender tells it, once all chunks have come.
     Raises ArchiveInvalid when what is read back is not what was sent, and what ``chunks`` raises.
     """
-    async with Part(target.with_name(f".{target.name}.{secrets.token_hex(4)}{PART}")) as part:
+    async with Part(part_of(target)) as part:
         await part.fill(chunks)
         await part.check(claimed())
         await part.place(target)
@@ -169,25 +167,3 @@ async def to_end(work: Callable[..., T], *values: object) -> T:
         if not working.cancelled():
             working.exception()  # seen: it comes second to the cancellation
         raise
-
-
-def write_all(file: int, data: bytes) -> None:
-    """To a descriptor, however little it takes at a time. Blocks."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def put_in_place(fresh: Path, target: Path) -> None:
-    """Rename ``fresh``, whose bytes are on the disk already, so that a power cut does not undo it. Blocks."""
-    fresh.replace(target)
-    sync_directory(target.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Else a power cut may forget a name, though not the bytes. Blocks."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
