@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.client import Client, load_http
-from orchestrator.packing import Packed, packed
+from orchestrator.packing import Packed, packed, planned
 from orchestrator.paths import UserId
 from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord, State
@@ -131,9 +131,11 @@ async def launch(
 ) -> Ready:
     """Bring a workspace up; raises the first stage's error, and then nothing is left of it.
 
-    ``derived_image``: its content is in an image of its own and not sent in.
+    ``plan``: ``packing.planned`` for this source, else made here. ``derived_image``: its content is in an
+    image of its own and not sent in.
     """
     stages = _Stages(observer)
+    plan = plan or planned(source)
     with stages.under_way(Stage.ARCHIVE) as done:
         archive = await asyncio.to_thread(packed, source, sessions.data_dir, plan)
         done(archive.note)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import glob
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestrator.archive import archive_directory
-from orchestrator.plan import LaunchPlan
+from orchestrator.plan import GuestProfile, LaunchPlan, WorkspaceSpec, guest_home, launch_plan
 from orchestrator.plan_archive import NO_RULES, plan_archive
 from orchestrator.templates import Source, SourceKind
 from orchestrator.units import count_text, size_text
+from orchestrator.workspace_config import CORE_IMAGE_ROOT
 from protocol.errors import InvalidRequest
 
 _READ_BYTES = 256 * 1024
@@ -47,6 +49,22 @@ class Packed:
         with await asyncio.to_thread(self.content.open, "rb") as file:
             while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
                 yield chunk
+
+
+def planned(
+    source: Source,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    *,
+    copy_git: bool = True,
+    trust_agents: bool = False,
+) -> LaunchPlan:
+    """What a launch from this source does; of the operator's own directory it takes a copy.
+
+    Raises InvalidRequest with the way out, as for a history that cannot come along.
+    """
+    spec = WorkspaceSpec(copy_cwd=source.kind is SourceKind.DIRECTORY, user_cwd=source.path)
+    profile = GuestProfile(guest_home(environ), CORE_IMAGE_ROOT)
+    return launch_plan(spec, profile, copy_git=copy_git, trust_agents=trust_agents)
 
 
 def packed(source: Source, data_dir: Path, plan: LaunchPlan | None = None) -> Packed:

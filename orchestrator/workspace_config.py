@@ -98,6 +98,18 @@ def guest_path(raw: str, what: str = "guest path") -> GuestPath:
     return GuestPath("/" + "/".join(names))
 
 
+def is_guest_path(raw: str) -> bool:
+    """Whether ``guest_path`` takes it.
+
+    >>> is_guest_path("/my projects"), is_guest_path("/o'brien")
+    (True, False)
+    """
+    try:
+        return bool(guest_path(raw))
+    except InvalidRequest:
+        return False
+
+
 _GUEST_PATH_RULE = "give an absolute path below /, without . and .."
 _SPECIAL = frozenset("$`\"'\\")
 """It is written into Dockerfiles and commands, where these mean something."""

@@ -25,6 +25,7 @@ import msgspec
 from orchestrator import processes
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
 from orchestrator.backends.environment import area_marker, sandbox_environment
+from orchestrator.backends.local_provision import provision_home
 from orchestrator.directories import private_directory, remove_tree
 from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
 from orchestrator.paths import PathManager, SessionArea
@@ -153,6 +154,7 @@ class LocalBackend:
 
     def _spawned(self, guest: Guest, launch: Launch, place: _Place) -> Guest:
         settled = self._settled(launch, place)
+        provision_home(launch.plan, place.area.home, place.root, settled.identity)
         # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
         with place.log.open("ab") as stderr, place.stdout.open("wb") as stdout:
             process = subprocess.Popen(

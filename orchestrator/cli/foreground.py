@@ -19,6 +19,7 @@ from orchestrator.cli.summary import as_data, summary
 from orchestrator.client import Client
 from orchestrator.launch import Ready, launch
 from orchestrator.paths import UserId
+from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import PortWishes, Seen, Sessions
 from orchestrator.templates import Source
@@ -35,13 +36,22 @@ class Foreground:
     """One ``up``, from the first stage to the last process gone."""
 
     def __init__(
-        self, sessions: Sessions, options: Options, backend: str, detach: bool, remove: bool
+        self,
+        sessions: Sessions,
+        options: Options,
+        backend: str,
+        detach: bool,
+        remove: bool,
+        plan: LaunchPlan | None = None,
+        derived_image: bool = False,
     ) -> None:
         self._sessions = sessions
         self._options = options
         self._backend = backend
         self._detach = detach
         self._remove = remove
+        self._plan = plan
+        self._derived_image = derived_image
 
     async def run(self, user: UserId, source: Source, wishes: PortWishes) -> int:
         """The exit code."""
@@ -69,7 +79,16 @@ class Foreground:
             shown.close()
             tell("stopping…")
 
-        work = launch(self._sessions, user, source, wishes, shown, self._backend)
+        work = launch(
+            self._sessions,
+            user,
+            source,
+            wishes,
+            shown,
+            self._backend,
+            self._plan,
+            derived_image=self._derived_image,
+        )
         try:
             ready = await stop.or_until(work, stopping)
         except ToolError as error:

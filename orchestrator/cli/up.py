@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.common import Options, host_options, tell
+from orchestrator.cli.copying import Copying, copying_options
 
 if TYPE_CHECKING:
     from orchestrator.ports import Wish
@@ -35,21 +36,23 @@ _PORT = click.IntRange(0, 65535)
 )
 @click.option("--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--remove", is_flag=True, help="Remove the workspace's files when it ends.")
+@copying_options
 @host_options
-def up(
+def up(  # noqa: PLR0913, PLR0917 - one for each option
     options: Options,
     source: str,
     port: int | None,
     dev_port: int | None,
     backend: str,
     isolation: str | None,
+    copying: Copying,
     detach: bool,
     remove: bool,
 ) -> None:
     """Bring a workspace up from SOURCE, show how to reach it, and wait for Ctrl-C.
 
-    SOURCE is the name of a template, a directory (a copy of it is taken), or an archive (.tar.gz, .tar.zst,
-    .tar), such as a save. Files are kept when it ends, unless --remove is given.
+    SOURCE is the name of a template, a directory (a copy of it is taken, with its history), or an archive
+    (.tar.gz, .tar.zst, .tar), such as a save. Files are kept when it ends, unless --remove is given.
     """
     import asyncio
 
@@ -59,12 +62,14 @@ def up(
     with _nothing_started():
         cwd = Path.cwd()
         found = find_source(source, template_roots(cwd), cwd)
+        plan = copying.plan(options, found, backend)
         user = options.user_id()
         wishes = port_wishes(found, port, dev_port)
         # Any other backend brings its own tools along.
         tools = _tools(options, found) if backend == LOCAL else None
         sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
-        code = asyncio.run(Foreground(sessions, options, backend, detach, remove).run(user, found, wishes))
+        foreground = Foreground(sessions, options, backend, detach, remove, plan, copying.derived_image)
+        code = asyncio.run(foreground.run(user, found, wishes))
     raise click.exceptions.Exit(code)
 
 
