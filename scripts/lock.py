@@ -19,7 +19,7 @@ from pathlib import Path
 from scripts.environment import ROOT, Unfit, choose_python, own_environ, run
 
 LOCKS = {
-    "dev": ("Everything that developing takes", ["toolserver", "host", "docker", "dev"]),
+    "dev": ("Everything that developing takes", ["toolserver", "host", "docker", "examples", "dev"]),
     "toolserver": ("What the image installs", ["toolserver"]),
     "embedded": ("Node and ripgrep, for a machine without them", ["embedded"]),
 }

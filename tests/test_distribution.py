@@ -102,7 +102,7 @@ def locked(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("dev", ("toolserver", "host", "docker", "dev")),
+        ("dev", ("toolserver", "host", "docker", "examples", "dev")),
         ("toolserver", ("toolserver",)),
         ("embedded", ("embedded",)),
     ],
