@@ -21,6 +21,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_read_bytes: int = 10 * MIB
     """One file given back whole by ``read``: its base64 stays under a frame."""
 
+    max_reads: int = 200
+    """Files in one ``read_many``."""
+
     max_write_bytes: int = 10 * MIB
     """One file's content in ``write`` or ``edit``."""
 

@@ -104,10 +104,13 @@ async def _streamed(client: Client, command: Command) -> CommandAnswer:
     import msgspec
 
     from protocol.messages.base import Encoding
-    from protocol.messages.commands import CommandAnswer
+    from protocol.messages.commands import CommandAnswer, WhenSlow
 
     # Base64, because a program may write what is no text; nothing in the answer, for all of it was streamed.
-    command = msgspec.structs.replace(command, encoding=Encoding.BASE64, max_output_bytes=0)
+    # And it waits for us, as it would for a pipe: whatever we are redirected to gets every byte.
+    command = msgspec.structs.replace(
+        command, encoding=Encoding.BASE64, max_output_bytes=0, when_slow=WhenSlow.WAIT
+    )
     async with client.stream(command) as events:
         async for event in events:
             _pass_on(event)

@@ -10,6 +10,20 @@ import enum
 from protocol.messages.base import Answer, Encoding, Event, Gap, Part, Request
 
 
+class WhenSlow(enum.Enum):
+    """What becomes of a reader of events that does not keep up."""
+
+    SPILL = "spill"
+    """It reads on where it was, from memory and file; what even those have lost comes as a ``gap``. The
+    command never waits."""
+    DROP = "drop"
+    """Past the limit ``maxReaderLagBytes`` it goes on near the newest byte, and is told the ``gap``. The
+    command never waits."""
+    WAIT = "wait"
+    """The command waits, as it does before any pipe, so that there is no gap however much it writes. For a
+    reader that takes nothing for the limit ``readerPatienceMs`` it waits no more: then as ``spill``."""
+
+
 class Pty(Part, frozen=True, kw_only=True):
     """A terminal for the command, in character cells. Its output is one stream, ``stdout``."""
 
@@ -60,6 +74,7 @@ class Command(Request, frozen=True, kw_only=True):
     """Answer at once; follow with ``attach``."""
     yield_ms: int | None = None
     """Answer after this time with what there is, if it still runs; it goes on running."""
+    when_slow: WhenSlow = WhenSlow.SPILL
     command_id: str | None = None
     """The caller's own name for this run: asking again attaches to it, and never runs it twice."""
     encoding: Encoding = Encoding.UTF8
@@ -147,15 +162,6 @@ class CommandAnswer(Answer, frozen=True, kw_only=True):
     """Process ids that outlived a kill."""
 
 
-class WhenSlow(enum.Enum):
-    """What becomes of a reader that does not keep up. The command never waits for it."""
-
-    WAIT = "wait"
-    """It reads on where it was, from memory and file; what even those have lost comes as a ``gap``."""
-    DROP = "drop"
-    """Past the limit ``maxReaderLagBytes`` it goes on near the newest byte, and is told the ``gap``."""
-
-
 class Attach(Request, frozen=True, kw_only=True):
     """Follow a command, from any socket: its output from the offsets on, then how it ended."""
 
@@ -163,7 +169,7 @@ class Attach(Request, frozen=True, kw_only=True):
     from_offset: int = 0
     """First byte of standard output to send."""
     from_stderr_offset: int = 0
-    when_slow: WhenSlow = WhenSlow.WAIT
+    when_slow: WhenSlow = WhenSlow.SPILL
     yield_ms: int | None = None
     """Answer after this time with what there is, if it still runs."""
     encoding: Encoding = Encoding.UTF8

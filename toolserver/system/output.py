@@ -1,7 +1,8 @@
 """What a process wrote on one stream, numbered by byte offset, kept for whoever reads it later.
 
 The newest bytes are in memory; older ones move to an unlinked file that is used as a ring. What even the
-ring has lost is told as a gap with its size: no byte vanishes in silence. Appending never waits for a reader.
+ring has lost is told as a gap with its size: no byte vanishes in silence. Appending never waits for a reader;
+but whoever appends may ask whether one wants to be waited for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,19 +46,43 @@ class OutputLog:
         self._max_kept = max_kept_bytes
         self._head_bytes = head_bytes
         self._head = b""
-        self._memory: deque[bytearray] = deque()
+        self._memory: deque[bytes | bytearray] = deque()
         self._memory_start = 0
         self._file: int | None = None
         self._file_start = 0
         """Offset of the first byte that this file was given: nothing before it is in there."""
         self._changed = asyncio.Event()
         self._readers = 0
+        self._awaited: dict[object, int] = {}
+        self._on_room: Callable[[], None] | None = None
         self._abandoned = False
 
     @property
     def followed(self) -> bool:
         """Whether somebody reads it now."""
         return self._readers > 0
+
+    @property
+    def full(self) -> bool:
+        """Whether a reader that the program waits for is so far behind that no more should be appended."""
+        return self.settled is None and any(
+            self.end - offset >= MEMORY_BYTES for offset in self._awaited.values()
+        )
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call once it is no longer full."""
+        self._on_room = call
+        self._tell_room()
+
+    def wait_for(self, reader: object, offset: int) -> None:
+        """Have the program wait for ``reader``, who has come as far as ``offset``; until ``let_go``."""
+        self._awaited[reader] = offset
+        self._tell_room()
+
+    def let_go(self, reader: object) -> None:
+        """Wait for ``reader`` no more."""
+        self._awaited.pop(reader, None)
+        self._tell_room()
 
     @property
     def kept_bytes(self) -> int:
@@ -84,10 +109,7 @@ class OutputLog:
         """Take what was read from the process, and wake the readers."""
         if len(self._head) == self.end:
             self._head += data[: self._head_bytes - len(self._head)]
-        if self._memory and len(self._memory[-1]) + len(data) <= CHUNK_BYTES:
-            self._memory[-1] += data
-        else:
-            self._memory.append(bytearray(data))
+        self._remember(data)
         self.end += len(data)
         if self._abandoned:
             self.release()
@@ -100,6 +122,7 @@ class OutputLog:
         if self.settled is None:
             self.settled = self.end
             self._wake()
+            self._tell_room()
 
     def close(self) -> None:
         """Mark the end of the stream."""
@@ -156,7 +179,22 @@ class OutputLog:
         while start < min(end, self._memory_start):
             parts.append(self._read_file(start, min(end, self._memory_start) - start))
             start += len(parts[-1])
+        if not parts:
+            return self._read_memory(start, end - start)
         return b"".join((*parts, self._read_memory(start, end - start)))
+
+    def _tell_room(self) -> None:
+        if self._on_room is not None and not self.full:
+            call, self._on_room = self._on_room, None
+            call()
+
+    def _remember(self, data: bytes) -> None:
+        """In memory: a large piece as it is, small ones joined."""
+        last = self._memory[-1] if self._memory else b""
+        if isinstance(last, bytearray) and len(last) + len(data) <= CHUNK_BYTES:
+            last += data
+        else:
+            self._memory.append(data if 2 * len(data) > CHUNK_BYTES else bytearray(data))
 
     def _wake(self) -> None:
         self._changed.set()
@@ -166,18 +204,19 @@ class OutputLog:
         parts, position, wanted = [], self._memory_start, max_bytes
         for chunk in self._memory:
             if position + len(chunk) > begin and wanted > 0:
-                part = chunk[max(0, begin - position) :][:wanted]
-                parts.append(part)
-                wanted -= len(part)
+                first = max(0, begin - position)
+                parts.append(chunk[first : first + wanted])
+                wanted -= len(parts[-1])
             position += len(chunk)
-        return b"".join(parts)
+        # One whole piece is given as it is: joining it would copy it.
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def _read_file(self, begin: int, count: int) -> bytes:
         assert self._file is not None
         place = begin % self._max_kept
         return os.pread(self._file, min(count, self._max_kept - place), place)
 
-    def _spill(self, data: bytearray) -> None:
+    def _spill(self, data: bytes | bytearray) -> None:
         """Move ``data``, which begins at the start of memory, into the ring file."""
         try:
             self._write(memoryview(data), self._memory_start)

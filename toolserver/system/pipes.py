@@ -36,7 +36,7 @@ class Pipes:
         """Record what comes out of ``fd``, which is ours to close from here on, until nobody writes to it."""
         os.set_blocking(fd, False)
         self._readers[fd] = into
-        asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into, _READ_BYTES_PER_TURN)
+        asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into)
 
     def input(self, fd: int, limits: Limits, *, terminal: bool = False) -> Input:
         """Feed a program through ``fd``, which is ours to close from here on."""
@@ -48,7 +48,7 @@ class Pipes:
         """Their program has ended, so all its output lies in the pipes: take it, and mark where it ends."""
         for fd, into in list(self._readers.items()):
             if into in logs:
-                self._on_output(fd, into, _DRAIN_BYTES)
+                self._read(fd, into, _DRAIN_BYTES)
         for each in logs:
             each.settle()
 
@@ -62,19 +62,35 @@ class Pipes:
         for each in list(self._inputs):
             each.close()
 
-    def _on_output(self, fd: int, into: OutputLog, at_most: int) -> None:
-        while at_most > 0:
+    def _on_output(self, fd: int, into: OutputLog) -> None:
+        at_most = _READ_BYTES_PER_TURN
+        while at_most > 0 and not into.full and fd in self._readers:
+            at_most -= self._read(fd, into, _READ_BYTES) or at_most
+        if into.full and fd in self._readers:
+            asyncio.get_running_loop().remove_reader(fd)
+            into.when_room(lambda: self._go_on(fd, into))
+
+    def _go_on(self, fd: int, into: OutputLog) -> None:
+        """The readers that a program was to wait for have caught up, or are gone."""
+        if self._readers.get(fd) is into:
+            asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into)
+
+    def _read(self, fd: int, into: OutputLog, at_most: int) -> int:
+        """Record up to ``at_most`` bytes, and close at the end; how many came."""
+        rest = at_most
+        while rest > 0:
             data = _read(fd)
             if data is None:
-                return
+                break
             if not data:
                 asyncio.get_running_loop().remove_reader(fd)
                 del self._readers[fd]
                 os.close(fd)
                 into.close()
-                return
+                break
             into.append(data)
-            at_most -= len(data)
+            rest -= len(data)
+        return at_most - rest
 
 
 def _read(fd: int) -> bytes | None:

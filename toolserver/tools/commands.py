@@ -30,7 +30,7 @@ from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.answers import answer_of, page_of
 from toolserver.tools.call import Call
-from toolserver.tools.follow import follow
+from toolserver.tools.follow import Pace, follow
 from toolserver.tools.shell import command_argv, command_environment, resolved
 from toolserver.tools.text import decoded
 
@@ -46,7 +46,7 @@ class View:
     """First bytes of (stdout, stderr)."""
     encoding: Encoding = Encoding.UTF8
     max_bytes: int | None = None
-    when_slow: WhenSlow = WhenSlow.WAIT
+    when_slow: WhenSlow = WhenSlow.SPILL
     yield_ms: int | None = None
 
 
@@ -65,7 +65,7 @@ class Commands:
         """Start it, or find the run that has this ``commandId`` already; then follow it to its end."""
         _refuse_negative(yieldMs=request.yield_ms)
         process = self._running_already(request) or await self._start(request)
-        view = View(encoding=request.encoding, max_bytes=request.max_output_bytes, yield_ms=request.yield_ms)
+        view = View((0, 0), request.encoding, request.max_output_bytes, request.when_slow, request.yield_ms)
         if request.background:
             await call.emit(Started(process_id=process.id, pid=process.pid))
             return self._answer(process, view)
@@ -216,8 +216,9 @@ class Commands:
 
     async def _to_its_end(self, process: Process, call: Call, view: View) -> None:
         if call.streaming:
-            lag = self._limits.max_reader_lag_bytes if view.when_slow is WhenSlow.DROP else None
-            await follow(process, call, view.offsets, view.encoding, lag)
+            limits = self._limits
+            pace = Pace(view.when_slow, limits.max_reader_lag_bytes, limits.reader_patience_ms / 1000)
+            await follow(process, call, view.offsets, view.encoding, pace)
         await process.wait()
         if process.timed_out_ms is not None and process in self._clocks:
             # Its clock still ends what it started: the answer is not to come before that is over.
@@ -242,6 +243,7 @@ def asked(request: Command) -> bytes:
         timeout_ms=None,
         background=False,
         yield_ms=None,
+        when_slow=WhenSlow.SPILL,
         encoding=Encoding.UTF8,
         max_output_bytes=None,
         env=dict(sorted(request.env.items())),

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from protocol.messages.base import Encoding, Gap, GapReason
-from protocol.messages.commands import Stderr, Stdout
+from protocol.messages.commands import Stderr, Stdout, WhenSlow
 from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process
 from toolserver.tools.call import Call, Emit
 
 PIECE_BYTES = 64 * 1024
 """At most this much in one event: four of them fit any socket buffer, and a frame limit is far."""
+
+_BYTES_PER_TURN = 1024 * 1024
+"""Told to one caller, then the others' turn; as much as is read of a pipe in a turn, so that a caller with
+room keeps up with any program."""
 
 CONTINUATIONS = bytes(range(0x80, 0xC0))
 """Bytes that go on with a character of UTF-8 and begin none."""
@@ -38,72 +45,122 @@ def text_of(data: bytes, encoding: Encoding) -> str:
     return base64.b64encode(data).decode() if encoding is Encoding.BASE64 else data.decode(errors="replace")
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What becomes of a caller that does not keep up, and the bounds of that."""
+
+    when_slow: WhenSlow = WhenSlow.SPILL
+    max_lag_bytes: int = 0
+    patience_seconds: float = 0.0
+
+
 async def follow(
-    process: Process,
-    call: Call,
-    offsets: tuple[int, int],
-    encoding: Encoding,
-    max_lag_bytes: int | None = None,
+    process: Process, call: Call, offsets: tuple[int, int], encoding: Encoding, pace: Pace = Pace()
 ) -> None:
     """Emit what the process writes, from the (stdout, stderr) offsets on, until it has ended.
 
-    A child that keeps the pipe open does not hold this up. A caller that is slower than the process is told
-    everything that is still kept when its turn comes; or, with ``max_lag_bytes``, goes on near the newest
-    byte once it is further behind than that. Either way it is told of a gap, and the process never waits.
+    A child that keeps the pipe open does not hold this up. Only who asks for ``wait`` is waited for.
     """
     async with asyncio.TaskGroup() as group:
-        for name, log, start in (
-            ("stdout", process.stdout, offsets[0]),
-            ("stderr", process.stderr, offsets[1]),
-        ):
-            group.create_task(_follow_stream(name, log, start, call.emit, encoding, max_lag_bytes))
+        for kind, log, start in ((Stdout, process.stdout, offsets[0]), (Stderr, process.stderr, offsets[1])):
+            group.create_task(_Follower(kind, log, start, call.emit, encoding, pace).follow())
     await process.wait()
 
 
-async def _follow_stream(
-    name: str, log: OutputLog, start: int, emit: Emit, encoding: Encoding, max_lag_bytes: int | None
-) -> None:
-    with log.being_read():
-        await _follow_log(name, log, start, emit, encoding, max_lag_bytes)
+class _Follower:
+    """One caller's place in one stream."""
 
+    def __init__(
+        self,
+        kind: type[Stdout] | type[Stderr],
+        log: OutputLog,
+        position: int,
+        emit: Emit,
+        encoding: Encoding,
+        pace: Pace,
+    ) -> None:
+        self._kind = kind
+        self._log = log
+        self._position = position
+        self._emit = emit
+        self._encoding = encoding
+        self._pace = pace
+        self._awaited = pace.when_slow is WhenSlow.WAIT
+        self._limit: int | None = None
+        self._told = 0
 
-async def _follow_log(
-    name: str, log: OutputLog, position: int, emit: Emit, encoding: Encoding, max_lag_bytes: int | None
-) -> None:
-    kind = Stdout if name == "stdout" else Stderr
-    limit = None
-    while True:
-        if limit is None and log.settled is not None:
+    async def follow(self) -> None:
+        """Tell all there is, until the program has ended."""
+        with self._log.being_read():
+            try:
+                while not self._done():
+                    await self._log.wait_past(self._position)
+                    await (self._skip() if self._too_late() else self._tell())
+            finally:
+                self._log.let_go(self)
+
+    def _done(self) -> bool:
+        if self._limit is None and self._log.settled is not None:
             # All there is once the program has ended; what its children add later is for the next to attach.
-            limit = log.end
-        if limit is not None and position >= limit:
-            return
-        await log.wait_past(position)
-        if max_lag_bytes is not None and log.end - position > max_lag_bytes:
-            newest = _whole_from(log, max(position, log.end - min(PIECE_BYTES, max_lag_bytes)))
-            skipped = newest - position
-            await emit(Gap(stream=name, offset=position, missing_bytes=skipped, reason=GapReason.SKIPPED))
-            position = newest
-            continue
-        piece = log.read(position, PIECE_BYTES)
+            self._limit = self._log.end
+        return self._limit is not None and self._position >= self._limit
+
+    def _too_late(self) -> bool:
+        behind = self._log.end - self._position
+        return self._pace.when_slow is WhenSlow.DROP and behind > self._pace.max_lag_bytes
+
+    async def _skip(self) -> None:
+        """On to near the newest byte, and to the beginning of a character."""
+        near = max(self._position, self._log.end - min(PIECE_BYTES, self._pace.max_lag_bytes))
+        begun = self._log.read(near, 3).data
+        near += len(begun) - len(begun.lstrip(CONTINUATIONS))
+        await self._tell_gap(near - self._position, GapReason.SKIPPED)
+        self._position = near
+
+    async def _tell(self) -> None:
+        """The next piece, cut at whole characters while more is to come."""
+        piece = self._log.read(self._position, PIECE_BYTES)
         if piece.missing:
-            await emit(Gap(stream=name, offset=position, missing_bytes=piece.missing))
-        position = piece.offset
-        data = piece.data if limit is None else piece.data[: max(0, limit - position)]
-        is_last = limit is not None and position + len(data) >= limit
-        if encoding is Encoding.UTF8 and not is_last:
+            await self._tell_gap(piece.missing, GapReason.LOST)
+        self._position = piece.offset
+        data = piece.data if self._limit is None else piece.data[: max(0, self._limit - piece.offset)]
+        is_last = self._limit is not None and piece.offset + len(data) >= self._limit
+        if self._encoding is Encoding.UTF8 and not is_last:
             data = data[: whole_characters(data)]
         if data:
-            after = position + len(data)
-            await emit(kind(offset=position, next_offset=after, data=text_of(data, encoding)))
-            position = after
-            # Where the caller has room for it nothing above waits, and everybody else is to have a turn too.
-            await asyncio.sleep(0)
+            await self._tell_data(data)
         elif not is_last:
-            await log.wait_past(position + len(piece.data))
+            await self._log.wait_past(self._position + len(piece.data))
 
+    async def _tell_data(self, data: bytes) -> None:
+        after = self._position + len(data)
+        with self._being_waited_for():
+            text = text_of(data, self._encoding)
+            await self._emit(self._kind(offset=self._position, next_offset=after, data=text))
+        self._position = after
+        self._told += len(data)
+        if self._told >= _BYTES_PER_TURN:
+            # Where the caller has room nothing above waits, and everybody else is to have a turn too.
+            self._told = 0
+            await asyncio.sleep(0)
 
-def _whole_from(log: OutputLog, offset: int) -> int:
-    """``offset``, or just after it where it would cut a character."""
-    begun = log.read(offset, 3).data
-    return offset + len(begun) - len(begun.lstrip(CONTINUATIONS))
+    async def _tell_gap(self, size: int, reason: GapReason) -> None:
+        name = "stdout" if self._kind is Stdout else "stderr"
+        await self._emit(Gap(stream=name, offset=self._position, missing_bytes=size, reason=reason))
+
+    @contextlib.contextmanager
+    def _being_waited_for(self) -> Iterator[None]:
+        """The program waits in here for a caller that asked for it, as long as there is patience."""
+        if not self._awaited:
+            yield
+            return
+        self._log.wait_for(self, self._position)
+        timer = asyncio.get_running_loop().call_later(self._pace.patience_seconds, self._give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._awaited = False
+        self._log.let_go(self)
