@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def private_directory(path: Path, *, exist_ok: bool = True) -> Path:
         above.mkdir(mode=0o700, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=exist_ok)
     return path
+
+
+def give_tree(path: Path, owner: int) -> None:
+    """Make all below ``path``, links themselves and not where they lead, the user ``owner``'s. Needs root."""
+    for _, directories, files, at in os.fwalk(path):
+        for name in (*directories, *files):
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(name, owner, owner, dir_fd=at, follow_symlinks=False)
 
 
 def remove_tree(path: Path) -> None:

@@ -23,7 +23,7 @@ from orchestrator.client import Client, load_http
 from orchestrator.packing import Packed, packed, planned
 from orchestrator.paths import UserId
 from orchestrator.plan import LaunchPlan
-from orchestrator.records import SessionRecord, State
+from orchestrator.records import SessionRecord
 from orchestrator.sessions import PortWishes, Sessions
 from orchestrator.templates import Source
 from orchestrator.units import count_text, size_text
@@ -187,7 +187,7 @@ async def _bring_up(
         async with sessions.client(record) as client:
             injected = await _inject(client, archive, stages)
             started = await _start(client, source, record, stages)
-        await sessions.mark(record, State.RUNNING)
+        record = await sessions.ready(record)
     except BaseException:
         with contextlib.suppress(ToolError):  # what failed first is what a person has to know
             await asyncio.shield(sessions.end(record, keep_files=False))

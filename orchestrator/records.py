@@ -1,55 +1,32 @@
-"""The registry of sessions: which there are, whose, how reached. One SQLite file, for its owner's eyes alone.
+"""The registry of sessions: which there are, whose, how reached, who is at work on them.
 
-Every terminal and every orchestrator on this data directory reads and writes it. A connection lives for one
-question, so it may be asked from any thread; a write waits for another's at most ``BUSY_SECONDS``. The
-registry says what was intended; whether a sandbox lives is asked of its backend. On a full disk it is still
-read, and a session in it still ended: that is how room is made.
+It says what was intended; whether a sandbox lives is asked of its backend. Each method is one transaction:
+what it read is what it changes, so of two orchestrators at once the second meets what the first has made.
 """
 
 from __future__ import annotations
 
 import builtins
-import enum
-import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from orchestrator.backends import Guest
-from orchestrator.directories import private_directory
+from orchestrator.leases import Holder, Lease, Purpose, may_take
 from orchestrator.paths import SessionId, UserId, WorkspaceId
-from protocol.errors import Busy, Internal, NoSpace, NotFound, ToolError, Unavailable
-from protocol.limits import MIB
+from orchestrator.registry import Registry
+from orchestrator.session_states import BETWEEN, LIVE, Event, State, after
+from protocol.errors import Busy, Conflict, NotFound
 
-T = TypeVar("T")
+__all__ = ["LIVE", "Event", "Records", "SessionRecord", "State", "WorkspaceRecord"]
 
-BUSY_SECONDS = 5.0
-"""A write takes a millisecond; this is for a disk that stalls."""
-FULL_BYTES = MIB
-"""A disk with less room is taken for full: the memory file alone, that WAL shares, takes 32 KiB."""
-
-VERSION = 2
-"""Of the file; ``migrations`` has a step for each. Kept here: a file that is not behind costs no import."""
-
-
-class State(enum.Enum):
-    """A session's life, as intended."""
-
-    CREATING = "creating"
-    INITIALIZING = "initializing"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    ERROR = "error"
-
-
-LIVE = (State.CREATING, State.INITIALIZING, State.RUNNING, State.STOPPING)
-"""States in which a session may hold ports and processes."""
+IsOver = Callable[[Lease], bool]
+"""Whether nobody is at work under a lease any more."""
+Change = Callable[[frozenset[int], "SessionRecord"], "SessionRecord"]
+"""A record as it is to be from now on; the ports of live sessions are known to it."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,64 +70,125 @@ class WorkspaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """When a session of it last began, likewise."""
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How the file is opened, and what is said to SQLite first."""
-
-    query: str = ""
-    pragmas: tuple[str, ...] = ()
-
-
-_USUAL = _Way()
-_TO_WRITE = _Way(pragmas=("journal_mode = WAL",))
-"""Said each time: a write on a full disk left another mode behind."""
-_ALONE = _Way(pragmas=("locking_mode = EXCLUSIVE",))
-"""Without the shared memory file, which a full disk has no room for."""
-_AS_IT_IS = _Way(query="?mode=ro&immutable=1")
-"""Not even the journal is looked at: for a disk where nothing can be made at all."""
-_IN_PLACE = _Way(pragmas=("locking_mode = EXCLUSIVE", "journal_mode = MEMORY"))
-"""Pages are written over, and nothing beside them."""
-
-_READ = (_USUAL, _ALONE, _AS_IT_IS)
-_WRITE = (_TO_WRITE,)
-_WRITE_ANYHOW = (_TO_WRITE, _IN_PLACE)
-"""For what ends a session. One begun on a full disk had better fail at once."""
-
-
 class Records:
     """The registry in ``path``; made when first used."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._registry = Registry(path)
 
-    def add(self, choose: Callable[[frozenset[int]], SessionRecord]) -> SessionRecord:
-        """Keep a new session. ``choose`` makes it, knowing live sessions' ports; nobody else chooses then."""
+    def kept_open(self) -> AbstractContextManager[None]:
+        """For one who stays: see ``Registry.kept_open``."""
+        return self._registry.kept_open()
+
+    def add(
+        self, choose: Callable[[frozenset[int]], SessionRecord], lease: Lease | None = None
+    ) -> SessionRecord:
+        """Keep a new session. ``choose`` makes it, knowing live sessions' ports; nobody else chooses then.
+
+        Raises Conflict when another session of its workspace is live.
+        """
 
         def added(db: sqlite3.Connection) -> SessionRecord:
-            rows = db.execute(f"SELECT tool_port, dev_port FROM sessions WHERE state IN {_LIVE_SQL}")
-            record = choose(frozenset(port for row in rows for port in row if port))
-            columns = msgspec.structs.asdict(record) | {"state": record.state.value, "guest": None}
+            record = choose(_ports(db))
+            _refuse_company(db, record)
+            columns = _columns(record)
             places = ", ".join(f":{name}" for name in columns)
             db.execute(f"INSERT INTO sessions ({', '.join(columns)}) VALUES ({places})", columns)
             db.execute(_USE_WORKSPACE, columns)
+            _put_lease(db, record.session_id, lease)
             return record
 
-        return self._ask(lambda db: _in_transaction(db, added), _WRITE)
+        return self._registry.write(added)
 
-    def set_guest(self, session_id: str, guest: Guest) -> None:
-        """The backend made it, with these ports."""
-        change = "UPDATE sessions SET guest = ?, tool_port = ?, dev_port = ? WHERE session_id = ?"
-        encoded = msgspec.json.encode(guest)
-        self._change(_WRITE, change, (encoded, guest.tool_port, guest.dev_port, session_id))
+    def claim(
+        self,
+        session_id: str,
+        lease: Lease,
+        is_over: IsOver,
+        event: Event | None = None,
+        change: Change | None = None,
+        seen: State | None = None,
+    ) -> SessionRecord:
+        """Become the one who is at work on a session, and make its first move, if there is one.
 
-    def set_state(self, session_id: str, state: State) -> None:
-        """What is intended now."""
-        change = "UPDATE sessions SET state = ? WHERE session_id = ?"
-        self._change(_WRITE_ANYHOW, change, (state.value, session_id))
+        Raises Busy while another is at work on it, Conflict where the table of states has no such move or the
+        state is not the one ``seen``, and NotFound; then nothing has changed.
+        """
 
-    def remove(self, session_id: str) -> None:
-        """Forget it."""
-        self._change(_WRITE_ANYHOW, "DELETE FROM sessions WHERE session_id = ?", (session_id,))
+        def claimed(db: sqlite3.Connection) -> SessionRecord:
+            record = _of(db, session_id)
+            _refuse_held(_lease(db, session_id), lease, record, is_over)
+            if seen not in (None, record.state):
+                raise Conflict(f"{session_id} is {record.state.value} by now", sessionId=session_id)
+            if event is not None:
+                record = msgspec.structs.replace(record, state=after(record.state, event, session_id))
+            if change is not None:
+                record = change(_ports(db, session_id), record)
+            if event is Event.RESUME:
+                _refuse_company(db, record)
+                db.execute(_USE_WORKSPACE, _columns(record))
+            _put_lease(db, session_id, lease)
+            return _put(db, record)
+
+        return self._registry.write(claimed, ending=lease.purpose is Purpose.STOP)
+
+    def move(
+        self,
+        session_id: str,
+        event: Event,
+        by: Holder | None = None,
+        *,
+        release: bool = False,
+        **changes: object,
+    ) -> SessionRecord:
+        """Make the move that the table of states has for ``event``; ``changes`` are other fields.
+
+        Raises Conflict when it has none, or when another than ``by`` is at work on the session.
+        """
+
+        def moved(db: sqlite3.Connection) -> SessionRecord:
+            record = _of(db, session_id)
+            if by is not None:
+                _refuse_other(_lease(db, session_id), by, session_id)
+            state = after(record.state, event, session_id)
+            if release:
+                _put_lease(db, session_id, None)
+            return _put(db, msgspec.structs.replace(record, state=state, **changes))
+
+        return self._registry.write(moved, ending=event not in _BEGINNING)
+
+    def release(self, session_id: str, holder: Holder) -> None:
+        """``holder`` is no longer at work on it."""
+        done = "DELETE FROM leases WHERE session_id = ? AND holder = ?"
+        self._registry.write(lambda db: db.execute(done, (session_id, str(holder))), ending=True)
+
+    def renew(self, holder: Holder, expires: float) -> None:
+        """All that ``holder`` is at work on it goes on with."""
+        more = "UPDATE leases SET expires = ? WHERE holder = ?"
+        self._registry.write(lambda db: db.execute(more, (expires, str(holder))))
+
+    def unattended(self, is_over: IsOver) -> builtins.list[SessionRecord]:
+        """Everybody's sessions that are between two states while nobody is at work on them."""
+
+        def found(db: sqlite3.Connection) -> builtins.list[SessionRecord]:
+            records = [
+                _record(row) for row in db.execute(f"SELECT * FROM sessions WHERE state IN {_BETWEEN_SQL}")
+            ]
+            held = {record.session_id: _lease(db, record.session_id) for record in records}
+            return [each for each in records if (lease := held[each.session_id]) is None or is_over(lease)]
+
+        return self._registry.read(found)
+
+    def remove(self, session_id: str, *, keep_workspace: bool = False) -> None:
+        """Forget it; and its workspace, unless that has another session or is to be kept."""
+
+        def removed(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM leases WHERE session_id = ?", (session_id,))
+            if not keep_workspace:
+                db.execute(_FORGET_WORKSPACE, {"session_id": session_id})
+            db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+
+        self._registry.write(removed, ending=True)
 
     def get(self, user_id: UserId, session_id: str) -> SessionRecord:
         """The user's session. Raises NotFound, also for another user's: it tells nobody that there is one."""
@@ -171,7 +209,7 @@ class Records:
     def workspaces(self, user_id: UserId) -> builtins.list[WorkspaceRecord]:
         """The user's workspaces, oldest first."""
         query = "SELECT * FROM workspaces WHERE user_id = ? ORDER BY created, workspace_id"
-        return self._ask_if_there(lambda db: [_workspace(row) for row in db.execute(query, (user_id,))])
+        return self._registry.read(lambda db: [_workspace(row) for row in db.execute(query, (user_id,))])
 
     def workspace(self, user_id: UserId, workspace_id: str) -> WorkspaceRecord:
         """The user's workspace. Raises NotFound, also for another user's."""
@@ -181,85 +219,101 @@ class Records:
         return found[0]
 
     def _read(self, query: str, values: tuple[str, ...]) -> builtins.list[SessionRecord]:
-        return self._ask_if_there(lambda db: [_record(row) for row in db.execute(query, values)])
-
-    def _ask_if_there(self, work: Callable[[sqlite3.Connection], builtins.list[T]]) -> builtins.list[T]:
-        if not self._path.exists():  # asking changes nothing
-            return []
-        return self._ask(work, _READ)
-
-    def _change(self, ways: Sequence[_Way], change: str, values: tuple[object, ...]) -> None:
-        self._ask(lambda db: _in_transaction(db, lambda db: db.execute(change, values)), ways)
-
-    def _ask(self, work: Callable[[sqlite3.Connection], T], ways: Sequence[_Way]) -> T:
-        """What ``work`` gives, by the first way that the disk allows; else why the usual one failed."""
-        errors: builtins.list[sqlite3.Error] = []
-        for way in ways:
-            try:
-                with self._open(way) as db:
-                    return work(db)
-            except sqlite3.Error as error:
-                errors.append(error)
-                if _is_busy(error):
-                    break  # whoever else is in there, another way in is none
-        raise _unusable(self._path, errors[0]) from errors[0]
-
-    @contextmanager
-    def _open(self, way: _Way) -> Iterator[sqlite3.Connection]:
-        private_directory(self._path.parent)
-        if not self._path.exists():
-            # Before SQLite does, with the umask's mode; its journal and memory files then get this mode too.
-            self._path.touch(mode=0o600)
-        uri = f"{self._path.absolute().as_uri()}{way.query}"
-        db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            db.row_factory = sqlite3.Row
-            for pragma in way.pragmas:
-                db.execute(f"PRAGMA {pragma}")
-            _migrate(db)
-            yield db
-        finally:
-            db.close()
+        return self._registry.read(lambda db: [_record(row) for row in db.execute(query, values)])
 
 
-def _in_transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        result = work(db)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # SQLite itself has taken it back when the disk is full
-            db.execute("ROLLBACK")
-        raise
-    return result
+def _sql(states: Sequence[State]) -> str:
+    """
+    >>> _sql([State.RUNNING, State.ERROR])
+    "('running', 'error')"
+    """
+    return "(" + ", ".join(f"'{state.value}'" for state in states) + ")"
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> ToolError:
-    """What a person can do about it."""
-    name = _name(error)
-    if name == "SQLITE_FULL" or shutil.disk_usage(path.parent).free < FULL_BYTES:
-        return NoSpace(
-            f"the disk of {path.parent} is full, so nothing can be written down: make room, for example by "
-            "`workspace down SESSION --remove`, and run it again"
+_LIVE_SQL, _BETWEEN_SQL = _sql(LIVE), _sql(BETWEEN)
+_BEGINNING = (Event.MADE, Event.READY, Event.RESUME)
+
+
+def _of(db: sqlite3.Connection, session_id: str) -> SessionRecord:
+    row = db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"{session_id} was removed meanwhile", sessionId=session_id)
+    return _record(row)
+
+
+def _put(db: sqlite3.Connection, record: SessionRecord) -> SessionRecord:
+    columns = _columns(record)
+    values = ", ".join(f"{name} = :{name}" for name in columns)
+    db.execute(f"UPDATE sessions SET {values} WHERE session_id = :session_id", columns)
+    return record
+
+
+def _columns(record: SessionRecord) -> dict[str, object]:
+    guest = msgspec.json.encode(record.guest) if record.guest else None
+    return msgspec.structs.asdict(record) | {"state": record.state.value, "guest": guest}
+
+
+def _ports(db: sqlite3.Connection, but_of: str = "") -> frozenset[int]:
+    live = f"SELECT tool_port, dev_port FROM sessions WHERE state IN {_LIVE_SQL} AND session_id != ?"
+    return frozenset(port for row in db.execute(live, (but_of,)) for port in row if port)
+
+
+def _lease(db: sqlite3.Connection, session_id: str) -> Lease | None:
+    row = db.execute("SELECT * FROM leases WHERE session_id = ?", (session_id,)).fetchone()
+    return row and Lease(Holder.parse(row["holder"]), Purpose(row["purpose"]), row["expires"])
+
+
+def _put_lease(db: sqlite3.Connection, session_id: str, lease: Lease | None) -> None:
+    if lease is None:
+        db.execute("DELETE FROM leases WHERE session_id = ?", (session_id,))
+        return
+    row = (session_id, str(lease.holder), lease.purpose.value, lease.expires)
+    db.execute(
+        "INSERT OR REPLACE INTO leases (session_id, holder, purpose, expires) VALUES (?, ?, ?, ?)", row
+    )
+
+
+def _refuse_held(held: Lease | None, wanted: Lease, record: SessionRecord, is_over: IsOver) -> None:
+    if held is None or is_over(held) or (held.holder, held.purpose) == (wanted.holder, wanted.purpose):
+        return
+    if not may_take(held, wanted.purpose, record.state):
+        raise Busy(
+            f"{record.session_id} is being {held.purpose.value} by process {held.holder.pid}; wait until "
+            "that is done, and run it again",
+            sessionId=record.session_id,
+            pid=held.holder.pid,
         )
-    if _is_busy(error):
-        return Busy(f"the registry {path} was in use for {BUSY_SECONDS:g} s on end; run it again")
-    if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-        return Unavailable(
-            f"the registry {path} is damaged ({error}): move it away; workspaces' files are kept beside it"
+
+
+def _refuse_other(held: Lease | None, by: Holder, session_id: str) -> None:
+    if held is not None and held.holder != by:
+        raise Conflict(
+            f"{session_id} was taken over by process {held.holder.pid}, which has it {held.purpose.value}",
+            sessionId=session_id,
+            pid=held.holder.pid,
         )
-    return Unavailable(f"the registry {path} cannot be used ({error}); `workspace doctor` may know why")
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
-    return _name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+def _refuse_company(db: sqlite3.Connection, record: SessionRecord) -> None:
+    """A workspace has one session at a time: two would overwrite each other's work."""
+    query = (
+        f"SELECT session_id FROM sessions WHERE workspace_id = ? AND session_id != ? AND state IN {_LIVE_SQL}"
+    )
+    other = db.execute(query, (record.workspace_id, record.session_id)).fetchone()
+    if other is not None:
+        raise Conflict(
+            f"the workspace {record.workspace_id} has a session already: use {other[0]}, or end it by "
+            f"`workspace down {other[0]}`",
+            sessionId=other[0],
+        )
 
 
-def _name(error: sqlite3.Error) -> str:
-    return getattr(error, "sqlite_errorname", "")  # our own misuse of sqlite3 has none
-
-
-_LIVE_SQL = "(" + ", ".join(f"'{state.value}'" for state in LIVE) + ")"
+_FORGET_WORKSPACE = """
+    DELETE FROM workspaces WHERE workspace_id =
+        (SELECT workspace_id FROM sessions WHERE session_id = :session_id)
+    AND NOT EXISTS (SELECT 1 FROM sessions AS other
+        WHERE other.workspace_id = workspaces.workspace_id AND other.session_id != :session_id)
+"""
 
 
 _USE_WORKSPACE = """
@@ -267,33 +321,6 @@ _USE_WORKSPACE = """
     VALUES (:workspace_id, :user_id, :template, :created, :created)
     ON CONFLICT (workspace_id) DO UPDATE SET used = max(used, excluded.used)
 """
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    version = _version(db)
-    if version == VERSION:
-        return
-    if version > VERSION:
-        raise Internal(
-            f"the registry is of version {version}, this program knows up to {VERSION}: "
-            "upgrade workspace-core, or choose another data directory by DATA_DIR"
-        )
-    from orchestrator import migrations
-
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("BEGIN EXCLUSIVE")
-    try:
-        if _version(db) < VERSION:  # asked again: another may just have done it
-            migrations.migrate(db, VERSION)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _record(row: sqlite3.Row) -> SessionRecord:

@@ -1,30 +1,48 @@
 """Sessions: begun, found again, ended, saved. What a session runs on is its backend's business.
 
 The registry is written before a sandbox is made and after it is gone, so a crash at any point leaves a record
-by which the rest is found and cleaned up. Files outlive a session unless somebody says that they may go.
+by which the rest is found and cleaned up (``reconcile``). Every move is one that ``session_states`` has, and
+made under a lease, so two orchestrators never pull at one session. Files outlive a session unless somebody
+says that they may go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from orchestrator.backends import Backend, Destroyed, Endpoint, Guest, GuestState, Launch, guest_id
 from orchestrator.directories import private_directory
-from orchestrator.paths import PathManager, UserId, new_session_id, new_workspace_id
+from orchestrator.leases import Purpose
+from orchestrator.leasing import Leasing
+from orchestrator.paths import PathManager, UserId, WorkspaceId, new_session_id, new_workspace_id
 from orchestrator.plan import LaunchPlan
-from orchestrator.ports import Wish, choose, is_free, without
-from orchestrator.records import LIVE, Records, SessionRecord, State
+from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free, without
+from orchestrator.records import LIVE, Records, SessionRecord, WorkspaceRecord
 from orchestrator.saves import SavedArchive, format_of, save_name, write_save
-from protocol.errors import Busy, InvalidRequest, NotFound, ToolError, Unavailable
+from orchestrator.session_states import Event, State
+from protocol.errors import (
+    AlreadyExists,
+    Busy,
+    Conflict,
+    InvalidRequest,
+    NoSpace,
+    NotFound,
+    ToolError,
+    Unavailable,
+)
 from protocol.messages.archives import ArchiveFormat, SaveAnswer
+from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
 from protocol.templates import TEMPLATE_FILE, TemplateArchive, parse_template
 
 if TYPE_CHECKING:
@@ -57,12 +75,26 @@ class Seen:
 
     record: SessionRecord
     alive: bool
+    unknown: str = ""
+    """Why its backend could not be asked; then ``alive`` says nothing."""
 
     @property
     def state(self) -> str:
         """For a person: the intended state, or ``dead`` when the sandbox is gone without being asked."""
-        was_made = self.record.guest is not None and self.record.state in LIVE
-        return "dead" if was_made and not self.alive else self.record.state.value
+        if self.record.state not in LIVE or self.record.guest is None:
+            return self.record.state.value
+        if self.unknown:
+            return "unknown"
+        return self.record.state.value if self.alive else "dead"
+
+
+@dataclass(frozen=True)
+class PutInOrder:
+    """What became of a session that its orchestrator had left half way."""
+
+    record: SessionRecord
+    """As it was found."""
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -73,13 +105,47 @@ class Saved:
     answer: SaveAnswer
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What became of a session that was stopped."""
+
+    outcome: Destroyed
+    saved: Saved | None
+    """None when it was not saved: told so, or nothing of it ran."""
+
+
+LastLook = Callable[[], Awaitable[None]]
+"""Asked right before the end; raises when the session is to go on after all."""
+
+
 class Sessions:
     """All sessions of one data directory."""
 
-    def __init__(self, paths: PathManager, records: Records, backends: Mapping[str, Backend]) -> None:
+    def __init__(
+        self,
+        paths: PathManager,
+        records: Records,
+        backends: Mapping[str, Backend],
+        *,
+        leasing: Leasing | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._paths = paths
         self._records = records
         self._backends = backends
+        self._leasing = leasing or Leasing(records)
+        self._now = now
+        self._stays = contextlib.ExitStack()
+
+    async def __aenter__(self) -> Sessions:
+        """For an orchestrator that stays: puts in order what others left, and keeps the registry open."""
+        await asyncio.to_thread(self._stays.enter_context, self._records.kept_open())
+        await self.reconcile()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leasing.close()
+        self._stays.close()
 
     @property
     def data_dir(self) -> Path:
@@ -94,15 +160,20 @@ class Sessions:
         backend: str,
         plan: LaunchPlan | None = None,
         content: bytes | None = None,
+        *,
+        workspace: WorkspaceId | None = None,
     ) -> SessionRecord:
         """A session with a running sandbox, empty but for ``content``, in state ``initializing``.
+
+        Of a new workspace, unless one of the user's is named. The session is this orchestrator's until it is
+        ``ready``, or ended.
 
         A port that another program takes meanwhile gives way to the wish's next one. Raises Busy when there
         is none, and whatever the backend raises; then nothing is left.
         """
         while True:
             try:
-                return await self._begin(user, template, wishes, backend, plan, content)
+                return await self._begin(user, template, wishes, backend, plan, content, workspace)
             except Busy as error:
                 others = wishes.without(error.details.get("lostPort"))
                 if others is None:
@@ -117,50 +188,229 @@ class Sessions:
         backend: str,
         plan: LaunchPlan | None,
         content: bytes | None,
+        workspace: WorkspaceId | None,
     ) -> SessionRecord:
         driver = self._backends[backend]
         if content is not None and not driver.properties.makes_images:
             raise InvalidRequest(f"the backend {backend!r} makes no images; send the content in instead")
+        if workspace is not None:
+            await asyncio.to_thread(self._records.workspace, user, workspace)
+
+        def chosen(taken: frozenset[int]) -> SessionRecord:
+            record = self._new_record(user, template, backend, workspace)
+            return msgspec.structs.replace(record, **_ports(wishes, taken))
+
         # A thread goes on when nobody waits for it any more: what it adds is to be taken away again.
-        adding = asyncio.create_task(asyncio.to_thread(self._new_record, user, template, wishes, backend))
+        adding = asyncio.create_task(self._leasing.add(chosen))
         guest = None
         try:
             record = await asyncio.shield(adding)
             guest = await driver.create(replace(_launch_of(record), plan=plan, content=content))
-            await asyncio.to_thread(self._records.set_guest, record.session_id, guest)
-            await self.mark(record, State.INITIALIZING)
-            return await asyncio.to_thread(self._records.get, user, record.session_id)
+            return await self._made(record, guest)
         except BaseException:
             await asyncio.shield(self._undo(adding, driver, guest))
             raise
 
-    async def mark(self, record: SessionRecord, state: State) -> None:
-        """Write down how far it is."""
-        await asyncio.to_thread(self._records.set_state, record.session_id, state)
+    async def create(
+        self, user: UserId, template: str, backend: str, *, workspace: WorkspaceId | None = None
+    ) -> SessionRecord:
+        """A session that takes no process, memory or port yet: a record, and a root where files are kept.
+
+        It is ``stopped``; ``ensure_running`` starts it when it is first used.
+        """
+        driver = self._backends[backend]
+        if workspace is not None:
+            await asyncio.to_thread(self._records.workspace, user, workspace)
+        record = self._new_record(user, template, backend, workspace)
+        record = msgspec.structs.replace(record, state=State.STOPPED, has_work=True)
+        await asyncio.to_thread(self._write_down_new, record, driver.properties.keeps_files)
+        return record
+
+    async def ensure_running(self, user: UserId, session_id: str) -> SessionRecord:
+        """The session, with a tool server that answers: as it is, or started on its kept files."""
+        record = await self.get(user, session_id)
+        if record.state is State.RUNNING and (await self._seen(record)).alive:
+            return record
+        return await self.ready(await self.restart(record))
+
+    async def restart(self, record: SessionRecord, wishes: PortWishes | None = None) -> SessionRecord:
+        """A session that is over, or whose sandbox died, has one again, in state ``initializing``.
+
+        On the files that it left where its backend keeps them, else empty: ``properties.keeps_files`` says
+        whether content is to be sent in. Ports are those it had, or the next free ones. Raises Conflict when
+        it runs, Busy when somebody else is at work on it; when it fails, it is stopped as before.
+        """
+        while True:
+            wishes = wishes or _as_before(record)
+            try:
+                return await self._restart(record, wishes)
+            except Busy as error:
+                others = wishes.without(error.details.get("lostPort"))
+                if others is None:
+                    raise
+                record, wishes = await self.get(record.user_id, record.session_id), others
+
+    async def _restart(self, record: SessionRecord, wishes: PortWishes) -> SessionRecord:
+        driver = self._backends[record.backend]
+        await self._admit_dead(record)
+
+        def anew(taken: frozenset[int], record: SessionRecord) -> SessionRecord:
+            fresh = {
+                "token": secrets.token_urlsafe(32),
+                "guest": None,
+                "reason": "",
+                "created": record.created,
+            }
+            return msgspec.structs.replace(record, **fresh, **_ports(wishes, taken))
+
+        clean = record.state is State.STOPPED
+        record = await self._leasing.claim(record.session_id, Purpose.START, Event.RESUME, anew)
+        try:
+            if not clean:  # what is left of the earlier run
+                await driver.destroy(_guest_id(record), keep_files=driver.properties.keeps_files)
+            existing = driver.properties.keeps_files
+            guest = await driver.create(replace(_launch_of(record), existing=existing))
+            return await self._made(record, guest)
+        except BaseException as error:
+            await asyncio.shield(self._back_to_stopped(record, driver, str(error)))
+            raise
+
+    async def _admit_dead(self, record: SessionRecord) -> None:
+        """One that runs in the registry only is an error from now on, which may be resumed."""
+        if record.state is not State.RUNNING:
+            return
+        seen = await self._seen(record)
+        if seen.unknown:
+            raise Unavailable(seen.unknown, sessionId=record.session_id)
+        if not seen.alive:
+            reason = "its tool server ended without being asked"
+            await self._leasing.move(record.session_id, Event.FAILED, reason=reason)
+
+    async def _made(self, record: SessionRecord, guest: Guest) -> SessionRecord:
+        return await self._leasing.move(
+            record.session_id, Event.MADE, guest=guest, tool_port=guest.tool_port, dev_port=guest.dev_port
+        )
+
+    async def _back_to_stopped(self, record: SessionRecord, driver: Backend, why: str) -> None:
+        with contextlib.suppress(ToolError):  # what failed first is what a person has to know
+            await self._leasing.move(record.session_id, Event.STOP)
+            keeps = driver.properties.keeps_files
+            outcome = await driver.destroy(_guest_id(record), keep_files=keeps)
+            event = Event.FAILED if outcome.survivors else Event.ENDED
+            await self._leasing.move(record.session_id, event, last=True, guest=None)
+        await self._leasing.release(record.session_id)
+
+    async def ready(self, record: SessionRecord) -> SessionRecord:
+        """All is in place: from now on what is in it is somebody's work, and it is nobody's to start."""
+        return await self._leasing.move(record.session_id, Event.READY, last=True, has_work=True)
+
+    async def stop(
+        self, record: SessionRecord, *, discard: bool = False, last_look: LastLook | None = None
+    ) -> Ended:
+        """Save it, then end it; its files are kept as well where its backend can.
+
+        Raises Unavailable, and leaves it running, when it cannot be saved; ``discard`` ends it all the same,
+        and what was not saved is gone where files are not kept. ``last_look`` comes after the save.
+        """
+        return await self._end(record, keep_files=True, save=not discard, last_look=last_look)
 
     async def end(self, record: SessionRecord, *, keep_files: bool = True) -> Destroyed:
         """Stop everything of the session. Its files are kept, unless told otherwise.
 
         They stay where they are, or are saved first on a backend that cannot keep them; when that fails the
         session goes on and this raises. One that is over is taken too: so its files are removed later.
-        Raises NoSpace or Unavailable when that cannot be written down; then it has ended all the same.
+        Raises Busy while another orchestrator starts or ends it, and NoSpace or Unavailable when the end
+        cannot be written down; then it has ended all the same.
         """
         driver = self._backends[record.backend]
-        keeps = keep_files and driver.properties.keeps_files
-        saved = await self._last_save(record, driver) if keep_files and not keeps else None
-        with contextlib.suppress(ToolError):  # the registry comes second: ending makes room on a full disk
-            await self.mark(record, State.STOPPING)
-        outcome = await driver.destroy(_guest_id(record), keep_files=keeps)
-        await self._write_down_end(record, outcome)
-        return replace(outcome, kept=str(saved.file.path)) if saved else outcome
+        save = keep_files and not driver.properties.keeps_files
+        return (await self._end(record, keep_files=keep_files, save=save)).outcome
 
-    async def list(self, user: UserId, *, stopped: bool = False) -> list[Seen]:
-        """The user's sessions, oldest first."""
+    async def destroy(self, user: UserId, session_id: str) -> Destroyed:
+        """End the user's session and remove its files, its record and its log."""
+        record = await self.get(user, session_id)
+        outcome = await self.end(record, keep_files=False)
+        if not outcome.survivors:
+            await self.remove_log(record)
+        return outcome
+
+    async def _end(
+        self,
+        record: SessionRecord,
+        *,
+        keep_files: bool,
+        save: bool,
+        last_look: LastLook | None = None,
+        seen: State | None = None,
+    ) -> Ended:
+        driver = self._backends[record.backend]
+        keeps = keep_files and driver.properties.keeps_files
+        # Held while it is saved already; it is ``stopping`` only from when nothing can be lost any more.
+        with contextlib.suppress(NoSpace, Unavailable):  # ending makes room on a full disk
+            await self._leasing.claim(record.session_id, Purpose.STOP, seen=seen)
+        try:
+            saved = await self._last_save(record, driver) if save else None
+            if last_look is not None:
+                await last_look()
+            with contextlib.suppress(NoSpace, Unavailable):
+                await self._leasing.move(record.session_id, Event.STOP, discards=not keep_files)
+            outcome = await driver.destroy(_guest_id(record), keep_files=keeps)
+            if saved:
+                outcome = replace(outcome, kept=outcome.kept or str(saved.file.path))
+            await self._write_down_end(record, outcome, keep_files)
+            return Ended(outcome, saved)
+        finally:
+            await asyncio.shield(self._leasing.release(record.session_id))
+
+    async def reconcile(self) -> builtins.list[PutInOrder]:
+        """Finish or undo what orchestrators that are gone have left half way, of all users.
+
+        A start is undone: what was only a copy goes, what may be work is kept and can be resumed. An end is
+        finished as it was meant. Several may do so at once.
+        """
+        left = await self._leasing.unattended()
+        done = await asyncio.gather(*map(self._put_in_order, left))
+        return [each for each in done if each is not None]
+
+    async def _put_in_order(self, record: SessionRecord) -> PutInOrder | None:
+        began = record.state is not State.STOPPING
+        keep_files = record.has_work and not record.discards
+        try:
+            ended = await self._end(record, keep_files=keep_files, save=False, seen=record.state)
+        except (Busy, Conflict, NotFound):
+            return None  # somebody else is at it, or was
+        except ToolError as error:
+            return PutInOrder(record, f"{record.session_id} was left {record.state.value}: {error.message}")
+        half = "its start was undone" if began else "its end was finished"
+        kept = f", files kept in {ended.outcome.kept}" if ended.outcome.kept else ""
+        return PutInOrder(record, f"{record.session_id} was left {record.state.value}: {half}{kept}")
+
+    async def get(self, user: UserId, session_id: str) -> SessionRecord:
+        """The user's session. Raises NotFound, also for another user's."""
+        return await asyncio.to_thread(self._records.get, user, session_id)
+
+    async def workspaces(self, user: UserId) -> builtins.list[WorkspaceRecord]:
+        """The user's workspaces, oldest first."""
+        return await asyncio.to_thread(self._records.workspaces, user)
+
+    async def list(self, user: UserId, *, stopped: bool = False) -> builtins.list[Seen]:
+        """The user's sessions, oldest first. Those of a backend that cannot be asked are ``unknown``."""
         records = await asyncio.to_thread(self._records.list, user, stopped=stopped)
-        names = {record.backend for record in records} & self._backends.keys()
-        guests = [guest for name in names for guest in await self._backends[name].guests()]
-        running = {(guest.backend, guest.id) for guest in guests if guest.state is GuestState.RUNNING}
-        return [Seen(record, (record.backend, _guest_id(record)) in running) for record in records]
+        names = sorted({record.backend for record in records})
+        answers = await asyncio.gather(*map(self._running, names))
+        running = dict(zip(names, answers, strict=True))
+        return [_as_seen(record, running[record.backend]) for record in records]
+
+    async def _seen(self, record: SessionRecord) -> Seen:
+        return _as_seen(record, await self._running(record.backend))
+
+    async def _running(self, backend: str) -> frozenset[str] | str:
+        """The ids of its sandboxes that run, or why it could not be asked."""
+        try:
+            guests = await self._backends[backend].guests()
+        except ToolError as error:
+            return error.message
+        return frozenset(guest.id for guest in guests if guest.state is GuestState.RUNNING)
 
     async def find(self, user: UserId, wanted: str | None) -> SessionRecord:
         """The session ``wanted``, by its id or the last part of it; without a name the only one that runs."""
@@ -187,7 +437,8 @@ class Sessions:
         """A client of its tool server."""
         if record.state not in LIVE:
             raise Unavailable(
-                f"{record.session_id} is {record.state.value}; start a session by `workspace up`",
+                f"{record.session_id} is {record.state.value}; "
+                f"start it again by `workspace resume {record.session_id}`",
                 sessionId=record.session_id,
             )
         # websockets is a third of what a command costs to start, and most commands only look.
@@ -210,17 +461,30 @@ class Sessions:
         if guest is not None:
             await driver.destroy(guest.id)
         with contextlib.suppress(ToolError):  # then no record was added
-            record = await adding
-            await asyncio.to_thread(self._records.remove, record.session_id)
+            await self._forget(await adding)
 
-    async def _write_down_end(self, record: SessionRecord, outcome: Destroyed) -> None:
+    async def _forget(self, record: SessionRecord) -> None:
+        keep = await asyncio.to_thread(self._has_saves, record)
+        await asyncio.to_thread(self._records.remove, record.session_id, keep_workspace=keep)
+        self._leasing.dropped(record.session_id)
+
+    def _has_saves(self, record: SessionRecord) -> bool:
+        directory = self._paths.saves_dir(record.user_id, record.workspace_id)
+        return directory.is_dir() and any(not each.name.startswith(".") for each in directory.iterdir())
+
+    async def _write_down_end(self, record: SessionRecord, outcome: Destroyed, keep_files: bool) -> None:
         try:
             if outcome.survivors:
-                await self.mark(record, State.ERROR)
-            elif outcome.kept:
-                await self.mark(record, State.STOPPED)
+                reason = f"these processes would not end: {' '.join(map(str, outcome.survivors))}"
+                await self._leasing.move(record.session_id, Event.FAILED, last=True, reason=reason)
+            elif outcome.kept or (keep_files and await asyncio.to_thread(self._has_saves, record)):
+                await self._leasing.move(
+                    record.session_id, Event.ENDED, last=True, guest=None, reason="", has_work=True
+                )
             else:
-                await asyncio.to_thread(self._records.remove, record.session_id)
+                await self._forget(record)
+        except (NotFound, Conflict):
+            return  # whoever ended it at the same time has written it down
         except ToolError as error:
             if outcome.survivors:
                 return  # they are the worse news, and told by whoever asked
@@ -229,8 +493,10 @@ class Sessions:
             raise type(error)(message, sessionId=record.session_id) from error
 
     async def _last_save(self, record: SessionRecord, driver: Backend) -> Saved | None:
-        """None when there is no sandbox, and so nothing to lose."""
-        if _guest_id(record) not in {guest.id for guest in await driver.guests()}:
+        """None when there is no sandbox, or a dead one that leaves its files, and so nothing to lose."""
+        guests = {guest.id: guest.state for guest in await driver.guests()}
+        state = guests.get(_guest_id(record))
+        if state is None or (state is GuestState.DEAD and driver.properties.keeps_files):
             return None
         try:
             return await self.save(record)
@@ -256,25 +522,35 @@ class Sessions:
             )
         return self._backends[record.backend].endpoint(record.guest, port)
 
-    def _new_record(self, user: UserId, template: str, wishes: PortWishes, backend: str) -> SessionRecord:
-        now = datetime.now(UTC)
+    def _new_record(
+        self, user: UserId, template: str, backend: str, workspace: WorkspaceId | None
+    ) -> SessionRecord:
+        now = self._now()
+        return SessionRecord(
+            session_id=new_session_id(now, secrets.token_bytes(4)),
+            user_id=user,
+            workspace_id=workspace or new_workspace_id(now, secrets.token_bytes(4)),
+            backend=backend,
+            template=template,
+            token=secrets.token_urlsafe(32),
+            tool_port=0,
+            dev_port=0,
+            created=now.isoformat(timespec="milliseconds"),
+        )
 
-        def chosen(taken: frozenset[int]) -> SessionRecord:
-            dev_port = choose(wishes.dev, taken, is_free, "--dev-port")
-            tool_port = choose(wishes.tool, taken | {dev_port}, is_free, "--port") if wishes.tool.port else 0
-            return SessionRecord(
-                session_id=new_session_id(now, secrets.token_bytes(4)),
-                user_id=user,
-                workspace_id=new_workspace_id(now, secrets.token_bytes(4)),
-                backend=backend,
-                template=template,
-                token=secrets.token_urlsafe(32),
-                tool_port=tool_port,
-                dev_port=dev_port,
-                created=now.isoformat(timespec="milliseconds"),
-            )
+    def _write_down_new(self, record: SessionRecord, with_root: bool) -> None:
+        self._records.add(lambda _: record)
+        if with_root:
+            self._make_root(record)
 
-        return self._records.add(chosen)
+    def _make_root(self, record: SessionRecord) -> None:
+        try:
+            private_directory(self._paths.workspace_dir(record.user_id, record.session_id), exist_ok=False)
+        except OSError as error:
+            self._records.remove(record.session_id)
+            if isinstance(error, FileExistsError):
+                raise AlreadyExists(f"session {record.session_id} has a directory already") from None
+            raise
 
 
 async def save_to(client: Client, target: Path, form: ArchiveFormat) -> Saved:
@@ -298,6 +574,26 @@ async def archive_rules(client: Client) -> TemplateArchive:
         return parse_template(found.content.encode()).archive
     except ToolError:
         return TemplateArchive()
+
+
+def _as_seen(record: SessionRecord, running: frozenset[str] | str) -> Seen:
+    if isinstance(running, str):
+        return Seen(record, alive=False, unknown=running)
+    return Seen(record, _guest_id(record) in running)
+
+
+def _ports(wishes: PortWishes, taken: frozenset[int]) -> dict[str, int]:
+    dev_port = choose(wishes.dev, taken, is_free, "--dev-port")
+    tool_port = choose(wishes.tool, taken | {dev_port}, is_free, "--port") if wishes.tool.port else 0
+    return {"tool_port": tool_port, "dev_port": dev_port}
+
+
+def _as_before(record: SessionRecord) -> PortWishes:
+    """The ports that it had, so that addresses which people hold stay good; or the next free ones."""
+    return PortWishes(
+        tool=Wish(record.tool_port or DEFAULT_PORT, TOOL_PORTS),
+        dev=Wish(record.dev_port or DEFAULT_DEV_PORT, DEV_PORTS),
+    )
 
 
 def _launch_of(record: SessionRecord) -> Launch:

@@ -78,6 +78,8 @@ class Launch:
     """Where content goes, whose it is, whether agents are told to trust it: read, never worked out again."""
     content: bytes | None = field(default=None, repr=False)
     """A tar.gz that is to be in the workspace from the start, by an image of its own."""
+    existing: bool = False
+    """Go on with the files that an earlier sandbox of this session has left. Only where files are kept."""
 
 
 class GuestState(enum.Enum):
@@ -137,7 +139,7 @@ class Backend(Protocol):
         """What holds here."""
 
     async def create(self, launch: Launch) -> Guest:
-        """A sandbox whose tool server answers, its workspace root empty.
+        """A sandbox whose tool server answers, its root empty; or as it is, by ``launch.existing``.
 
         Raises AlreadyExists when the session has one, Unavailable when the tool server did not come up in
         time (with its last words), Busy with ``lostPort`` in its details when another program took that port

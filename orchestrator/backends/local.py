@@ -26,7 +26,7 @@ from orchestrator import processes
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
 from orchestrator.backends.environment import area_marker, sandbox_environment
 from orchestrator.backends.local_provision import provision_home
-from orchestrator.directories import private_directory, remove_tree
+from orchestrator.directories import give_tree, private_directory, remove_tree
 from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
 from orchestrator.paths import PathManager, SessionArea
 from protocol.errors import AlreadyExists, Unavailable
@@ -109,7 +109,7 @@ class LocalBackend:
         )
         self._isolation.refuse_ports((launch.tool_port, launch.dev_port))
         place = _Place.of(self._paths, guest.id)
-        await asyncio.to_thread(place.make)
+        await asyncio.to_thread(place.make, launch.existing)
         try:
             guest = await _to_the_end(self._spawned, guest, launch, place)
             port = await self._listening_port(guest, place)
@@ -150,7 +150,11 @@ class LocalBackend:
         self._isolation.refuse_company(launch.user_id)
         cache = self._paths.cache_dir(launch.user_id, "npm").parent
         ports = (launch.tool_port, launch.dev_port)
-        return self._isolation.settle(Sandbox(launch.user_id, place.root, place.area, cache, ports))
+        owner = place.root.stat().st_uid
+        settled = self._isolation.settle(Sandbox(launch.user_id, place.root, place.area, cache, ports))
+        if launch.existing and settled.identity is not None and settled.identity.uid != owner:
+            give_tree(place.root, settled.identity.uid)
+        return settled
 
     def _spawned(self, guest: Guest, launch: Launch, place: _Place) -> Guest:
         settled = self._settled(launch, place)
@@ -261,10 +265,13 @@ class _Place:
     def exists(self) -> bool:
         return self.root.exists() or self.area.directory.exists()
 
-    def make(self) -> None:
+    def make(self, existing: bool = False) -> None:
         try:
-            for directory in (self.root, *self.area.directories):
+            # Of two who start one session at once, one makes the first of these.
+            fresh = self.area.directories if existing else (self.root, *self.area.directories)
+            for directory in fresh:
                 private_directory(directory, exist_ok=False)
+            private_directory(self.root)
         except FileExistsError:
             raise AlreadyExists(
                 f"session {self.session_id} has a directory already; remove it by `workspace down "

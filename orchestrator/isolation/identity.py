@@ -68,6 +68,12 @@ def taken_users(paths: PathManager) -> set[int]:
     return {_owner(path) for path in paths.base_dir.glob("workspaces/*/*")}
 
 
+def kept_user(root: Path) -> int | None:
+    """Whose an earlier run of the session has left its root: all in it is that user's already."""
+    owner = _owner(root)
+    return owner if FIRST_USER <= owner < FIRST_USER + USERS else None
+
+
 def give(identity: Identity, root: Path, area: SessionArea) -> None:
     """Make a session's fresh directories its user's."""
     for directory in (root, area.home, area.temporary, area.state):

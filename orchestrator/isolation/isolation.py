@@ -143,11 +143,13 @@ class Isolation:
             )
 
     def settle(self, sandbox: Sandbox) -> Settled:
-        """Give the sandbox's directories, which are fresh, to whom it will run as."""
+        """Give the sandbox's directories to whom it will run as: who had its root before, or nobody yet."""
         if not self.tier.users:
             private_directory(sandbox.cache)
             return Settled(sandbox, None, sandbox.cache)
-        uid = identity.choose_user(identity.taken_users(self.paths), secrets.randbelow)
+        uid = identity.kept_user(sandbox.root) or identity.choose_user(
+            identity.taken_users(self.paths), secrets.randbelow
+        )
         whom = Identity(uid, identity.group_of(sandbox.person))
         identity.open_ways(self.paths, sandbox.person)
         identity.give(whom, sandbox.root, sandbox.area)

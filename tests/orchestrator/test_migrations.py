@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator import migrations
 from orchestrator.paths import UserId
-from orchestrator.records import VERSION, Records, State
+from orchestrator.records import Records, State
+from orchestrator.registry import VERSION
 from protocol.errors import ToolError
 
 VERSION_1 = """

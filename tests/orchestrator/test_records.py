@@ -12,7 +12,8 @@ import pytest
 from orchestrator.backends import Guest
 from orchestrator.paths import SessionId, UserId, WorkspaceId
 from orchestrator.ports import Wish, choose
-from orchestrator.records import Records, SessionRecord, State
+from orchestrator.records import Records, SessionRecord
+from orchestrator.session_states import Event, State
 from protocol.errors import Busy, Internal, NoSpace, NotFound, Unavailable
 
 ANN, BOB = UserId("ann"), UserId("bob")
@@ -43,6 +44,11 @@ def guest(session: str = "s1") -> Guest:
     )
 
 
+def stop(records: Records, session: str) -> None:
+    records.move(session, Event.STOP)
+    records.move(session, Event.ENDED)
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return Records(tmp_path / "db" / "sessions.sqlite3")
@@ -50,8 +56,8 @@ def records(tmp_path: Path) -> Records:
 
 def test_what_was_added_is_found_by_another_terminal(records: Records, tmp_path: Path) -> None:
     records.add(lambda taken: record())
-    records.set_guest("s1", guest())
-    records.set_state("s1", State.RUNNING)
+    records.move("s1", Event.MADE, guest=guest(), tool_port=1, dev_port=2)
+    records.move("s1", Event.READY)
     expected = msgspec.structs.replace(record(), state=State.RUNNING, guest=guest(), tool_port=1, dev_port=2)
     assert Records(tmp_path / "db" / "sessions.sqlite3").get(ANN, "s1") == expected
 
@@ -82,7 +88,7 @@ def test_another_users_session_does_not_exist(records: Records) -> None:
 def test_sessions_that_are_over_are_listed_only_when_asked_for(records: Records) -> None:
     records.add(lambda taken: record("s1"))
     records.add(lambda taken: record("s2"))
-    records.set_state("s1", State.STOPPED)
+    stop(records, "s1")
     assert [each.session_id for each in records.list(ANN)] == ["s2"]
     assert [each.session_id for each in records.list(ANN, stopped=True)] == ["s1", "s2"]
 
@@ -90,7 +96,7 @@ def test_sessions_that_are_over_are_listed_only_when_asked_for(records: Records)
 def test_ports_of_live_sessions_are_known_to_whoever_chooses(records: Records) -> None:
     records.add(lambda taken: record("s1", BOB, 8000))
     records.add(lambda taken: record("s2", dev_port=8001))
-    records.set_state("s2", State.STOPPED)
+    stop(records, "s2")
     seen: list[frozenset[int]] = []
 
     def chosen(taken: frozenset[int]) -> SessionRecord:
@@ -151,7 +157,7 @@ def test_a_registry_that_cannot_be_shared_is_read_and_its_sessions_are_ended(
     records.add(lambda taken: record())
     without_shared_memory(tmp_path / "db")
     assert [each.session_id for each in records.list(ANN)] == ["s1"]
-    records.set_state("s1", State.STOPPED)
+    stop(records, "s1")
     assert records.get(ANN, "s1").state is State.STOPPED
     records.remove("s1")
     assert records.list(ANN, stopped=True) == []
@@ -160,9 +166,9 @@ def test_a_registry_that_cannot_be_shared_is_read_and_its_sessions_are_ended(
 def test_a_registry_is_shared_again_as_soon_as_it_can_be(records: Records, tmp_path: Path) -> None:
     records.add(lambda taken: record())
     without_shared_memory(tmp_path / "db")
-    records.set_state("s1", State.STOPPED)
+    records.move("s1", Event.STOP)
     (tmp_path / "db" / "sessions.sqlite3-shm").rmdir()
-    records.set_state("s1", State.ERROR)
+    records.move("s1", Event.ENDED)
     db = sqlite3.connect(tmp_path / "db" / "sessions.sqlite3")
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     db.close()
@@ -178,7 +184,7 @@ def test_no_session_is_added_where_it_could_not_be_written_down(records: Records
 def test_a_full_disk_is_said_to_be(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records.add(lambda taken: record())
     without_shared_memory(tmp_path / "db")
-    monkeypatch.setattr("orchestrator.records.FULL_BYTES", 1 << 62)
+    monkeypatch.setattr("orchestrator.registry.FULL_BYTES", 1 << 62)
     with pytest.raises(NoSpace, match=r"is full, .*: make room, for example by `workspace down"):
         records.add(lambda taken: record("s2"))
 

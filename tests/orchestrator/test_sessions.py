@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +22,8 @@ from orchestrator.backends import (
 )
 from orchestrator.paths import PathManager, UserId
 from orchestrator.ports import Wish
-from orchestrator.records import Records, State
+from orchestrator.records import Records, SessionRecord
+from orchestrator.session_states import State
 from orchestrator.sessions import PortWishes, Sessions
 from protocol.errors import InvalidRequest, NoSpace, NotFound, Unavailable
 
@@ -209,7 +211,7 @@ async def test_another_users_session_is_neither_found_nor_listed(sessions: Sessi
 async def test_a_session_that_is_over_has_no_client(sessions: Sessions) -> None:
     record = await sessions.begin(ANN, "site", WISHES, "dictionary")
     await sessions.end(record)
-    with pytest.raises(Unavailable, match="is stopped; start a session by `workspace up`"):
+    with pytest.raises(Unavailable, match="is stopped; start it again by `workspace resume"):
         sessions.client(await sessions.find(ANN, record.session_id))
 
 
@@ -218,17 +220,17 @@ class FullDisk(Records):
 
     full = False
 
-    def set_guest(self, session_id: str, guest: Guest) -> None:
+    def claim(self, *values: Any) -> SessionRecord:
         self._refuse()
-        super().set_guest(session_id, guest)
+        return super().claim(*values)
 
-    def set_state(self, session_id: str, state: State) -> None:
+    def move(self, *values: Any, **changes: Any) -> SessionRecord:
         self._refuse()
-        super().set_state(session_id, state)
+        return super().move(*values, **changes)
 
-    def remove(self, session_id: str) -> None:
+    def remove(self, session_id: str, *, keep_workspace: bool = False) -> None:
         self._refuse()
-        super().remove(session_id)
+        super().remove(session_id, keep_workspace=keep_workspace)
 
     def _refuse(self) -> None:
         if self.full:
