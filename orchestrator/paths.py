@@ -14,6 +14,7 @@ out.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,11 +132,15 @@ class PathManager:
     def from_env(cls, environ: Mapping[str, str], cwd: Path, data_dir: Path | None = None) -> PathManager:
         """``data_dir`` if given, else DATA_DIR, else ``./data``; relative ones start at ``cwd``.
 
+        Without ``..``: the path becomes part of mounts, rules and plans.
+
         >>> PathManager.from_env({}, Path("/srv")).base_dir.as_posix()
         '/srv/data'
+        >>> PathManager.from_env({"DATA_DIR": "../a"}, Path("/srv/x")).base_dir.as_posix()
+        '/srv/a'
         """
         chosen = data_dir or Path(environ.get(DATA_VARIABLE) or DEFAULT_DATA_DIRECTORY)
-        return cls(cwd / chosen)
+        return cls(Path(os.path.normpath(cwd / chosen)))
 
     def db_path(self, name: str) -> Path:
         """A database by its name, without a suffix."""
