@@ -11,13 +11,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 from isal import isal_zlib
 
+from orchestrator.spool import Spool
 from protocol.archives import Budget, member_path, permissions, refuse_leaving_symlink
 from protocol.errors import ArchiveUnsafe
 from protocol.tar import Kind, Member, pack, shown
@@ -42,8 +43,8 @@ class LeavesOut(Protocol):
 class Archive:
     """A packed directory."""
 
-    content: bytes
-    """tar.gz"""
+    packed: Spool = field(compare=False)
+    """tar.gz; its digest tells whether it is another one."""
     digest: str
     """``sha256:…`` of the uncompressed tar."""
     files: int
@@ -54,6 +55,11 @@ class Archive:
     left_out: tuple[str, ...] = ()
     """Why each of those was that no archive takes."""
 
+    @property
+    def content(self) -> bytes:
+        """All of ``packed``, in memory. Blocks."""
+        return self.packed.read()
+
 
 def archive_directory(
     directory: Path,
@@ -62,6 +68,7 @@ def archive_directory(
     lenient: bool = False,
     own_modes: bool = False,
     grafts: Mapping[str, Path] = MappingProxyType({}),
+    spool: Spool | None = None,
 ) -> Archive:
     """Pack what ``exclusions`` leave of ``directory``. Blocks.
 
@@ -71,17 +78,18 @@ def archive_directory(
     Raises ArchiveUnsafe for a link that leads out and for what is neither file, directory nor link, unless
     ``lenient`` leaves them out; TooLarge
     for what no tool server would take; Conflict when a file changes under the hand; OSError when one cannot
-    be read. Holds the packed archive in memory, and of the plain one a chunk.
+    be read. Holds a chunk of the plain archive; the packed one goes into ``spool``, or one of the system's.
     """
     walk = _Walk(directory, exclusions, lenient, own_modes, grafts)
     digest = hashlib.sha256()
     gzip = isal_zlib.compressobj(_LEVEL, wbits=_GZIP_WRAPPER)
-    parts = []
+    spool = Spool() if spool is None else spool
     for chunk in pack(walk.entries()):
         digest.update(chunk)
-        parts.append(gzip.compress(chunk))
+        spool.write(gzip.compress(chunk))
+    spool.write(gzip.flush())
     return Archive(
-        content=b"".join([*parts, gzip.flush()]),
+        packed=spool,
         digest=f"sha256:{digest.hexdigest()}",
         files=walk.files,
         entries=walk.entries_packed,

@@ -30,7 +30,7 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}{PART}")
 
 
-def write_all(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes | bytearray) -> None:
     """To a descriptor, however little it takes at a time."""
     rest = memoryview(data)
     while rest:

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from orchestrator.archive import archive_directory
+from orchestrator.directories import private_directory
 from orchestrator.plan import GuestProfile, LaunchPlan, WorkspaceSpec, guest_home, launch_plan
 from orchestrator.plan_archive import NO_RULES, plan_archive
+from orchestrator.spool import Spool
 from orchestrator.templates import Source, SourceKind
 from orchestrator.units import count_text, size_text
 from orchestrator.workspace_config import CORE_IMAGE_ROOT
@@ -24,9 +26,9 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive: in memory, or in a file."""
+    """An archive: packed here, or a file as it is."""
 
-    content: bytes | Path
+    content: Spool | Path
     digest: str | None
     """``sha256:…`` of the uncompressed tar, when it was packed here."""
     note: str
@@ -42,9 +44,10 @@ class Packed:
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Its bytes; reads a file piece by piece."""
-        if isinstance(self.content, bytes):
-            yield self.content
+        """Its bytes, piece by piece."""
+        if isinstance(self.content, Spool):
+            async for chunk in self.content.chunks():
+                yield chunk
             return
         with await asyncio.to_thread(self.content.open, "rb") as file:
             while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
@@ -77,17 +80,21 @@ def packed(source: Source, data_dir: Path, plan: LaunchPlan | None = None) -> Pa
     if source.kind is SourceKind.ARCHIVE:
         return Packed(source.path, None, size_text(source.path.stat().st_size))
     exclusions = source.exclusions.with_rules(_inside(source.path, data_dir))
+    # On the disk that the workspaces are on: the system's own place for such files may be memory.
+    spool = Spool(lambda: private_directory(data_dir / "cache"))
     if plan is not None and plan.workspace_plan.enabled:
-        archive = plan_archive(plan, exclusions, NO_RULES.with_rules(source.template.files.exclude))
+        always = NO_RULES.with_rules(source.template.files.exclude)
+        archive = plan_archive(plan, exclusions, always, spool)
     else:
-        archive = archive_directory(source.path, exclusions, lenient=source.kind is SourceKind.DIRECTORY)
+        lenient = source.kind is SourceKind.DIRECTORY
+        archive = archive_directory(source.path, exclusions, lenient=lenient, spool=spool)
     if not archive.entries:
         raise InvalidRequest(
             f"{source.path} is empty, but for what copies leave out: put a file into it, or name another"
         )
-    note = f"{count_text(archive.files, 'file')}, {size_text(len(archive.content))}"
+    note = f"{count_text(archive.files, 'file')}, {size_text(spool.size)}"
     remarks = tuple(_remarks(archive.left_out))
-    return Packed(archive.content, archive.digest, note, remarks, archive.files, archive.content_bytes)
+    return Packed(spool, archive.digest, note, remarks, archive.files, archive.content_bytes)
 
 
 def _remarks(left_out: Sequence[str]) -> Iterator[str]:

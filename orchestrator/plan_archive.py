@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from orchestrator.archive import Archive, archive_directory
 from orchestrator.git_history import GIT, stage_git_history
 from orchestrator.plan import LaunchPlan
+from orchestrator.spool import Spool
 from protocol.exclusions import Exclusions
 
 NO_RULES = Exclusions.nothing()
@@ -58,7 +59,9 @@ class PlannedContent:
         return self.rules.excludes(path, is_directory) or self.always.excludes_entry(path, is_directory)
 
 
-def plan_archive(plan: LaunchPlan, rules: Exclusions, always: Exclusions = NO_RULES) -> Archive:
+def plan_archive(
+    plan: LaunchPlan, rules: Exclusions, always: Exclusions = NO_RULES, spool: Spool | None = None
+) -> Archive:
     """Pack what the plan takes of its directory, each with its own mode. Blocks.
 
     Links that lead out of the directory, sockets and devices are left out and named. Raises what
@@ -68,7 +71,9 @@ def plan_archive(plan: LaunchPlan, rules: Exclusions, always: Exclusions = NO_RU
     tracked = tracked_paths(workspace.host_path) if workspace.copies_git else frozenset()
     with _history(plan) as grafts:
         content = PlannedContent(plan, rules, tracked, always)
-        return archive_directory(workspace.host_path, content, lenient=True, own_modes=True, grafts=grafts)
+        return archive_directory(
+            workspace.host_path, content, lenient=True, own_modes=True, grafts=grafts, spool=spool
+        )
 
 
 @contextmanager

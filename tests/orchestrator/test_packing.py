@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from orchestrator.packing import packed
 from orchestrator.templates import find_source
 from protocol.errors import ArchiveUnsafe, InvalidRequest
+from protocol.limits import MIB
 
 
 def write(directory: Path, *paths: str) -> None:
@@ -52,7 +55,7 @@ async def test_the_same_files_give_the_same_digest(tmp_path: Path) -> None:
         write(tmp_path / name, "index.html", "src/x")
     one, two = (packed(find_source(str(tmp_path / name), [], tmp_path), Path("/d")) for name in ("a", "b"))
     assert one.digest == two.digest
-    assert one.content == two.content
+    assert await one.read() == await two.read()
     assert one.note.startswith("2 files, ")
 
 
@@ -93,3 +96,32 @@ def test_a_directory_of_which_nothing_is_left_is_refused(path: str, tmp_path: Pa
     write(tmp_path, path)
     with pytest.raises(InvalidRequest, match="is empty, but for what copies leave out"):
         packed(find_source(str(tmp_path), [], tmp_path), Path("/d"))
+
+
+def test_half_a_gigabyte_is_packed_in_the_memory_of_a_few_pieces(tmp_path: Path) -> None:
+    """In a process of its own, by the kernel's own count of the most that it ever held."""
+    size = 512 * MIB
+    with (tmp_path / "big").open("wb") as file:
+        noise = os.urandom(MIB)  # does not compress, so that the archive is as large
+        for _ in range(size // MIB):
+            file.write(noise)
+    program = f"""
+import re, pathlib
+from orchestrator.packing import packed
+from orchestrator.templates import find_source
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) * 1024
+here = pathlib.Path({str(tmp_path)!r})
+source = find_source(str(here), [], here)
+packed(find_source(str(here / "small"), [], here), here / "data")
+before = peak()
+archive = packed(source, here / "data")
+print(archive.content.size, peak() - before)
+"""
+    write(tmp_path / "small", "index.html")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    packed_bytes, growth = map(int, done.stdout.split())
+    assert packed_bytes > size
+    assert growth < 32 * MIB
+    assert list((tmp_path / "data" / "cache").iterdir()) == []
