@@ -84,8 +84,11 @@ def page_of(
     )
 
 
-def shown(log: OutputLog, start: int, limit: int, encoding: Encoding) -> Shown:
-    """Head and tail for an answer, with a line between them that tells what is left out."""
+def shown(log: OutputLog, start: int, limit: int, encoding: Encoding, whole_from: str = "output") -> Shown:
+    """Head and tail for an answer, with a line between them that tells what is left out.
+
+    ``whole_from`` is the operation that gives the whole.
+    """
     head, tail, omitted = log.ends(limit, start)
     start = min(start, log.end)
     if encoding is Encoding.BASE64:
@@ -95,7 +98,7 @@ def shown(log: OutputLog, start: int, limit: int, encoding: Encoding) -> Shown:
     # Cut between characters; what a cut character had is left out with the rest.
     whole, late = head[: whole_characters(head)], tail.lstrip(CONTINUATIONS)
     omitted += len(head) - len(whole) + len(tail) - len(late)
-    note = f"\n[… {omitted} bytes left out; 'output' gives them …]\n"
+    note = f"\n[… {omitted} bytes left out; {whole_from!r} gives them …]\n"
     text = text_of(whole, encoding) + note + text_of(late, encoding)
     return Shown(text, not (is_text(whole) and is_text(late)), omitted, start + len(whole))
 

@@ -7,11 +7,11 @@ import base64
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from protocol.messages.base import Encoding, Gap, GapReason
 from protocol.messages.commands import Stderr, Stdout, WhenSlow
 from toolserver.system.output import OutputLog
-from toolserver.system.processes import Process
 from toolserver.tools.call import Call, Emit
 
 PIECE_BYTES = 64 * 1024
@@ -54,8 +54,23 @@ class Pace:
     patience_seconds: float = 0.0
 
 
+class Followed(Protocol):
+    """What has output, and an end."""
+
+    @property
+    def stdout(self) -> OutputLog:
+        """Numbered by byte."""
+
+    @property
+    def stderr(self) -> OutputLog:
+        """Numbered by byte."""
+
+    async def wait(self) -> object:
+        """Until it has ended."""
+
+
 async def follow(
-    process: Process, call: Call, offsets: tuple[int, int], encoding: Encoding, pace: Pace = Pace()
+    process: Followed, call: Call, offsets: tuple[int, int], encoding: Encoding, pace: Pace = Pace()
 ) -> None:
     """Emit what the process writes, from the (stdout, stderr) offsets on, until it has ended.
 
