@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.messages import archives, commands, devserver, edits, files, places, processes, search
+from protocol.messages import archives, commands, devserver, edits, files, places, processes, search, shells
 from protocol.messages.base import Answer, Log, Request
 
 
@@ -66,6 +66,11 @@ _TABLE = (
     Operation("send_input", commands.SendInput, commands.SendInputAnswer, Scope.COMMAND),
     Operation("stop", processes.Stop, processes.StopAnswer, Scope.COMMAND),
     Operation("processes", processes.Processes, processes.ProcessesAnswer, Scope.COMMAND),
+    Operation("shell", shells.Shell, shells.ShellAnswer, Scope.COMMAND, shells.ShellEvent),
+    Operation("shell_output", shells.ShellOutput, shells.ShellOutputAnswer, Scope.COMMAND),
+    Operation("shell_restart", shells.ShellRestart, shells.ShellRestartAnswer, Scope.COMMAND),
+    Operation("shell_stop", shells.ShellStop, shells.ShellStopAnswer, Scope.COMMAND),
+    Operation("shells", shells.Shells, shells.ShellsAnswer, Scope.COMMAND),
     Operation("inject", archives.Inject, archives.InjectAnswer, Scope.ARCHIVE, archives.Unpacked),
     Operation("save", archives.Save, archives.SaveAnswer, Scope.ARCHIVE, archives.Chunk),
     Operation("install", devserver.Install, devserver.InstallAnswer, Scope.DEV, Log),

@@ -35,6 +35,7 @@ from toolserver.tools.places import Places
 from toolserver.tools.raw import RawFiles
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
+from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
 from toolserver.wire import archive, pages, raw
 from toolserver.wire.guard import Guard
@@ -106,6 +107,8 @@ def _assemble(
     env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
     commands = Commands(table, disk, env, limits)
     stack.push_async_callback(commands.close)
+    shells = KeptShells(table, disk, env, limits, config.state_dir)
+    stack.push_async_callback(shells.close)
     installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
@@ -120,6 +123,7 @@ def _assemble(
         Edits(disk, gate, locks, limits),
         commands,
         ProcessControl(table, limits),
+        shells,
         archives,
         installs,
         dev,

@@ -30,7 +30,7 @@ from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb,
 from protocol import routes
 from protocol.codec import decode
 from protocol.errors import NotFound, Unavailable
-from protocol.messages import archives, commands, devserver, edits, files, places, processes, search
+from protocol.messages import archives, commands, devserver, edits, files, places, processes, search, shells
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
@@ -67,6 +67,11 @@ class Client:
     send_input = Verb(commands.SendInput, commands.SendInputAnswer)
     stop = Verb(processes.Stop, processes.StopAnswer)
     processes = Verb(processes.Processes, processes.ProcessesAnswer)
+    shell = StreamingVerb(shells.Shell, shells.ShellAnswer, Events[shells.ShellEvent])
+    shell_output = Verb(shells.ShellOutput, shells.ShellOutputAnswer)
+    shell_restart = Verb(shells.ShellRestart, shells.ShellRestartAnswer)
+    shell_stop = Verb(shells.ShellStop, shells.ShellStopAnswer)
+    shells = Verb(shells.Shells, shells.ShellsAnswer)
     inject = StreamingVerb(archives.Inject, archives.InjectAnswer, Events[archives.Unpacked])
     save = StreamingVerb(archives.Save, archives.SaveAnswer, Events[archives.Chunk])
     install = StreamingVerb(devserver.Install, devserver.InstallAnswer, Events[Log])
