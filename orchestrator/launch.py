@@ -31,6 +31,7 @@ from protocol.errors import DevServerFailed, ToolError
 from protocol.messages.archives import InjectAnswer
 from protocol.messages.base import Log
 from protocol.messages.devserver import DevState, Progress, StartAnswer, Step
+from protocol.templates import Template
 
 
 class Stage(enum.Enum):
@@ -62,7 +63,7 @@ class Observer(Protocol):
         """Something that a person should know."""
 
 
-class _Stages:
+class Stages:
     """Times the stages, and tells the observer."""
 
     def __init__(self, observer: Observer) -> None:
@@ -134,7 +135,7 @@ async def launch(
     ``plan``: ``packing.planned`` for this source, else made here. ``derived_image``: its content is in an
     image of its own and not sent in.
     """
-    stages = _Stages(observer)
+    stages = Stages(observer)
     plan = plan or planned(source)
     with stages.under_way(Stage.ARCHIVE) as done:
         archive = await asyncio.to_thread(packed, source, sessions.data_dir, plan)
@@ -166,27 +167,27 @@ async def _begin(
     user: UserId,
     source: Source,
     wishes: PortWishes,
-    stages: _Stages,
+    stages: Stages,
     backend: str,
     plan: LaunchPlan | None,
     content: bytes | None,
 ) -> SessionRecord:
     with stages.under_way(Stage.SANDBOX) as done:
         record = await sessions.begin(user, source.name, wishes, backend, plan, content)
-        for remark in _other_ports(record, wishes):
+        for remark in other_ports(record, wishes):
             stages.observer.remark(remark)
         done(sessions.tool_server(record).url)
     return record
 
 
 async def _bring_up(
-    sessions: Sessions, record: SessionRecord, source: Source, archive: Packed | None, stages: _Stages
+    sessions: Sessions, record: SessionRecord, source: Source, archive: Packed | None, stages: Stages
 ) -> Ready:
     """The session gets its content and its dev server; when that fails, it is ended."""
     try:
         async with sessions.client(record) as client:
-            injected = await _inject(client, archive, stages)
-            started = await _start(client, source, record, stages)
+            injected = await inject(client, archive, stages)
+            started = await start(client, source.template, record, stages)
         record = await sessions.ready(record)
     except BaseException:
         with contextlib.suppress(ToolError):  # what failed first is what a person has to know
@@ -195,16 +196,19 @@ async def _bring_up(
     return Ready(
         record=record,
         tool_server_url=sessions.tool_server(record).url,
-        preview_url=_preview_url(sessions, record, started),
+        preview_url=preview_of(sessions, record, started),
         injected=injected,
         started=started,
         seconds=stages.total(),
     )
 
 
-async def _inject(client: Client, archive: Packed | None, stages: _Stages) -> InjectAnswer | None:
+async def inject(
+    client: Client, archive: Packed | None, stages: Stages, otherwise: str = "it is in the image"
+) -> InjectAnswer | None:
+    """Send the content in; with none, ``otherwise`` says where it is."""
     if archive is None:
-        stages.observer.skipped(Stage.EXTRACT, "it is in the image")
+        stages.observer.skipped(Stage.EXTRACT, otherwise)
         return None
     with stages.under_way(Stage.EXTRACT) as done:
         injected = await client.put_archive(archive.chunks(), digest=archive.digest)
@@ -229,7 +233,7 @@ def lost_its_port(error: DevServerFailed) -> bool:
     )
 
 
-def _other_ports(record: SessionRecord, wishes: PortWishes) -> Iterator[str]:
+def other_ports(record: SessionRecord, wishes: PortWishes) -> Iterator[str]:
     """A port other than the wished one is said aloud: somebody may be looking at the wrong page."""
     for what, wished, given in (
         ("tool server", wishes.tool.port, record.tool_port),
@@ -239,14 +243,16 @@ def _other_ports(record: SessionRecord, wishes: PortWishes) -> Iterator[str]:
             yield f"port {wished} is taken: the {what} gets {given}"
 
 
-async def _start(client: Client, source: Source, record: SessionRecord, stages: _Stages) -> StartAnswer:
+async def start(client: Client, template: Template, record: SessionRecord, stages: Stages) -> StartAnswer:
+    """Install what it needs and start its dev server."""
     # The session's own port, for template.json only says which one is liked best.
-    dev = msgspec.structs.replace(source.template.dev_request(), port=record.dev_port)
-    async with client.start.stream(install=source.template.install_request(), dev=dev) as events:
+    dev = msgspec.structs.replace(template.dev_request(), port=record.dev_port)
+    async with client.start.stream(install=template.install_request(), dev=dev) as events:
         async for event in events:
             stages.take(event)
         return await events.result()
 
 
-def _preview_url(sessions: Sessions, record: SessionRecord, started: StartAnswer) -> str | None:
+def preview_of(sessions: Sessions, record: SessionRecord, started: StartAnswer) -> str | None:
+    """Where its page is; None when it has no dev server."""
     return f"{sessions.dev_server(record).url}/" if started.dev.state is DevState.READY else None

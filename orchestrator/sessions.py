@@ -43,7 +43,7 @@ from protocol.errors import (
 )
 from protocol.messages.archives import ArchiveFormat, SaveAnswer
 from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
-from protocol.templates import TEMPLATE_FILE, TemplateArchive, parse_template
+from protocol.templates import TEMPLATE_FILE, Template, TemplateArchive, parse_template
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -152,6 +152,22 @@ class Sessions:
         """Where all of it lies."""
         return self._paths.base_dir
 
+    @property
+    def paths(self) -> PathManager:
+        """Where what lies."""
+        return self._paths
+
+    def keeps_files(self, record: SessionRecord) -> bool:
+        """Whether the session's files stay when it ends; else only its saves do."""
+        return self._backends[record.backend].properties.keeps_files
+
+    def wishes_of(self, record: SessionRecord) -> PortWishes:
+        """The ports that it had, so that addresses which people hold stay good; or the next free ones."""
+        return PortWishes(
+            tool=Wish(record.tool_port or DEFAULT_PORT, TOOL_PORTS),
+            dev=Wish(record.dev_port or DEFAULT_DEV_PORT, DEV_PORTS),
+        )
+
     async def begin(
         self,
         user: UserId,
@@ -241,7 +257,7 @@ class Sessions:
         it runs, Busy when somebody else is at work on it; when it fails, it is stopped as before.
         """
         while True:
-            wishes = wishes or _as_before(record)
+            wishes = wishes or self.wishes_of(record)
             try:
                 return await self._restart(record, wishes)
             except Busy as error:
@@ -361,6 +377,10 @@ class Sessions:
             return Ended(outcome, saved)
         finally:
             await asyncio.shield(self._leasing.release(record.session_id))
+
+    async def put_back(self, record: SessionRecord) -> None:
+        """End one that could not be brought up again; unsaved, for what it was to start on is still there."""
+        await self._end(record, keep_files=True, save=False)
 
     async def reconcile(self) -> builtins.list[PutInOrder]:
         """Finish or undo what orchestrators that are gone have left half way, of all users.
@@ -569,11 +589,16 @@ async def save_to(client: Client, target: Path, form: ArchiveFormat) -> Saved:
 
 async def archive_rules(client: Client) -> TemplateArchive:
     """The rules for saves in the workspace's own template.json; none when it has none, or a broken one."""
+    return (await own_template(client)).archive
+
+
+async def own_template(client: Client) -> Template:
+    """The workspace's own template.json; an empty one when it has none, or a broken one."""
     try:
         found = await client.read(path=TEMPLATE_FILE)
-        return parse_template(found.content.encode()).archive
+        return parse_template(found.content.encode())
     except ToolError:
-        return TemplateArchive()
+        return Template()
 
 
 def _as_seen(record: SessionRecord, running: frozenset[str] | str) -> Seen:
@@ -586,14 +611,6 @@ def _ports(wishes: PortWishes, taken: frozenset[int]) -> dict[str, int]:
     dev_port = choose(wishes.dev, taken, is_free, "--dev-port")
     tool_port = choose(wishes.tool, taken | {dev_port}, is_free, "--port") if wishes.tool.port else 0
     return {"tool_port": tool_port, "dev_port": dev_port}
-
-
-def _as_before(record: SessionRecord) -> PortWishes:
-    """The ports that it had, so that addresses which people hold stay good; or the next free ones."""
-    return PortWishes(
-        tool=Wish(record.tool_port or DEFAULT_PORT, TOOL_PORTS),
-        dev=Wish(record.dev_port or DEFAULT_DEV_PORT, DEV_PORTS),
-    )
 
 
 def _launch_of(record: SessionRecord) -> Launch:

@@ -18,6 +18,7 @@ import click
 
 from orchestrator.cli.common import CommandGroup, tell
 from orchestrator.cli.doctor import doctor
+from orchestrator.cli.resume import resume
 from orchestrator.cli.run import call, exec_
 from orchestrator.cli.sessions import down, ls, save
 from orchestrator.cli.template import template
@@ -32,7 +33,7 @@ def cli() -> None:
     """Workspaces from plain directories: brought up, worked in, saved and taken down."""
 
 
-for command in (up, ls, exec_, call, save, down, template, doctor):
+for command in (up, ls, exec_, call, save, down, resume, template, doctor):
     cli.add_command(command)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli import completing
 from orchestrator.cli.common import (
     Options,
     host_options,
@@ -18,6 +19,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.paths import UserId
     from orchestrator.records import SessionRecord
     from orchestrator.sessions import Saved, Seen, Sessions
 
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 def ls(options: Options, stopped: bool) -> None:
     """List the sessions that run."""
     sessions = options.sessions()
-    seen = run(sessions.list(options.user_id(), stopped=stopped))
+    seen = run(_looked_through(sessions, options.user_id(), stopped))
     rows = [as_data(sessions, each) for each in seen]
+    for why in sorted({each.unknown for each in seen if each.unknown}):
+        tell(f"workspace: state unknown: {why}")
     if options.as_json:
         print_json(rows)
     elif rows:
@@ -38,15 +42,27 @@ def ls(options: Options, stopped: bool) -> None:
         click.echo("no session runs; start one by `workspace up TEMPLATE`", err=True)
 
 
+async def _looked_through(sessions: Sessions, user: UserId, stopped: bool) -> list[Seen]:
+    """After what orchestrators that are gone left half way has been put in order."""
+    for each in await sessions.reconcile():
+        if each.record.user_id == user:
+            tell(each.sentence)
+    return await sessions.list(user, stopped=stopped)
+
+
 def as_data(sessions: Sessions, seen: Seen) -> dict[str, Any]:
     """One session for programs. Without its token: lists are shown around."""
+    from orchestrator.session_states import LIVE
+
     record = seen.record
-    reachable = seen.alive and record.guest is not None
+    reachable = seen.alive and record.guest is not None and record.state in LIVE
     return {
         "session": record.session_id,
         "user": record.user_id,
         "template": record.template,
         "state": seen.state,
+        "reason": seen.unknown or record.reason or None,
+        "workspace": record.workspace_id,
         "backend": record.backend,
         "previewUrl": f"{sessions.dev_server(record).url}/" if reachable else None,
         "toolServerUrl": sessions.tool_server(record).url if reachable else None,
@@ -71,7 +87,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command(short_help="End sessions.")
-@session_argument
+@click.argument("session", required=False, shell_complete=completing.all_sessions)
 @click.option("--all", "-a", "every", is_flag=True, help="All of the user's sessions.")
 @click.option(
     "--save", "with_save", is_flag=True, help="Save each one first; one that cannot be saved stays up."
@@ -122,7 +138,7 @@ async def _end(sessions: Sessions, record: SessionRecord, with_save: bool, remov
 
 
 def _became(record: SessionRecord) -> str:
-    from orchestrator.records import State
+    from orchestrator.session_states import State
 
     return "was stopped already" if record.state is State.STOPPED else "ended"
 
