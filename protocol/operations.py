@@ -50,6 +50,7 @@ class Operation:
 
 _TABLE = (
     Operation("read", files.Read, files.ReadAnswer, Scope.READ),
+    Operation("read_many", files.ReadMany, files.ReadManyAnswer, Scope.READ),
     Operation("write", files.Write, files.WriteAnswer, Scope.WRITE),
     Operation("list", files.List, files.ListAnswer, Scope.READ),
     Operation("stat", files.Stat, files.StatAnswer, Scope.READ),

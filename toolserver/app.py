@@ -33,6 +33,7 @@ from toolserver.tools.locks import PathLocks
 from toolserver.tools.processes import ProcessControl
 from toolserver.tools.places import Places
 from toolserver.tools.raw import RawFiles
+from toolserver.tools.reads import Reads
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
@@ -118,6 +119,7 @@ def _assemble(
     stack.push_async_callback(places.close)
     dispatcher = Dispatcher(
         places,
+        Reads(disk, gate, limits),
         Files(disk, gate, locks, limits),
         Searches(table, disk, limits, find_ripgrep(tool_path), env),
         Edits(disk, gate, locks, limits),

@@ -51,6 +51,7 @@ class Client:
         self._headers = dict(headers)
 
     read = Verb(files.Read, files.ReadAnswer)
+    read_many = Verb(files.ReadMany, files.ReadManyAnswer)
     write = Verb(files.Write, files.WriteAnswer)
     list = Verb(files.List, files.ListAnswer)
     stat = Verb(files.Stat, files.StatAnswer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 
+from protocol.errors import ErrorBody
 from protocol.messages.base import Answer, Encoding, Request
 
 
@@ -16,14 +17,44 @@ class Kind(enum.Enum):
     OTHER = "other"
 
 
+class Charset(enum.Enum):
+    """How a text file's characters stand in its bytes."""
+
+    UTF8 = "utf-8"
+    UTF16_LE = "utf-16-le"
+    UTF16_BE = "utf-16-be"
+    LATIN1 = "iso-8859-1"
+    """Taken for it, because it is not UTF-8 and reads like text."""
+
+
 class Read(Request, frozen=True, kw_only=True):
-    """Read one file, whole or a range of lines."""
+    """Read one file: whole, a range of lines, or a range of bytes."""
 
     path: str
     start_line: int | None = None
     """First line, from 1; negative counts from the end."""
     end_line: int | None = None
     """Last line, included; negative counts from the end."""
+    offset: int | None = None
+    """First byte of a range of bytes; negative counts from the end."""
+    length: int | None = None
+    """Bytes of that range; to the end of the file without."""
+    max_bytes: int | None = None
+    """Content at most, in bytes of the file; ``cutBy`` tells when it cut."""
+    max_lines: int | None = None
+    max_line_bytes: int | None = None
+    """Of each line; the rest of a longer one is left out, and ``cutLines`` names it."""
+    if_hash: str | None = None
+    """Send no content when the file still has this hash."""
+    encoding: Encoding | None = None
+    """``base64`` asks for the bytes as they are, text or not."""
+
+
+class ImageSize(Answer, frozen=True, kw_only=True):
+    """Pixels."""
+
+    width: int
+    height: int
 
 
 class ReadAnswer(Answer, frozen=True, kw_only=True):
@@ -32,15 +63,53 @@ class ReadAnswer(Answer, frozen=True, kw_only=True):
     path: str
     content: str
     encoding: Encoding
-    """``base64`` when the bytes are not UTF-8 text."""
+    """``base64`` when the bytes are no text."""
+    charset: Charset | None
+    """What the file's own bytes are; null for what is no text. A byte order mark is part of the content."""
+    media_type: str
+    """By the file's name, else ``text/plain`` or ``application/octet-stream``."""
+    image: ImageSize | None = None
     size: int
     """Bytes of the whole file."""
     total_lines: int | None
-    """Lines of the whole file; null when it is not text."""
+    """Lines of the whole file; null when it is no text, or too large to be counted for a range of it."""
     start_line: int | None = None
     end_line: int | None = None
-    hash: str
-    """``sha256:`` and 64 hexadecimal digits, of the whole file."""
+    offset: int | None = None
+    """Of a range of bytes: where ``content`` begins."""
+    length: int | None = None
+    """Of a range of bytes: how many there are in ``content``."""
+    hash: str | None
+    """``sha256:`` and 64 hexadecimal digits, of the whole file; null past ``maxReadBytes``, unless asked by
+    ``ifHash``."""
+    unchanged: bool = False
+    """The file has the hash of ``ifHash``; ``content`` is empty."""
+    truncated: bool = False
+    """A limit cut the content."""
+    cut_by: list[str] = []
+    """Which: ``maxBytes``, ``maxLines``, ``maxLineBytes``."""
+    cut_lines: list[int] = []
+    """Lines cut by ``maxLineBytes``, the first 20."""
+
+
+class ReadMany(Request, frozen=True, kw_only=True):
+    """Read several files at once; what is wrong with one is told beside the others."""
+
+    files: list[Read]
+
+
+class ReadOne(Answer, frozen=True, kw_only=True):
+    """One of several: ``file``, or ``error``."""
+
+    path: str
+    file: ReadAnswer | None = None
+    error: ErrorBody | None = None
+
+
+class ReadManyAnswer(Answer, frozen=True, kw_only=True):
+    """In the order of the request. Once their content is as much as ``maxReadBytes``, the rest is refused."""
+
+    files: list[ReadOne]
 
 
 class Write(Request, frozen=True, kw_only=True):
@@ -49,6 +118,8 @@ class Write(Request, frozen=True, kw_only=True):
     path: str
     content: str
     encoding: Encoding = Encoding.UTF8
+    charset: Charset = Charset.UTF8
+    """Of text: how the file's bytes are to be."""
     expected_hash: str | None = None
     """Refuse with ``conflict`` unless the file has this hash now; ``""`` means that it must not exist."""
     create_parents: bool = True

@@ -220,6 +220,7 @@ async def test_a_tool_server_that_goes_away_is_unavailable(tmp_path: Path, tools
 
 PARAMS: dict[str, str] = {
     "read": '{"path": "index.html"}',
+    "read_many": '{"files": [{"path": "index.html"}]}',
     "write": '{"path": "new.txt", "content": "x"}',
     "list": "",
     "stat": '{"path": "index.html"}',

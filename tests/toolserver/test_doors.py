@@ -50,6 +50,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("list", {}),
         ("write", {"path": "src/a.txt", "content": "one\ntwo\n"}),
         ("read", {"path": "src/a.txt", "startLine": 2}),
+        ("read_many", {"files": [{"path": "src/a.txt"}, {"path": "gone"}]}),
         ("stat", {"path": "src/a.txt"}),
         ("edit", {"path": "src/a.txt", "oldText": "two", "newText": "three"}),
         ("mkdir", {"path": "made"}),

@@ -1,4 +1,4 @@
-"""read, write, list, stat."""
+"""write, list, stat."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from datetime import UTC, datetime
 from protocol.errors import Conflict, Forbidden, InvalidRequest, NotAFile, NotFound, TooLarge
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
-from protocol.messages.base import Encoding
 from protocol.messages.files import (
     Entry,
     Kind,
     List,
     ListAnswer,
-    Read,
-    ReadAnswer,
     Stat,
     StatAnswer,
     Write,
@@ -30,7 +27,7 @@ from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.locks import PathLocks
-from toolserver.tools.text import as_text, content_hash, decoded, encoded, line_range, lines_of
+from toolserver.tools.text import bytes_of, content_hash
 
 _MAX_DEPTH = 64
 _Entries = list[Entry]
@@ -44,12 +41,6 @@ class Files:
         self._gate = gate
         self._locks = locks
         self._limits = limits
-
-    async def read(self, request: Read, call: Call) -> ReadAnswer:
-        """One file, whole or some lines of it."""
-        path = self._disk.path(request.path)
-        async with self._gate.shared():
-            return await asyncio.to_thread(self._read, path, request)
 
     async def write(self, request: Write, call: Call) -> WriteAnswer:
         """Create or replace one file."""
@@ -79,12 +70,8 @@ class Files:
 
     # Megabytes are decoded, hashed and cut into lines on the thread too: on the loop all others would wait.
 
-    def _read(self, path: WorkspacePath, request: Read) -> ReadAnswer:
-        data = read_within(self._disk, path, self._limits.max_read_bytes)
-        return shown(path, data, request.start_line, request.end_line)
-
     def _write(self, path: WorkspacePath, request: Write) -> WriteAnswer:
-        content = decoded(request.content, request.encoding)
+        content = bytes_of(request.content, request.encoding, request.charset)
         refuse_too_large(len(content), self._limits.max_write_bytes, "maxWriteBytes", path)
         old = existing(self._disk, path, self._limits.max_read_bytes) if request.expected_hash else None
         exists = old is not None or _exists(self._disk, path)
@@ -153,33 +140,6 @@ class Files:
         )
 
 
-def shown(path: WorkspacePath, data: bytes, start: int | None, end: int | None) -> ReadAnswer:
-    """The answer to a read: pure.
-
-    >>> shown(WorkspacePath("a"), b"1\\n2\\n3\\n", 2, -1).content
-    '2\\n3\\n'
-    """
-    text = as_text(data)
-    if text is None and (start is not None or end is not None):
-        raise InvalidRequest(f"{path!r} is not UTF-8 text, so it has no lines; read it whole", path=path)
-    lines = lines_of(text) if text is not None else []
-    first = last = None
-    content, encoding = encoded(data)
-    if start is not None or end is not None:
-        first, last = line_range(len(lines), start, end)
-        content = "".join(lines[first - 1 : last])
-    return ReadAnswer(
-        path=path,
-        content=content,
-        encoding=encoding,
-        size=len(data),
-        total_lines=len(lines) if encoding is Encoding.UTF8 else None,
-        start_line=first,
-        end_line=last,
-        hash=content_hash(data),
-    )
-
-
 def read_within(disk: Disk, path: WorkspacePath, max_bytes: int) -> bytes:
     """A file's content; raises TooLarge past the limit."""
     data, info = disk.read(path, max_bytes)
@@ -196,7 +156,7 @@ def refuse_too_large(size: int, limit: int, name: str, path: str) -> None:
     """Raise TooLarge naming the limit."""
     if size > limit:
         raise TooLarge(
-            f"{path!r} has {size} bytes, and the limit here is {limit}; use /v1/archive, or a command",
+            f"{path!r} has {size} bytes, and the limit here is {limit}; read a range of it, or use /v1/files",
             path=path,
             size=size,
             limit=name,

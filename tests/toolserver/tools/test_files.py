@@ -1,4 +1,4 @@
-"""read, write, list, stat, through the HTTP door."""
+"""write, list, stat, through the HTTP door."""
 
 from __future__ import annotations
 
@@ -14,124 +14,12 @@ from tests.builder import Daemon, Http, Json, http_of, running, tree_of
 PNG = b"\x89PNG\r\n\x1a\n\0\xff"
 
 
-NO_FILES = [
-    ("missing", 404, "not_found", "there is nothing at 'missing'; 'list' shows what there is"),
-    ("dir", 409, "not_a_file", "'dir' is a directory; name a file in it, or use 'list'"),
-    ("fifo", 409, "not_a_file", "'fifo' is neither a file nor a directory, so it has no content to read"),
-    ("file/x", 404, "not_found", "'file/x', or a name on the way to it, is not a directory"),
-    ("../x", 403, "outside_workspace", "'../x' is outside the workspace; use a path below its root"),
-    (
-        "/proc/self/environ",
-        403,
-        "outside_workspace",
-        "'/proc/self/environ' is outside the workspace; use a path below its root",
-    ),
-    ("link-out", 403, "outside_workspace", "'link-out' leads outside the workspace over a link"),
-    ("link-proc", 403, "outside_workspace", "'link-proc' leads outside the workspace over a link"),
-    (
-        "link-relative",
-        403,
-        "outside_workspace",
-        "'link-relative' leads outside the workspace over a link",
-    ),
-    ("a\0b", 400, "invalid_request", "a path holds a NUL character, which no file system takes"),
-    ("x" * 300, 400, "invalid_request", "a path is too long: at most 4096 bytes, and 255 a name"),
-    ("", 400, "invalid_request", "a path is empty; use '.' for the workspace root"),
-    (
-        ".workspace-core/x",
-        403,
-        "outside_workspace",
-        "'.workspace-core' belongs to the tool server; use another name",
-    ),
-]
-
-
 def names_in(directory: Path) -> list[str]:
     return sorted(each.name for each in directory.iterdir())
 
 
 def paths_in(answer: Json) -> list[str]:
     return [each["path"] for each in answer["entries"]]
-
-
-class TestRead:
-    async def test_a_text_comes_with_lines_and_hash(self, http: Http, root: Path) -> None:
-        (root / "a.txt").write_text("one\ntwo\nthree")
-        answer = await http.ok("read", path="a.txt")
-        assert answer.pop("hash").startswith("sha256:")
-        assert answer == {
-            "path": "a.txt",
-            "content": "one\ntwo\nthree",
-            "encoding": "utf-8",
-            "size": 13,
-            "totalLines": 3,
-            "startLine": None,
-            "endLine": None,
-        }
-
-    async def test_the_hash_is_that_of_sha256sum(self, http: Http, root: Path) -> None:
-        (root / "a").write_bytes(b"abc")
-        told = (await http.ok("command", argv=["sha256sum", "a"]))["stdout"].split()[0]
-        assert (await http.ok("read", path="a"))["hash"] == f"sha256:{told}"
-
-    async def test_a_range_of_lines_is_of_the_whole_file(self, http: Http, root: Path) -> None:
-        (root / "a").write_text("1\n2\n3\n4\n")
-        answer = await http.ok("read", path="a", startLine=2, endLine=-2)
-        assert (answer["content"], answer["startLine"], answer["endLine"]) == ("2\n3\n", 2, 3)
-        assert (answer["size"], answer["totalLines"]) == (8, 4)
-
-    async def test_a_binary_comes_as_base64(self, http: Http, root: Path) -> None:
-        (root / "a.png").write_bytes(PNG)
-        answer = await http.ok("read", path="a.png")
-        assert (answer["encoding"], base64.b64decode(answer["content"])) == ("base64", PNG)
-        assert (answer["size"], answer["totalLines"]) == (len(PNG), None)
-
-    async def test_a_binary_has_no_lines(self, http: Http, root: Path) -> None:
-        (root / "a.png").write_bytes(PNG)
-        refused = await http.refused("read", path="a.png", startLine=1)
-        assert (refused.code, refused.message) == (
-            "invalid_request",
-            "'a.png' is not UTF-8 text, so it has no lines; read it whole",
-        )
-
-    async def test_an_empty_file_is_text_without_lines(self, http: Http, root: Path) -> None:
-        (root / "empty").touch()
-        answer = await http.ok("read", path="empty")
-        assert (answer["content"], answer["totalLines"], answer["encoding"]) == ("", 0, "utf-8")
-
-    @pytest.mark.parametrize(
-        ("path", "status", "code", "message"), NO_FILES, ids=[each[0][:20] for each in NO_FILES]
-    )
-    async def test_what_is_no_file_of_the_workspace_is_refused(
-        self, http: Http, root: Path, path: str, status: int, code: str, message: str
-    ) -> None:
-        (root / "dir").mkdir()
-        (root / "file").touch()
-        os.mkfifo(root / "fifo")
-        (root / "link-out").symlink_to("/etc/passwd")
-        (root / "link-proc").symlink_to("/proc/self/environ")
-        (root / "link-relative").symlink_to("../state")
-        refused = await http.refused("read", path=path)
-        assert (refused.status, refused.code, refused.message) == (status, code, message)
-
-    async def test_a_file_over_the_limit_is_refused_with_the_limit(self, http: Http, root: Path) -> None:
-        with (root / "big").open("wb") as file:
-            file.truncate(10 * 2**20 + 1)
-        refused = await http.refused("read", path="big")
-        assert (refused.status, refused.code) == (413, "too_large")
-        assert refused.message == (
-            "'big' has 10485761 bytes, and the limit here is 10485760; use /v1/archive, or a command"
-        )
-        assert refused.details == {
-            "path": "big",
-            "size": 10485761,
-            "limit": "maxReadBytes",
-            "value": 10485760,
-        }
-
-    async def test_the_largest_file_is_read(self, http: Http, root: Path) -> None:
-        (root / "big").write_bytes(b"x\n" * (5 * 2**20))
-        assert (await http.ok("read", path="big"))["totalLines"] == 5 * 2**20
 
 
 class TestWrite:
