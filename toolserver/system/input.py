@@ -85,6 +85,7 @@ class Input:
             self._push(memoryview(_END_OF_TRANSMISSION))
         elif self.open:
             self._ending = why
+            self._moved.set()
             self._flush()
 
     def program_ended(self) -> None:
