@@ -189,3 +189,58 @@ def test_the_end_of_the_program_is_marked_once(log: OutputLog) -> None:
     log.append(b"of a child")
     log.close()
     assert (log.settled, log.closed, log.end) == (3, True, 13)
+
+
+def test_an_abandoned_log_counts_and_keeps_nothing(log: OutputLog) -> None:
+    """Children of a program whose record is gone may write for ever: nobody can read it."""
+    log.append(numbered(200))
+    log.abandon()
+    for _ in range(50):
+        log.append(numbered(40, log.end))
+    assert (log.end, log.start, log.kept_bytes) == (2200, 2200, 0)
+    assert log.read(0, 10) == output.Piece(2200, b"", 2200)
+
+
+@given(splits)
+def test_what_is_kept_is_counted(directory: Path, sizes: list[int]) -> None:
+    log = OutputLog(directory, RING, HEAD)
+    for size in sizes:
+        log.append(numbered(size, log.end))
+    assert log.kept_bytes == len(everything(log)[0]) + min(log.end, HEAD)
+    log.release()
+
+
+def test_somebody_reads_it_until_the_last_one_leaves(log: OutputLog) -> None:
+    with log.being_read():
+        with log.being_read():
+            pass
+        assert log.followed
+    assert not log.followed
+
+
+def test_it_is_full_while_a_reader_that_is_waited_for_is_behind(log: OutputLog) -> None:
+    told: list[str] = []
+    log.wait_for("reader", 0)
+    log.append(numbered(MEMORY - 1))
+    assert not log.full
+    log.append(numbered(1, log.end))
+    assert log.full
+    log.when_room(lambda: told.append("room"))
+    log.wait_for("other", 60)
+    assert (log.full, told) == (True, [])
+    log.wait_for("reader", 1)
+    assert (log.full, told) == (False, ["room"])
+    log.append(numbered(9, log.end))
+    assert log.full
+    log.when_room(lambda: told.append("again"))
+    log.let_go("reader")
+    assert (log.full, told) == (False, ["room", "again"])
+
+
+def test_nobody_waits_for_a_reader_once_the_program_has_ended(log: OutputLog) -> None:
+    told: list[str] = []
+    log.wait_for("reader", 0)
+    log.append(numbered(200))
+    log.when_room(lambda: told.append("room"))
+    log.settle()
+    assert (log.full, told) == (False, ["room"])
