@@ -25,6 +25,7 @@ from orchestrator.paths import UserId
 from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord
 from orchestrator.sessions import PortWishes, Sessions
+from orchestrator.spool import Spool
 from orchestrator.templates import Source
 from orchestrator.units import count_text, size_text
 from protocol.errors import DevServerFailed, ToolError
@@ -142,7 +143,7 @@ async def launch(
         done(archive.note)
     for remark in archive.remarks:
         observer.remark(remark)
-    content = await archive.read() if derived_image else None
+    content = archive.spool() if derived_image else None
     sent = None if derived_image else archive
 
     async def begin(wishes: PortWishes) -> SessionRecord:
@@ -170,7 +171,7 @@ async def _begin(
     stages: Stages,
     backend: str,
     plan: LaunchPlan | None,
-    content: bytes | None,
+    content: Spool | None,
 ) -> SessionRecord:
     with stages.under_way(Stage.SANDBOX) as done:
         record = await sessions.begin(user, source.name, wishes, backend, plan, content)

@@ -39,9 +39,11 @@ class Packed:
     content_bytes: int = 0
     """Of what is in it, when it was packed here."""
 
-    async def read(self) -> bytes:
-        """All of it."""
-        return b"".join([chunk async for chunk in self.chunks()])
+    def spool(self) -> Spool:
+        """What was packed here, as a tar.gz; raises InvalidRequest for a file as it is."""
+        if isinstance(self.content, Spool):
+            return self.content
+        raise InvalidRequest(f"{self.content} is sent in as it is; only a directory goes into an image")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Its bytes, piece by piece."""

@@ -31,6 +31,7 @@ from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free, wit
 from orchestrator.records import LIVE, Records, SessionRecord, WorkspaceRecord
 from orchestrator.saves import SavedArchive, format_of, save_name, write_save
 from orchestrator.session_states import Event, State
+from orchestrator.spool import Spool
 from protocol.errors import (
     AlreadyExists,
     Busy,
@@ -175,7 +176,7 @@ class Sessions:
         wishes: PortWishes,
         backend: str,
         plan: LaunchPlan | None = None,
-        content: bytes | None = None,
+        content: Spool | None = None,
         *,
         workspace: WorkspaceId | None = None,
     ) -> SessionRecord:
@@ -203,7 +204,7 @@ class Sessions:
         wishes: PortWishes,
         backend: str,
         plan: LaunchPlan | None,
-        content: bytes | None,
+        content: Spool | None,
         workspace: WorkspaceId | None,
     ) -> SessionRecord:
         driver = self._backends[backend]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from orchestrator.durable import write_all
@@ -51,13 +51,16 @@ class Spool:
             return bytes(self._held[start : start + count])
         return os.pread(self._file, count, start)
 
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, piece by piece. Blocks."""
+        at = 0
+        while part := self.read_at(at):
+            yield part
+            at += len(part)
+
     def read(self) -> bytes:
         """All of it, in memory. Blocks."""
-        parts, at = [], 0
-        while part := self.read_at(at):
-            parts.append(part)
-            at += len(part)
-        return b"".join(parts)
+        return b"".join(self.pieces())
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """All of it, piece by piece."""

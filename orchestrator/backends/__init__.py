@@ -17,6 +17,7 @@ import msgspec
 
 from orchestrator.paths import PathManager, SessionId, UserId
 from orchestrator.plan import LaunchPlan
+from orchestrator.spool import Spool
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Launch:
     """Set on top of the backend's own choice, for the tool server and all it starts. No secrets."""
     plan: LaunchPlan | None = None
     """Where content goes, whose it is, whether agents are told to trust it: read, never worked out again."""
-    content: bytes | None = field(default=None, repr=False)
+    content: Spool | None = field(default=None, repr=False)
     """A tar.gz that is to be in the workspace from the start, by an image of its own."""
     existing: bool = False
     """Go on with the files that an earlier sandbox of this session has left. Only where files are kept."""

@@ -60,7 +60,6 @@ STOP_SECONDS = 10
 _POLL_SECONDS = 0.03
 _PROBE_SECONDS = 5.0
 _LOG_LINES = 20
-_READ_BYTES = 256 * 1024
 _KILLED = 128 + 9
 
 
@@ -226,8 +225,7 @@ def _second(launch: Launch) -> AlreadyExists:
 
 def _write_context(file: IO[bytes], base_image: str, launch: Launch) -> None:
     """What the engine builds from; from its start again when it returns."""
-    content = launch.content or b""
-    pieces = (content[at : at + _READ_BYTES] for at in range(0, len(content), _READ_BYTES))
+    pieces = launch.content.pieces() if launch.content else ()
     for chunk in build_context(plan_of(launch), base_image, pieces):
         file.write(chunk)
     file.seek(0)

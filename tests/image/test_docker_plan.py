@@ -29,6 +29,7 @@ from orchestrator.plan_archive import plan_archive
 from orchestrator.ports import Wish
 from orchestrator.records import Records
 from orchestrator.sessions import PortWishes, Sessions
+from orchestrator.spool import Spool
 from orchestrator.trust import CLAUDE_SETTINGS, CODEX_CONFIG
 from protocol.errors import Busy, Conflict, ToolError, Unavailable
 from protocol.exclusions import Exclusions
@@ -135,7 +136,7 @@ async def test_the_same_directory_is_the_same_tree_on_every_way_in(
     archive = plan_archive(plan, Exclusions.default())
     local = open_backend(Host(PathManager(tmp_path / "local"), os.environ))
     answers = []
-    for backend, content in ((local, None), (driver, None), (driver, archive.content)):
+    for backend, content in ((local, None), (driver, None), (driver, archive.packed)):
         async with running(backend, replace(launch(), plan=plan, content=content)) as box:
             if content is None:
                 async with box.client() as client:
@@ -240,7 +241,7 @@ async def test_an_images_own_home_and_place_are_read_from_the_plan(project: Path
     """By content of its own, so that the engine makes the places with their owner."""
     made = "RUN mkdir -p '/tmp/x'\nUSER root\nRUN install -d -o node -g node '/srv/my home'\nUSER node"
     plan = planned(project, profile=GuestProfile("/srv/my home"), trust_agents=True)
-    content = plan_archive(plan, Exclusions.default()).content
+    content = plan_archive(plan, Exclusions.default()).packed
     with image_of("tests-of-workspace-core:home", made):
         driver = containers_backend(tmp_path, image="tests-of-workspace-core:home")
         async with running(driver, replace(launch(), plan=plan, content=content)) as box:
@@ -259,7 +260,7 @@ async def test_a_containers_own_image_goes_with_it(
     project: Path, tmp_path: Path, driver: DockerBackend
 ) -> None:
     plan = planned(project)
-    content = plan_archive(plan, Exclusions.default()).content
+    content = plan_archive(plan, Exclusions.default()).packed
     guest = await driver.create(replace(launch(), plan=plan, content=content))
     assert len(images(tmp_path / "data")) == 1
     assert (await driver.destroy(guest.id)).found
@@ -271,10 +272,12 @@ async def test_a_start_that_fails_or_is_cancelled_leaves_no_image(
     when: str, project: Path, tmp_path: Path, driver: DockerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(project)
-    wanted = replace(launch(), plan=plan, content=plan_archive(plan, Exclusions.default()).content)
+    wanted = replace(launch(), plan=plan, content=plan_archive(plan, Exclusions.default()).packed)
     if when == "build":
+        nonsense = Spool()
+        nonsense.write(b"no archive")
         with pytest.raises(ToolError, match="cannot be unpacked"):
-            await driver.create(replace(wanted, content=b"no archive"))
+            await driver.create(replace(wanted, content=nonsense))
     else:
         reached, goes_on = asyncio.Event(), asyncio.Event()
 
