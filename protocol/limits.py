@@ -136,3 +136,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     stop_grace_ms: int = 3_000
     """Between TERM and KILL; three of them stay inside the 10 s that a container engine gives."""
+
+    max_listed_members: int = 1_000
+    """Processes of one command in an answer of ``processes``; a build of many parts has some dozens."""
+
+    kill_wait_ms: int = 2_000
+    """After KILL, until who is still there counts as a survivor: to take down much takes a moment."""

@@ -30,8 +30,8 @@ from toolserver.tools.edit import Edits
 from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
-from toolserver.tools.processes import ProcessControl
 from toolserver.tools.places import Places
+from toolserver.tools.processes import ProcessControl
 from toolserver.tools.raw import RawFiles
 from toolserver.tools.reads import Reads
 from toolserver.tools.search import Searches, find_ripgrep
@@ -108,8 +108,13 @@ def _assemble(
     env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
     commands = Commands(table, disk, env, limits)
     stack.push_async_callback(commands.close)
+<<<<<<< /tmp/tmpdhsnzp44/cur
+    control = ProcessControl(table, limits)
+    stack.push_async_callback(control.close)
+=======
     shells = KeptShells(table, disk, env, limits, config.state_dir)
     stack.push_async_callback(shells.close)
+>>>>>>> /tmp/tmpdhsnzp44/other
     installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
@@ -124,8 +129,12 @@ def _assemble(
         Searches(table, disk, limits, find_ripgrep(tool_path), env),
         Edits(disk, gate, locks, limits),
         commands,
+<<<<<<< /tmp/tmpdhsnzp44/cur
+        control,
+=======
         ProcessControl(table, limits),
         shells,
+>>>>>>> /tmp/tmpdhsnzp44/other
         archives,
         installs,
         dev,

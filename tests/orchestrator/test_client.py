@@ -14,7 +14,7 @@ from protocol.errors import Cancelled, Internal, InvalidRequest, NotFound, TooLa
 from protocol.limits import Limits
 from protocol.messages.commands import Command, CommandAnswer, Stdout
 from protocol.messages.files import List, ListAnswer, Read, ReadAnswer, Stat
-from protocol.messages.processes import Stop, StopAnswer
+from protocol.messages.processes import Killed, Stop, StopAnswer
 from protocol.operations import OPERATIONS
 from tests.orchestrator.fake_tool_server import Emit, FakeToolServer
 
@@ -291,13 +291,16 @@ async def test_a_request_above_the_frame_limit_is_refused_here_and_the_socket_li
         assert (await client.list()).path == "."
 
 
+KILLED = [Killed(pid=1, name="sh", signal="SIGTERM")]
+
+
 async def test_a_request_made_from_json_is_asked_by_its_type() -> None:
     async def stopped(request: Stop, emit: Emit) -> StopAnswer:
-        return StopAnswer(process_id=request.process_id, killed=[1], survivors=[])
+        return StopAnswer(process_id=request.process_id, killed=KILLED, survivors=[])
 
     async with FakeToolServer({"stop": stopped}).listening() as server, open_client(server.url) as client:
         answer = await client.call(request_of("stop", b'{"processId": "p"}'))
-    assert answer == StopAnswer(process_id="p", killed=[1], survivors=[])
+    assert answer == StopAnswer(process_id="p", killed=KILLED, survivors=[])
 
 
 @pytest.mark.parametrize(

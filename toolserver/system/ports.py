@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 _LISTEN = "0A"
 _ANSWER_SECONDS = 5.0
@@ -27,33 +30,59 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+@dataclass(frozen=True, order=True)
+class Listener:
+    """A listening TCP socket."""
+
+    port: int
+    address: str
+    inode: int
+
+
 def listening_inodes(port: int | None = None) -> dict[int, int]:
     """Socket inode to port, of all listening TCP sockets, or of those on ``port``."""
-    found: dict[int, int] = {}
+    return {inode: each.port for inode, each in listeners().items() if port in (None, each.port)}
+
+
+def listeners() -> dict[int, Listener]:
+    """All listening TCP sockets of this network namespace, by inode."""
+    found: dict[int, Listener] = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
             found |= parse_listening(lines)
-    return {inode: at for inode, at in found.items() if port in (None, at)}
+    return found
 
 
-def parse_listening(lines: Iterable[str]) -> dict[int, int]:
-    """Socket inode to port, from the lines of /proc/net/tcp.
+def parse_listening(lines: Iterable[str]) -> dict[int, Listener]:
+    """Socket inode to listener, from the lines of /proc/net/tcp or tcp6.
 
     >>> parse_listening(["0: 0100007F:10E1 00000000:0000 0A 0:0 00:0 0 0 0 7781 1"])
-    {7781: 4321}
+    {7781: Listener(port=4321, address='127.0.0.1', inode=7781)}
     """
-    fields = (line.split() for line in lines)
-    return {
-        int(each[9]): int(each[1].rpartition(":")[2], 16)
-        for each in fields
-        if len(each) > 9 and each[3] == _LISTEN
-    }
+    found = {}
+    for line in lines:
+        # Most lines are connections: seen at once, without taking the line apart.
+        if f" {_LISTEN} " in line and len(fields := line.split()) > 9 and fields[3] == _LISTEN:
+            address, _, port = fields[1].rpartition(":")
+            inode = int(fields[9])
+            found[inode] = Listener(int(port, 16), address_of(address), inode)
+    return found
+
+
+def address_of(raw: str) -> str:
+    """An address as /proc writes it, in words of the machine's byte order.
+
+    >>> address_of("0100007F"), address_of("00000000000000000000000001000000")
+    ('127.0.0.1', '::1')
+    """
+    words = [int(raw[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(raw), 8)]
+    return str(ipaddress.ip_address(b"".join(words)))
 
 
 def ports_of(pids: Iterable[int]) -> set[int]:
     """The ports that these processes listen on."""
     inodes = listening_inodes()
-    return {inodes[inode] for pid in pids for inode in _sockets(pid) if inode in inodes}
+    return {inodes[inode] for pid in pids for inode in sockets_of(pid) if inode in inodes}
 
 
 def listens(pids: Iterable[int], port: int) -> bool:
@@ -65,7 +94,7 @@ def owner(port: int) -> int | None:
     """The pid that listens on ``port``, when it can be seen."""
     inodes = set(listening_inodes(port))
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
-    return next((pid for pid in pids if inodes & set(_sockets(pid))), None) if inodes else None
+    return next((pid for pid in pids if inodes & set(sockets_of(pid))), None) if inodes else None
 
 
 async def accepts(host: str, port: int) -> bool:
@@ -99,7 +128,8 @@ async def http_status(host: str, port: int, path: str) -> int | None:
     return int(parts[1]) if len(parts) > 1 and parts[0].startswith(b"HTTP/") and parts[1].isdigit() else None
 
 
-def _sockets(pid: int) -> list[int]:
+def sockets_of(pid: int) -> list[int]:
+    """Inodes of a process's sockets; none when it is gone or may not be asked."""
     links: list[str] = []
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):

@@ -1,79 +1,55 @@
 """Programs: started, listened to, waited for, ended, each in this one place.
 
 The table knows every program of this daemon. How one is started is ``spawn``, its bytes are ``pipes``, its
-end is ``reaping``, and whom it started is ``tree``. A program's end and the end of its output are two
-things: a child of it may hold the pipe.
+end is ``reaping``, whom it started is ``census``, and how all of them go is ``ending``. A program's end and
+the end of its output are two things: a child of it may hold the pipe.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
-import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage, struct_rusage
+from resource import struct_rusage
 
 from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
 from toolserver.system import terminal, tree
+from toolserver.system.census import Census, Snapshot
+from toolserver.system.cgroups import Cgroups
+from toolserver.system.ending import Ending, Outcome
+from toolserver.system.exits import Exit, signal_name
 from toolserver.system.input import Input
+from toolserver.system.marks import LimitMarks
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
 from toolserver.system.reaping import Reaper
 from toolserver.system.retention import Kept, too_many
 from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
 
+__all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_name"]
 
-@dataclass(frozen=True)
-class Exit:
-    """How a program ended. Times are seconds, memory bytes."""
+_CHORES_SECONDS = 0.05
+"""After a start: a command that is over by then is never placed in a cgroup."""
+_PLACING_LOOKS = 2
+"""Who was forked while the first look's finds were moved is found by the second."""
+_LONG_SECONDS = 60.0
 
-    code: int
-    """Its own code, or 128 + n when signal n ended it."""
-    signal: str | None
-    user_seconds: float
-    """Of the program and of those of its children that it waited for; so for all three."""
-    system_seconds: float
-    peak_memory_bytes: int | None
-    """Null when it is not above our own: the system counts ours into that of whatever we start."""
-
-    @property
-    def cpu_seconds(self) -> float:
-        """User and system together."""
-        return self.user_seconds + self.system_seconds
-
-    @classmethod
-    def of(cls, status: int, usage: struct_rusage) -> Exit:
-        """What ``wait4`` told."""
-        code = os.waitstatus_to_exitcode(status)
-        name = signal_name(-code) if code < 0 else None
-        ours = getrusage(RUSAGE_SELF).ru_maxrss
-        peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > ours else None
-        return cls(128 - code if code < 0 else code, name, usage.ru_utime, usage.ru_stime, peak)
-
-
-def signal_name(number: int) -> str:
-    """A signal as callers read it; real-time signals have numbers only.
-
-    >>> signal_name(9), signal_name(40)
-    ('SIGKILL', 'SIG40')
-    """
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
+log = logging.getLogger("toolserver.processes")
 
 
 class Process:
     """One command: its leader, its output, its end. Made by ``ProcessTable.start``."""
 
-    def __init__(self, id: str, pid: int, argv: Sequence[str], cwd: str) -> None:
+    def __init__(
+        self, id: str, pid: int, argv: Sequence[str], cwd: str, family: Callable[[str], set[int]]
+    ) -> None:
         self.id = id
         self.pid = pid
         self.argv = list(argv)
@@ -93,6 +69,9 @@ class Process:
         """What a caller asked for, to tell a repeated request from another one of the same id."""
         self.survivors: list[int] = []
         """Pids that outlived its clock's kill."""
+        self.placed = False
+        """In a cgroup of its own."""
+        self._family = family
         self._begun = time.monotonic()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
@@ -116,8 +95,8 @@ class Process:
         return await asyncio.shield(self._exit)
 
     def family(self) -> set[int]:
-        """Live pids of the command and of everything it started."""
-        return tree.family(self.pid, self.id, self.running)
+        """Live pids of the command and of everything it started. Blocks for a walk over /proc."""
+        return self._family(self.id)
 
     def _ended(self, end: Exit) -> None:
         self.ended = time.monotonic()
@@ -133,13 +112,38 @@ class ProcessTable:
         self._processes: dict[str, Process] = {}
         self._pipes = Pipes()
         self._reaper = Reaper()
+        self._marks = LimitMarks()
+        self._cgroups = Cgroups()
+        self._census = Census(self._marks, self._cgroups)
+        self._ending = Ending(self._census, self._cgroups, limits)
+        self._running = 0
+        self._starts = 0
+        self._chores: asyncio.TimerHandle | None = None
+        self._at_chores: asyncio.Task[None] | None = None
         self._closing = False
         self._handicap = tree.Handicap()
 
     def open(self) -> None:
         """Adopt orphans from here on, and reap them. To be called on the main thread."""
         tree.become_subreaper()
+        self._cgroups.open()
         self._reaper.open()
+        log.info("families", extra={"data": {"foundBy": self.means}})
+
+    @property
+    def means(self) -> list[str]:
+        """How the processes of a command are found, here."""
+        kinds = {"descent": True, "limit": self._marks.works, "session": True, "variable": True}
+        return [*(kind for kind, works in kinds.items() if works), *(["cgroup"] * self._cgroups.works)]
+
+    @property
+    def starts(self) -> int:
+        """Programs started so far; who looks for what they do sees by it that there is something new."""
+        return self._starts
+
+    async def look(self) -> Snapshot:
+        """Who is there now, and of which command."""
+        return await self._census.look()
 
     def get(self, id: str) -> Process:
         """The process of that id; raises NotFound when there is none, or its record is gone."""
@@ -190,85 +194,87 @@ class ProcessTable:
         kept = [_kept(each) for each in self._processes.values() if each.ended is not None]
         for id in too_many(kept, time.monotonic(), self._limits):
             process = self._processes.pop(id)
+            self._census.strike(id)
             process.stdout.abandon()
             process.stderr.abandon()
 
     def forget(self, process: Process) -> None:
         """Drop the record of a program that was the daemon's own errand."""
-        self._processes.pop(process.id, None)
+        if self._processes.pop(process.id, None) is not None:
+            self._census.strike(process.id)
         process.stdout.release()
         process.stderr.release()
 
-    async def stop(self, process: Process, grace_ms: int | None = None) -> tuple[list[int], list[int]]:
-        """TERM to the whole family, a grace, KILL to what is left; gives (signalled, survivors)."""
+    async def stop(self, process: Process, grace_ms: int | None = None) -> Outcome:
+        """TERM to the whole family, a grace, KILL to what is left; gives (killed, survivors)."""
         grace = (self._limits.stop_grace_ms if grace_ms is None else grace_ms) / 1000
-        signalled: set[int] = set()
-        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
-            signalled |= await self._signal_family(process, number, seconds)
-        survivors = await asyncio.to_thread(process.family)
-        if process.running and process.pid not in survivors:
+
+        async def over() -> None:
+            # Its end is waited for; the rest of the family ends without a word.
+            await (process.wait() if process.running else asyncio.sleep(grace + _LONG_SECONDS))
+
+        outcome = await self._ending.end(process.id, grace, over)
+        if process.running and process.pid not in outcome.survivors:
             await process.wait()
-        return sorted(signalled), sorted(survivors)
+        self._chores_soon()
+        return outcome
+
+    async def signal(self, process: Process, number: int, *, tree_too: bool = False) -> list[int]:
+        """Send a signal to the program, or to all of its family; the pids that got it."""
+        family = (await self._census.look()).of(process.id)
+        meant = [proc for proc in family if tree_too or (proc.pid == process.pid and process.running)]
+        return [proc.pid for proc in await asyncio.to_thread(tree.send, meant, number)]
 
     async def close(self) -> list[int]:
         """End every program, then whatever of theirs is still below us; gives the pids that would not die."""
         self._closing = True
         candidates = [each for each in self._processes.values() if each.running or not each.stdout.closed]
         await asyncio.gather(*(self.stop(each) for each in candidates))
-        survivors = await self._end_orphans()
-        self._let_go()
+        survivors = await self._ending.end_strays()
+        await self._let_go()
         return survivors
 
-    def _let_go(self) -> None:
+    async def _let_go(self) -> None:
+        if self._chores is not None:
+            self._chores.cancel()
+        await asyncio.gather(*filter(None, [self._at_chores]), return_exceptions=True)
+        await self._census.close()
+        self._reaper.sweep()
         self._reaper.close()
+        await asyncio.to_thread(self._cgroups.close)
         self._pipes.close()
         self._handicap.close()
         for process in self._processes.values():
             process.stdout.release()
             process.stderr.release()
 
-    async def _end_orphans(self) -> list[int]:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            left = await asyncio.to_thread(self._live_below)
-            if not left:
-                return []
-            tree.send(left, number)
-            for _ in range(20):
-                await asyncio.sleep(0.05)
-                self._reaper.sweep()
-                if not await asyncio.to_thread(self._live_below):
-                    return []
-        return sorted(await asyncio.to_thread(self._live_below))
+    def _chores_soon(self) -> None:
+        """What need not be done at once is done for many at a time."""
+        if self._chores is None and not self._closing:
+            self._chores = asyncio.get_running_loop().call_later(_CHORES_SECONDS, self._begin_chores)
 
-    def _live_below(self) -> set[int]:
-        table = tree.processes()
-        return {pid for pid in tree.descendants(os.getpid(), table) if table[pid].alive}
+    def _begin_chores(self) -> None:
+        self._chores = None
+        self.forget_old()
+        if self._cgroups.works and (self._at_chores is None or self._at_chores.done()):
+            self._at_chores = asyncio.create_task(self._place())
 
-    async def _signal_family(self, process: Process, number: signal.Signals, seconds: float) -> set[int]:
-        """Signal everyone once, latecomers too, until nobody is left; the pids that were reached.
-
-        The pause between two looks grows, because a look is a walk over /proc.
-        """
-        deadline = time.monotonic() + seconds
-        pause = 0.01
-        told: set[int] = set()
-        while members := await asyncio.to_thread(process.family):
-            told.update(tree.send(members - told, number))
-            if time.monotonic() >= deadline:
-                break
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await (process.wait() if process.running else asyncio.sleep(pause))
-            pause = min(pause * 2, 0.2)
-        return told
+    async def _place(self) -> None:
+        """Put those who still run into cgroups, with what they have started by now."""
+        new = [each for each in self._processes.values() if each.running and not each.placed]
+        for _ in range(_PLACING_LOOKS if new else 0):
+            seen = await self._census.look()
+            for each in new:
+                pids = [proc.pid for proc in seen.of(each.id)]
+                each.placed = await asyncio.to_thread(self._cgroups.place, each.id, pids) or each.placed
+        await asyncio.to_thread(self._cgroups.tidy, [each.id for each in self.all() if each.running])
 
     def _refuse_when_full(self) -> None:
         if self._closing:
             raise Busy("the tool server is stopping and starts nothing any more")
-        running = sum(1 for each in self._processes.values() if each.running)
-        if running >= self._limits.max_processes:
+        if self._running >= self._limits.max_processes:
             raise Busy(
-                f"{running} commands are running, which is the limit; stop one or wait for one",
+                f"{self._running} commands are running, which is the limit; stop one or wait for one",
                 limit="maxProcesses",
                 value=self._limits.max_processes,
             )
@@ -283,19 +289,20 @@ class ProcessTable:
         shown_cwd: str,
         merged: bool,
     ) -> Process:
+        number = self._marks.new()
         with contextlib.ExitStack() as child_ends:
             ours: list[int] = []
             try:
                 out = _pipe(ours, child_ends)
                 err = out if merged else _pipe(ours, child_ends)
                 into = _stdin_pipe(ours, child_ends) if fed else DEVNULL
-                with self._handicap.handed_down():
+                with self._handicap.handed_down(), self._marks.handed_down(number):
                     pid = spawn(argv, cwd, env, into, out, err)
             except BaseException:
                 for fd in ours:
                     os.close(fd)
                 raise
-        process = Process(id, pid, argv, shown_cwd)
+        process = Process(id, pid, argv, shown_cwd, self._family)
         process.stdout, process.stderr = self._log(), self._log()
         self._pipes.listen(ours[0], process.stdout)
         if merged:
@@ -304,7 +311,7 @@ class ProcessTable:
             self._pipes.listen(ours[1], process.stderr)
         if fed:
             process.input = self._pipes.input(ours[-1], self._limits)
-        return self._keep(process)
+        return self._keep(process, number)
 
     def _start_on_terminal(
         self,
@@ -316,37 +323,45 @@ class ProcessTable:
         shown_cwd: str,
     ) -> Process:
         refuse_missing(argv[0], cwd)
+        number = self._marks.new()
         ours, theirs, name = terminal.open_terminal(*size)
         try:
-            with self._handicap.handed_down():
+            with self._handicap.handed_down(), self._marks.handed_down(number):
                 pid = spawn(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
-        process = Process(id, pid, argv, shown_cwd)
+        process = Process(id, pid, argv, shown_cwd, self._family)
         process.stdout, process.stderr = self._log(), self._log()
         process.stderr.close()
         self._pipes.listen(ours, process.stdout)
         # A second descriptor: reading and writing end at different times.
         process.input = self._pipes.input(os.dup(ours), self._limits, terminal=True)
-        return self._keep(process)
+        return self._keep(process, number)
 
     def _log(self) -> OutputLog:
         return OutputLog(self._spill_directory, self._limits.max_kept_output_bytes)
 
-    def _keep(self, process: Process) -> Process:
+    def _family(self, id: str) -> set[int]:
+        return {proc.pid for proc in self._census.walk().of(id)}
+
+    def _keep(self, process: Process, number: int) -> Process:
         self._processes[process.id] = process
+        self._census.enrol(process.id, process.pid, number)
+        self._running += 1
+        self._starts += 1
 
         def on_end(status: int, usage: struct_rusage) -> None:
+            self._running -= 1
             self._pipes.drain((process.stdout, process.stderr))
             process._ended(Exit.of(status, usage))
             if process.input is not None:
                 process.input.program_ended()
 
         self._reaper.watch(process.pid, on_end)
-        self.forget_old()
+        self._chores_soon()
         return process
 
 

@@ -1,8 +1,7 @@
-"""Which processes there are, who started whom, and how to end a whole family.
+"""Which processes there are, who started whom, how to signal one, and what the daemon does to its own.
 
-A process group is not enough: a child may leave its session, or be re-parented when its parent ends. So a
-family is found three ways: by descent, by session, and by an inherited variable in the environment. The
-daemon is a subreaper, so whatever is orphaned stays below it.
+Everything is read from /proc. A pid alone names nobody for long: with the moment of its start it does, and
+a signal goes only to the process that was looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 MARKER = "WORKSPACE_PROCESS_ID"
@@ -30,8 +29,13 @@ class Proc:
     pid: int
     parent: int
     session: int
-    state: str
-    started: int
+    state: str = "S"
+    started: int = 0
+    name: str = ""
+    """Up to 15 bytes of its program's name."""
+    cpu_ticks: int = 0
+    """User and system time of it alone, in clock ticks."""
+    resident_pages: int = 0
 
     @property
     def alive(self) -> bool:
@@ -108,53 +112,43 @@ def processes() -> dict[int, Proc]:
     return {proc.pid: proc for proc in found if proc is not None}
 
 
-def family(leader: int, marker: str, leader_runs: bool) -> set[int]:
-    """Live pids that belong to the command led by ``leader`` and marked ``marker``.
+def below(pid: int, table: Mapping[int, Proc]) -> list[Proc]:
+    """Everything below ``pid``, itself left out, parents before their children.
 
-    Only what is below this process is looked at. Once the leader is reaped its pid may be another's, so it
-    counts by itself only while ``leader_runs``; a session of that number, only without another's mark.
+    >>> table = {n: Proc(n, parent, 0) for n, parent in [(2, 1), (3, 4), (4, 2), (5, 9)]}
+    >>> [proc.pid for proc in below(1, table)]
+    [2, 4, 3]
     """
-    table = processes()
-    below = descendants(os.getpid(), table)
-
-    def belongs(pid: int) -> bool:
-        mark = marker_of(pid)
-        return (table[pid].session == leader) if mark is None else mark == marker
-
-    members = {pid for pid in below if (pid == leader and leader_runs) or belongs(pid)}
-    for member in list(members):
-        members |= descendants(member, table)
-    return {pid for pid in members if table[pid].alive}
-
-
-def descendants(pid: int, table: dict[int, Proc]) -> set[int]:
-    """Everything below ``pid``, itself left out.
-
-    >>> table = {n: Proc(n, parent, 0, "S", 0) for n, parent in [(2, 1), (3, 2), (4, 9)]}
-    >>> sorted(descendants(1, table))
-    [2, 3]
-    """
-    children: dict[int, list[int]] = {}
+    children: dict[int, list[Proc]] = {}
     for proc in table.values():
-        children.setdefault(proc.parent, []).append(proc.pid)
-    found: set[int] = set()
-    todo = [pid]
-    while todo:
-        for child in children.get(todo.pop(), ()):
-            if child not in found:
-                found.add(child)
-                todo.append(child)
+        children.setdefault(proc.parent, []).append(proc)
+    found = [proc for proc in children.get(pid, []) if proc.pid != pid]
+    for proc in found:  # it grows on the way
+        found += children.get(proc.pid, [])
     return found
 
 
-def send(pids: Iterable[int], number: signal.Signals) -> list[int]:
+def send(procs: Iterable[Proc], number: int) -> list[Proc]:
     """Signal each; those that are gone, or not ours to signal, are left out of the answer."""
-    reached = []
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-            reached.append(pid)
-    return reached
+    return [proc for proc in procs if _send(proc, number)]
+
+
+def _send(proc: Proc, number: int) -> bool:
+    try:
+        pidfd = os.pidfd_open(proc.pid)
+    except OSError:
+        return False
+    try:
+        # The pidfd holds whoever has the pid now; if he is not the one that was meant, leave him alone.
+        now = _proc(proc.pid)
+        if now is None or now.started != proc.started:
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def children_of_this_process() -> Iterator[int]:
@@ -167,10 +161,20 @@ def children_of_this_process() -> Iterator[int]:
 def _proc(pid: int) -> Proc | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            head, _, rest = file.read().rpartition(b")")
     except OSError:
         return None
-    return Proc(pid, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[19]))
+    fields = rest.split()
+    return Proc(
+        pid,
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        state=fields[0].decode(),
+        started=int(fields[19]),
+        name=head.partition(b"(")[2].decode(errors="replace"),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
+        resident_pages=int(fields[21]),
+    )
 
 
 def marker_of(pid: int) -> str | None:

@@ -81,7 +81,10 @@ def test_only_listening_sockets_are_read() -> None:
         f"   2: {'0' * 32}:0050 {'0' * 32}:0000 0A 0:0 00:0 0 0 0 7783 1",
         "   3: short",
     ]
-    assert ports.parse_listening(lines) == {7781: 4321, 7783: 80}
+    assert ports.parse_listening(lines) == {
+        7781: ports.Listener(4321, "127.0.0.1", 7781),
+        7783: ports.Listener(80, "::", 7783),
+    }
 
 
 ANSWERS = {

@@ -1,0 +1,137 @@
+"""A cgroup per command, where cgroup v2 may be written: nobody leaves it, and one write ends all in it.
+
+A command is placed once it has run for a moment, together with what it has started by then: most commands
+are over before, and pay nothing. Placing may wait for the kernel, so it is done on a thread. Nothing here
+is needed: where there is no such cgroup, or it refuses, families are found and ended without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+_PREFIX = "workspace-core-"
+
+
+class Cgroups:
+    """The cgroups of this daemon's commands. Made and used on threads, one call at a time."""
+
+    def __init__(self) -> None:
+        self._base: Path | None = None
+        self._names: dict[str, str] = {}
+        """Of placed commands: id to directory. Ids are the callers', and no names of directories."""
+
+    @property
+    def works(self) -> bool:
+        """Whether commands are placed."""
+        return self._base is not None
+
+    def open(self) -> None:
+        """Find out, once, by doing it: make a directory of ours, and see that it can be killed by."""
+        own = own_cgroup(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+        if own is None:
+            return
+        _remove_left_behind(own)
+        base = own / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            base.mkdir()
+        except OSError:
+            return
+        if os.access(base / "cgroup.kill", os.W_OK) and os.access(own / "cgroup.procs", os.W_OK):
+            self._base = base
+        else:
+            base.rmdir()
+
+    def place(self, id: str, pids: Iterable[int]) -> bool:
+        """Move these processes into the cgroup of ``id``; False when none went."""
+        if self._base is None:
+            return False
+        directory = self._base / self._names.setdefault(id, secrets.token_hex(8))
+        try:
+            directory.mkdir(exist_ok=True)
+        except OSError:
+            del self._names[id]
+            return False
+        return sum(_write(directory / "cgroup.procs", str(pid)) for pid in pids) > 0
+
+    def members(self) -> dict[int, str]:
+        """Pid to command, of everybody who is in one of them."""
+        return {pid: id for id in list(self._names) for pid in self._pids(id)}
+
+    def kill(self, id: str, known: set[int]) -> bool:
+        """KILL everyone in it at once, before they can fork; refused when somebody in it is not ``known``.
+
+        Between a program's end and its placing its pid may have become another's.
+        """
+        pids = self._pids(id)
+        if self._base is None or not pids or not pids <= known:
+            return False
+        return _write(self._base / self._names[id] / "cgroup.kill", "1")
+
+    def tidy(self, kept: Iterable[str]) -> None:
+        """Remove those in which nobody is left, of commands that are not ``kept``."""
+        for id in set(self._names) - set(kept):
+            # Somebody in it keeps it.
+            with contextlib.suppress(OSError):
+                assert self._base is not None
+                (self._base / self._names[id]).rmdir()
+                del self._names[id]
+
+    def close(self) -> None:
+        """Remove them all."""
+        self.tidy(())
+        if self._base is not None:
+            with contextlib.suppress(OSError):
+                self._base.rmdir()
+
+    def _pids(self, id: str) -> set[int]:
+        name = self._names.get(id)
+        if self._base is None or name is None:
+            return set()
+        return {int(line) for line in _read(str(self._base / name / "cgroup.procs")).split()}
+
+
+def own_cgroup(mountinfo: str, cgroup: str) -> Path | None:
+    """Where our own cgroup v2 directory is, from /proc/self/{mountinfo,cgroup}.
+
+    >>> own_cgroup("30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw", "0::/user.slice")
+    PosixPath('/sys/fs/cgroup/user.slice')
+    >>> own_cgroup("30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup cgroup rw", "1:cpu:/") is None
+    True
+    """
+    mounts = [line.split() for line in mountinfo.splitlines()]
+    points = [fields[4] for fields in mounts if "-" in fields and fields[fields.index("-") + 1] == "cgroup2"]
+    paths = [line[3:] for line in cgroup.splitlines() if line.startswith("0::")]
+    return Path(points[0] + paths[0]) if points and paths else None
+
+
+def _remove_left_behind(own: Path) -> None:
+    """What a daemon that was killed could not remove; a cgroup with somebody in it refuses."""
+    with contextlib.suppress(OSError):
+        for base in own.glob(f"{_PREFIX}*"):
+            pid = base.name.removeprefix(_PREFIX).partition("-")[0]
+            if not os.path.exists(f"/proc/{pid}"):
+                for each in [*base.iterdir(), base]:
+                    if each.is_dir():
+                        with contextlib.suppress(OSError):
+                            each.rmdir()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _write(path: Path, text: str) -> bool:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError:
+        return False
+    return True
