@@ -69,15 +69,12 @@ _TABLE = (
     Operation("signal", processes.Signal, processes.SignalAnswer, Scope.COMMAND),
     Operation("wait", processes.Wait, processes.WaitAnswer, Scope.COMMAND),
     Operation("processes", processes.Processes, processes.ProcessesAnswer, Scope.COMMAND),
-<<<<<<< /tmp/tmpeq3frii4/cur
     Operation("ports", processes.Ports, processes.PortsAnswer, Scope.COMMAND, processes.PortEvent),
-=======
     Operation("shell", shells.Shell, shells.ShellAnswer, Scope.COMMAND, shells.ShellEvent),
     Operation("shell_output", shells.ShellOutput, shells.ShellOutputAnswer, Scope.COMMAND),
     Operation("shell_restart", shells.ShellRestart, shells.ShellRestartAnswer, Scope.COMMAND),
     Operation("shell_stop", shells.ShellStop, shells.ShellStopAnswer, Scope.COMMAND),
     Operation("shells", shells.Shells, shells.ShellsAnswer, Scope.COMMAND),
->>>>>>> /tmp/tmpeq3frii4/other
     Operation("inject", archives.Inject, archives.InjectAnswer, Scope.ARCHIVE, archives.Unpacked),
     Operation("save", archives.Save, archives.SaveAnswer, Scope.ARCHIVE, archives.Chunk),
     Operation("install", devserver.Install, devserver.InstallAnswer, Scope.DEV, Log),

@@ -108,13 +108,10 @@ def _assemble(
     env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
     commands = Commands(table, disk, env, limits)
     stack.push_async_callback(commands.close)
-<<<<<<< /tmp/tmpdhsnzp44/cur
     control = ProcessControl(table, limits)
     stack.push_async_callback(control.close)
-=======
     shells = KeptShells(table, disk, env, limits, config.state_dir)
     stack.push_async_callback(shells.close)
->>>>>>> /tmp/tmpdhsnzp44/other
     installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
@@ -129,12 +126,8 @@ def _assemble(
         Searches(table, disk, limits, find_ripgrep(tool_path), env),
         Edits(disk, gate, locks, limits),
         commands,
-<<<<<<< /tmp/tmpdhsnzp44/cur
         control,
-=======
-        ProcessControl(table, limits),
         shells,
->>>>>>> /tmp/tmpdhsnzp44/other
         archives,
         installs,
         dev,
