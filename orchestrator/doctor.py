@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import toolchain
+from orchestrator.environments import PersistentPathManager
 from orchestrator.isolation.isolation import Isolation, Setting
-from orchestrator.paths import DATA_VARIABLE, PathManager
+from orchestrator.paths import DATA_VARIABLE
 from orchestrator.ports import is_free
 from orchestrator.template_checks import check_template
 from orchestrator.templates import template_directories, template_roots
@@ -59,11 +60,11 @@ class Host:
     """What the questions are about."""
 
     environ: Mapping[str, str]
-    paths: PathManager
+    paths: PersistentPathManager
     cwd: Path
 
 
-def examine(environ: Mapping[str, str], paths: PathManager, cwd: Path) -> list[Check]:
+def examine(environ: Mapping[str, str], paths: PersistentPathManager, cwd: Path) -> list[Check]:
     """All questions, in the order in which a fix helps the next."""
     host = Host(environ, paths, cwd)
     return [check for question in QUESTIONS for check in question(host)]
@@ -135,6 +136,9 @@ def data_directory(host: Host) -> Iterator[Check]:
         yield Check("data", Verdict.BROKEN, f"{existing} is not writable", f"{owner}, or set {DATA_VARIABLE}")
         return
     yield from _room(base, existing)
+    if (warning := host.paths.warning()) is not None:
+        found, _, fix = warning.partition(": ")
+        yield Check("data kept", Verdict.WARNING, found, fix)
     if existing == base and base.stat().st_uid != os.getuid():
         found = f"{base} belongs to user {base.stat().st_uid}, this is {os.getuid()}"
         yield Check("data owner", Verdict.WARNING, found, f"chown -R {os.getuid()} {base}")

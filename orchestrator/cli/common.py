@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.cli import completing
+
 if TYPE_CHECKING:
-    from orchestrator.paths import PathManager, UserId
+    from orchestrator.environments import PersistentPathManager
+    from orchestrator.paths import UserId
     from orchestrator.sessions import Sessions
     from protocol.errors import ToolError
 
@@ -113,11 +116,11 @@ class Options:
     user: str
     as_json: bool
 
-    def paths(self) -> PathManager:
-        """Where this data directory keeps what."""
-        from orchestrator.paths import PathManager
+    def paths(self) -> PersistentPathManager:
+        """Where this data directory keeps what, by the environment that this program runs in."""
+        from orchestrator.environments import PersistentPathManager
 
-        return PathManager.from_env(os.environ, Path.cwd(), self.data_dir)
+        return PersistentPathManager.from_env(os.environ, Path.cwd(), self.data_dir)
 
     def command(self, *words: str) -> str:
         """A command to paste, with what tells this data directory and user from the usual ones."""
@@ -161,7 +164,7 @@ def host_options(function: Function) -> Callable[..., Any]:
         click.option(
             "--data-dir",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Where workspaces are kept: $DATA_DIR, else ./data.",
+            help="Where workspaces are kept: $DATA_DIR, else ./data (/app/data on Render and Phala).",
         ),
     ):
         with_options = option(with_options)
@@ -169,7 +172,7 @@ def host_options(function: Function) -> Callable[..., Any]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-session_argument = click.argument("session", required=False)
+session_argument = click.argument("session", required=False, shell_complete=completing.live_sessions)
 
 
 def refuse_survivors(pids: Sequence[int]) -> None:

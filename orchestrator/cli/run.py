@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli import completing
 from orchestrator.cli.common import Options, Refused, host_options, print_json, run
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _AfterDashes(click.Command):
 
 
 @click.command("exec", cls=_AfterDashes, short_help="Run a command in a workspace.")
-@click.argument("session", required=False)
+@click.argument("session", required=False, shell_complete=completing.live_sessions)
 @click.option("--cwd", default=".", help="Directory in the workspace.")
 @click.option("--env", "-e", multiple=True, metavar="NAME=VALUE", help="Set on top of the environment.")
 @click.option(
@@ -134,9 +135,14 @@ def _pass_on(event: Any) -> None:
 
 
 @click.command(short_help="Ask a workspace's tool server anything.")
-@click.argument("operation")
+@click.argument("operation", shell_complete=completing.operations)
 @click.argument("params", required=False, default="", metavar="[JSON]")
-@click.option("--session", metavar="SESSION", help="May be left out when exactly one runs.")
+@click.option(
+    "--session",
+    metavar="SESSION",
+    help="May be left out when exactly one runs.",
+    shell_complete=completing.live_sessions,
+)
 @click.option(
     "--stream", is_flag=True, help='One line per event, {"event":…}, then {"result":…} or {"error":…}.'
 )

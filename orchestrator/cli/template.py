@@ -1,4 +1,4 @@
-"""``workspace template list`` and ``validate``."""
+"""``workspace template list``, ``validate`` and ``dev``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import CommandGroup, json_option, print_json
+from orchestrator.cli import completing
+from orchestrator.cli.common import CommandGroup, Options, host_options, json_option, print_json
 
 if TYPE_CHECKING:
     from orchestrator.template_checks import Finding, Report
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _EACH_KIND = 5
 
 
-@click.group(cls=CommandGroup, short_help="List and check templates.")
+@click.group(cls=CommandGroup, short_help="List, check and write templates.")
 def template() -> None:
     """Templates: directories of files, in ./templates or come with this package."""
 
@@ -50,7 +51,7 @@ def _row(name: str, directory: Path) -> dict[str, Any]:
 
 
 @template.command(short_help="Check templates.")
-@click.argument("names", nargs=-1, metavar="[TEMPLATE|DIR]...")
+@click.argument("names", nargs=-1, metavar="[TEMPLATE|DIR]...", shell_complete=completing.template_names)
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @json_option
 def validate(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
@@ -63,6 +64,23 @@ def validate(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
             _print(report, strict)
     if not all(report.ok(strict) for report in reports):
         raise click.exceptions.Exit(1)
+
+
+@template.command(short_help="Bring a template up, and push what you save in it.")
+@click.argument("directory", metavar="TEMPLATE|DIR", shell_complete=completing.template_names)
+@click.option("--port", type=click.IntRange(0, 65535), help="The tool server's port, as for `up`.")
+@click.option("--dev-port", type=click.IntRange(1, 65535), help="The dev server's port, as for `up`.")
+@click.option("--backend", default="local", show_default=True, help="Where it runs, as for `up`.")
+@host_options
+def dev(options: Options, directory: str, port: int | None, dev_port: int | None, backend: str) -> None:
+    """Bring a workspace up from DIR, and keep it like DIR: what is saved, renamed or deleted there goes in.
+
+    A change of package.json, of a lock file, or of how template.json starts it installs anew and starts the
+    dev server again. Ctrl-C ends it; the directory is never written to.
+    """
+    from orchestrator.cli.template_dev import run
+
+    raise click.exceptions.Exit(run(options, directory, (port, dev_port), backend))
 
 
 def _reports(names: tuple[str, ...]) -> list[Report]:

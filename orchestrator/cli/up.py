@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli import completing
 from orchestrator.cli.common import Options, host_options, tell
 from orchestrator.cli.copying import Copying, copying_options
 
@@ -23,7 +24,7 @@ _PORT = click.IntRange(0, 65535)
 
 
 @click.command(short_help="Bring a workspace up and show its page.")
-@click.argument("source")
+@click.argument("source", shell_complete=completing.sources)
 @click.option("--port", type=_PORT, help="The tool server's port: 3001 or any free one; 0 for any.")
 @click.option(
     "--dev-port", type=click.IntRange(1, 65535), help="The dev server's port: 4321 or any free one."
@@ -66,7 +67,7 @@ def up(  # noqa: PLR0913, PLR0917 - one for each option
         user = options.user_id()
         wishes = port_wishes(found, port, dev_port)
         # Any other backend brings its own tools along.
-        tools = _tools(options, found) if backend == LOCAL else None
+        tools = tools_of(options, found) if backend == LOCAL else None
         sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
         foreground = Foreground(sessions, options, backend, detach, remove, plan, copying.derived_image)
         code = asyncio.run(foreground.run(user, found, wishes))
@@ -95,7 +96,7 @@ def port_wishes(source: Source, port: int | None, dev_port: int | None) -> PortW
     return PortWishes(tool=tool, dev=dev)
 
 
-def _tools(options: Options, source: Source) -> Path | None:
+def tools_of(options: Options, source: Source) -> Path | None:
     """A directory with node, npm and rg for the workspace's PATH; None when it can do without."""
     from orchestrator.directories import private_directory
     from orchestrator.toolchain import ToolchainError, find_toolchain

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from orchestrator import doctor
 from orchestrator.cli import cli
 from orchestrator.doctor import Check, Host, Verdict
-from orchestrator.paths import PathManager
+from orchestrator.environments import PersistentPathManager
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    return Host(os.environ, PathManager(tmp_path / "data"), tmp_path)
+    return Host(os.environ, PersistentPathManager(tmp_path / "data"), tmp_path)
 
 
 def only(checks: list[Check]) -> Check:
@@ -121,3 +121,12 @@ def test_the_command_prints_each_answer_and_fails_only_when_something_is_broken(
     bad = CliRunner().invoke(cli, ["doctor", "--data-dir", str(tmp_path / "file" / "below")])
     assert bad.exit_code == 1
     assert "broken   data: " in bad.stdout
+
+
+def test_data_that_the_next_deploy_takes_away_is_warned_of(host: Host) -> None:
+    environment = PersistentPathManager.from_env({"RENDER": "true"}, host.cwd, host.paths.base_dir)
+    told = {check.name: check for check in doctor.data_directory(Host(host.environ, environment, host.cwd))}
+    assert told["data kept"].verdict is Verdict.WARNING
+    assert "lost at the next deploy" in told["data kept"].found
+    assert "mount a disk" in told["data kept"].fix
+    assert "data kept" not in {check.name for check in doctor.data_directory(host)}

@@ -1,0 +1,234 @@
+"""An author's directory, followed: what changed in it goes into a running workspace.
+
+Two looks at the directory say what changed, so nothing depends on every notice of the system arriving, and a
+rename is a removal and a new file. What was pushed is remembered only once it is in place: a push that failed
+is tried again with the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.templates import Source, read_template
+from protocol.errors import Conflict, InvalidRequest, NotAFile, ToolError
+from protocol.exclusions import Exclusions
+from protocol.messages.archives import InjectMode
+from protocol.tar import Kind, Member, pack
+from protocol.templates import LOCK_FILES, PACKAGE_FILE, TEMPLATE_FILE, Template
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
+
+_DEBOUNCE_MS, _STEP_MS = 100, 20
+"""How long changes that follow each other are waited for. An editor's save is over in one step."""
+_LOOK_MS = 500
+"""Without a notice: some may be lost, as those before the watch began, and those past the kernel's queue."""
+_AGAIN_SECONDS = 0.5
+_READ_BYTES = 256 * 1024
+
+Snapshot = dict[str, "Seen"]
+"""By path, relative and POSIX; a directory before what is in it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is at a path, and what changes whenever its content does."""
+
+    kind: Kind
+    mode: int = 0o755
+    size: int = 0
+    modified_ns: int = 0
+    inode: int = 0
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """One push, in path order."""
+
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.removed)
+
+
+def look(directory: Path, exclusions: Exclusions) -> Snapshot:
+    """What a workspace made from ``directory`` now would hold. Blocks."""
+    return dict(_below(directory, "", exclusions))
+
+
+def _below(directory: Path, below: str, exclusions: Exclusions) -> Iterator[tuple[str, Seen]]:
+    with os.scandir(directory / below) as found:
+        entries = sorted(found, key=lambda each: each.name)
+    for entry in entries:
+        path = f"{below}/{entry.name}" if below else entry.name
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if exclusions.excludes_entry(path, is_directory):
+            continue
+        try:
+            seen = _seen(Path(entry), entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+        if seen is not None:
+            yield path, seen
+        if is_directory:
+            yield from _below(directory, path, exclusions)
+
+
+def _seen(path: Path, info: os.stat_result) -> Seen | None:
+    if stat.S_ISDIR(info.st_mode):
+        return Seen(Kind.DIRECTORY)
+    if stat.S_ISLNK(info.st_mode):
+        return Seen(Kind.SYMLINK, target=str(path.readlink()))
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    mode = 0o755 if info.st_mode & stat.S_IXUSR else 0o644
+    return Seen(Kind.FILE, mode, info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def difference(before: Snapshot, now: Snapshot) -> Pushed:
+    """What has to be sent, and what has to go: also what is of another kind now.
+
+    >>> file, link = Seen(Kind.FILE, inode=1), Seen(Kind.SYMLINK, target="x")
+    >>> difference({"a": file, "b": file}, {"a": file, "c": file, "b": link})
+    Pushed(changed=('b', 'c'), removed=('b',))
+    """
+    changed = sorted(path for path, seen in now.items() if before.get(path) != seen)
+    removed = sorted(path for path, seen in before.items() if path not in now or now[path].kind != seen.kind)
+    return Pushed(tuple(changed), tuple(removed))
+
+
+def archive_of(directory: Path, snapshot: Snapshot, paths: Collection[str]) -> bytes:
+    """A plain tar of these paths. Blocks; raises Conflict when one is not what it was any more."""
+    try:
+        return b"".join(pack((_member(path, snapshot[path]), _content(directory / path, snapshot[path]))
+                             for path in paths))  # fmt: skip
+    except FileNotFoundError as error:
+        raise Conflict(f"{error.filename} was removed meanwhile") from None
+
+
+def _member(path: str, seen: Seen) -> Member:
+    # With its own time: a server that goes by times must see that this is a later one.
+    return Member(
+        name=path,
+        kind=seen.kind,
+        size=seen.size,
+        mode=seen.mode,
+        mtime_ns=seen.modified_ns,
+        link=seen.target,
+    )
+
+
+def _content(file: Path, seen: Seen) -> Iterator[bytes]:
+    if seen.kind is not Kind.FILE:
+        return
+    with file.open("rb") as opened:
+        while chunk := opened.read(_READ_BYTES):
+            yield chunk
+
+
+NEEDS_INSTALL = frozenset((PACKAGE_FILE, *LOCK_FILES))
+"""Names at the root whose change asks for an install and a new start of the dev server."""
+
+
+class Pusher:
+    """One directory, and what of it a workspace has."""
+
+    def __init__(self, source: Source) -> None:
+        """Blocks. To be made before the workspace is, so that no change falls between the two."""
+        self.directory = source.path
+        self.template: Template = source.template
+        self._exclusions = source.exclusions
+        self._source = source
+        self._pushed = look(self.directory, self._exclusions)
+        self.broken = ""
+        """Why template.json is not taken as it stands; empty while it is."""
+
+    async def push(self, client: Client) -> Pushed:
+        """Bring the workspace up to date, in one step but for removals; raises Conflict."""
+        now = await asyncio.to_thread(self._look)
+        found = difference(self._pushed, now)
+        for path in reversed(found.removed):  # what is in a directory before the directory
+            await _remove(client, path, self._pushed[path])
+        if found.changed:
+            archive = await asyncio.to_thread(archive_of, self.directory, now, found.changed)
+            await client.put_archive(archive, InjectMode.MERGE)
+        self._pushed = now
+        return found
+
+    async def differs(self) -> bool:
+        """Whether there is anything to push. Asks the directory only."""
+        return bool(difference(self._pushed, await asyncio.to_thread(self._look)))
+
+    def restarts(self, pushed: Pushed, before: Template) -> str:
+        """What of a push the dev server has to be started anew for; empty when it has not."""
+        names = NEEDS_INSTALL.intersection((*pushed.changed, *pushed.removed))
+        if names:
+            return ", ".join(sorted(names))
+        now = self.template
+        started_by = (before.install_request(), before.dev_request())
+        return "" if started_by == (now.install_request(), now.dev_request()) else TEMPLATE_FILE
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Whenever something may have changed: at a notice of the system, and at the latest after a while."""
+        from watchfiles import awatch
+
+        watching = awatch(
+            self.directory,
+            watch_filter=lambda _, path: self._counts(path),
+            debounce=_DEBOUNCE_MS,
+            step=_STEP_MS,
+            rust_timeout=_LOOK_MS,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        )
+        async for _ in watching:
+            yield None
+
+    def _counts(self, path: str) -> bool:
+        relative = os.path.relpath(path, self.directory)
+        return not self._exclusions.excludes(relative.replace(os.sep, "/"))
+
+    def _look(self) -> Snapshot:
+        self._read_template()
+        now = look(self.directory, self._exclusions)
+        if self.broken and TEMPLATE_FILE in self._pushed:
+            now[TEMPLATE_FILE] = self._pushed[TEMPLATE_FILE]
+        elif self.broken:
+            now.pop(TEMPLATE_FILE, None)
+        return now
+
+    def _read_template(self) -> None:
+        try:
+            self.template = read_template(self.directory)
+            self._exclusions = Exclusions.default().with_rules(self.template.files.exclude)
+            self.broken = ""
+        except InvalidRequest as error:
+            self.broken = error.message
+
+
+async def _remove(client: Client, path: str, seen: Seen) -> None:
+    """A directory goes only when nothing else is in it: what was built there is not the author's."""
+    try:
+        await client.remove(path=path, missing_ok=True)
+    except (Conflict, NotAFile):
+        if seen.kind is not Kind.DIRECTORY:
+            raise
+
+
+async def retried(pusher: Pusher, client: Client) -> Pushed:
+    """Push until nothing changes under the hand; raises what is no matter of waiting."""
+    while True:
+        try:
+            return await pusher.push(client)
+        except ToolError as error:
+            if not (isinstance(error, Conflict) or error.code == "busy"):
+                raise
+            await asyncio.sleep(_AGAIN_SECONDS)
