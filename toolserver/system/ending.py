@@ -128,14 +128,14 @@ async def _stopped(look: Callable[[], Awaitable[list[Proc]]], left: list[Proc]) 
         new = [proc for proc in left if (proc.pid, proc.started) not in standing]
         if not new:
             break
-        await asyncio.to_thread(tree.send, new, signal.SIGSTOP)
+        await asyncio.to_thread(tree.tell, new, signal.SIGSTOP)
         standing |= {(proc.pid, proc.started) for proc in new}
         left = await look()
     return left
 
 
 async def _tell(procs: Iterable[Proc], number: signal.Signals, told: dict[tuple[int, int], Ended]) -> None:
-    for proc in await asyncio.to_thread(tree.send, procs, number):
+    for proc in await asyncio.to_thread(tree.tell, procs, number):
         told[proc.pid, proc.started] = Ended(proc.pid, proc.name, signal_name(number))
 
 

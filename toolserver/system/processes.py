@@ -223,7 +223,7 @@ class ProcessTable:
         """Send a signal to the program, or to all of its family; the pids that got it."""
         family = (await self._census.look()).of(process.id)
         meant = [proc for proc in family if tree_too or (proc.pid == process.pid and process.running)]
-        return [proc.pid for proc in await asyncio.to_thread(tree.send, meant, number)]
+        return [proc.pid for proc in await asyncio.to_thread(tree.tell, meant, number)]
 
     async def close(self) -> list[int]:
         """End every program, then whatever of theirs is still below us; gives the pids that would not die."""

@@ -128,12 +128,27 @@ def below(pid: int, table: Mapping[int, Proc]) -> list[Proc]:
     return found
 
 
-def send(procs: Iterable[Proc], number: int) -> list[Proc]:
-    """Signal each; those that are gone, or not ours to signal, are left out of the answer."""
-    return [proc for proc in procs if _send(proc, number)]
+def descendants(pid: int, table: Mapping[int, Proc]) -> set[int]:
+    """Pids of everything below ``pid``, itself left out."""
+    return {proc.pid for proc in below(pid, table)}
 
 
-def _send(proc: Proc, number: int) -> bool:
+def send(pids: Iterable[int], number: int) -> list[int]:
+    """Signal each by its pid alone; those that are gone, or not ours to signal, are left out."""
+    reached = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            reached.append(pid)
+    return reached
+
+
+def tell(procs: Iterable[Proc], number: int) -> list[Proc]:
+    """Signal each, and nobody who has its pid by now; those that are gone are left out of the answer."""
+    return [proc for proc in procs if _tell(proc, number)]
+
+
+def _tell(proc: Proc, number: int) -> bool:
     try:
         pidfd = os.pidfd_open(proc.pid)
     except OSError:

@@ -244,10 +244,10 @@ class KeptShells:
         shell = slot.shell
         if shell is None:
             return [], []
-        killed, survivors = await self._table.stop(shell.process)
+        outcome = await self._table.stop(shell.process)
         async with slot.turn:
             await shell.close()
-        return killed, survivors
+        return [each.pid for each in outcome.killed], outcome.survivors
 
     # A command ----------------------------------------------------------------------------------
 
