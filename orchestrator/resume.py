@@ -16,7 +16,8 @@ from orchestrator.paths import UserId
 from orchestrator.records import SessionRecord
 from orchestrator.save_rules import LATEST, ContentWish, FromSave
 from orchestrator.save_store import SaveStore
-from orchestrator.sessions import PortWishes, Sessions, own_template
+from orchestrator.saving import own_template
+from orchestrator.sessions import PortWishes, Sessions
 from orchestrator.units import size_text
 from protocol.errors import DevServerFailed, InstallFailed, NotFound, ToolError
 from protocol.messages.archives import InjectAnswer

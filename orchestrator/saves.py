@@ -13,7 +13,6 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -55,15 +54,6 @@ def format_of(path: Path) -> ArchiveFormat:
         if path.name.endswith(suffix) and path.name != suffix:
             return form
     raise InvalidRequest(f"{str(path)!r} is no name of an archive: end it with {', '.join(SUFFIXES)}")
-
-
-def save_name(now: datetime) -> str:
-    """A save's file name; names sort by time.
-
-    >>> save_name(datetime(2026, 11, 21, 9, 34, 5, 678000))
-    '20261121_093405_678.tar.gz'
-    """
-    return f"{now:%Y%m%d_%H%M%S}_{now.microsecond // 1000:03d}.tar.gz"
 
 
 async def write_save(

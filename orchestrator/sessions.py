@@ -12,7 +12,7 @@ import asyncio
 import builtins
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,7 +29,9 @@ from orchestrator.paths import PathManager, UserId, WorkspaceId, new_session_id,
 from orchestrator.plan import LaunchPlan
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free, without
 from orchestrator.records import LIVE, Records, SessionRecord, WorkspaceRecord
-from orchestrator.saves import SavedArchive, format_of, save_name, write_save
+from orchestrator.save_store import SaveStore
+from orchestrator.saves import format_of
+from orchestrator.saving import Saved, keep_save, save_to
 from orchestrator.session_states import Event, State
 from orchestrator.spool import Spool
 from protocol.errors import (
@@ -42,9 +44,7 @@ from protocol.errors import (
     ToolError,
     Unavailable,
 )
-from protocol.messages.archives import ArchiveFormat, SaveAnswer
 from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
-from protocol.templates import TEMPLATE_FILE, Template, TemplateArchive, parse_template
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -96,14 +96,6 @@ class PutInOrder:
     record: SessionRecord
     """As it was found."""
     sentence: str
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A save, as the tool server packed it and as it lies on disk."""
-
-    file: SavedArchive
-    answer: SaveAnswer
 
 
 @dataclass(frozen=True)
@@ -469,14 +461,17 @@ class Sessions:
         return open_client(endpoint.url, record.token, endpoint.headers)
 
     async def save(self, record: SessionRecord, target: Path | None = None) -> Saved:
-        """Write the workspace's content to ``target``, or under the data directory's ``saves``."""
-        if target is None:
-            directory = self._paths.saves_dir(record.user_id, record.session_id)
-            target = await asyncio.to_thread(private_directory, directory) / save_name(datetime.now(UTC))
-        elif not await asyncio.to_thread(target.parent.is_dir):
+        """Write the workspace's content to ``target``; with none, keep it as the workspace's newest save.
+
+        Raises ArchiveInvalid when what is read back is not what was packed: then older saves stay.
+        """
+        if target is not None and not await asyncio.to_thread(target.parent.is_dir):
             raise InvalidRequest(f"there is no directory {str(target.parent)!r}; make it first")
+        form = format_of(target) if target else None
         async with self.client(record) as client:
-            return await save_to(client, target, format_of(target))
+            if target is None or form is None:
+                return await keep_save(client, SaveStore(self._paths), record)
+            return await save_to(client, target, form)
 
     async def _undo(self, adding: asyncio.Task[SessionRecord], driver: Backend, guest: Guest | None) -> None:
         if guest is not None:
@@ -572,34 +567,6 @@ class Sessions:
             if isinstance(error, FileExistsError):
                 raise AlreadyExists(f"session {record.session_id} has a directory already") from None
             raise
-
-
-async def save_to(client: Client, target: Path, form: ArchiveFormat) -> Saved:
-    """Write what ``client``'s workspace holds, less what its own template.json leaves out."""
-    rules = await archive_rules(client)
-    async with client.save.stream(format=form, exclude=rules.exclude, include=rules.include) as stream:
-
-        async def chunks() -> AsyncIterator[bytes]:
-            async for event in stream:
-                yield event.data
-            await stream.result()  # raises when it broke off, and then no file gets its name
-
-        file = await write_save(chunks(), target)
-        return Saved(file, await stream.result())
-
-
-async def archive_rules(client: Client) -> TemplateArchive:
-    """The rules for saves in the workspace's own template.json; none when it has none, or a broken one."""
-    return (await own_template(client)).archive
-
-
-async def own_template(client: Client) -> Template:
-    """The workspace's own template.json; an empty one when it has none, or a broken one."""
-    try:
-        found = await client.read(path=TEMPLATE_FILE)
-        return parse_template(found.content.encode())
-    except ToolError:
-        return Template()
 
 
 def _as_seen(record: SessionRecord, running: frozenset[str] | str) -> Seen:

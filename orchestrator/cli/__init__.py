@@ -20,7 +20,8 @@ from orchestrator.cli.common import CommandGroup, tell
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.resume import resume
 from orchestrator.cli.run import call, exec_
-from orchestrator.cli.sessions import down, ls, save
+from orchestrator.cli.saves import save, saves
+from orchestrator.cli.sessions import down, ls
 from orchestrator.cli.template import template
 from orchestrator.cli.up import up
 from protocol import __version__
@@ -33,7 +34,7 @@ def cli() -> None:
     """Workspaces from plain directories: brought up, worked in, saved and taken down."""
 
 
-for command in (up, ls, exec_, call, save, down, resume, template, doctor):
+for command in (up, ls, exec_, call, save, saves, down, resume, template, doctor):
     cli.add_command(command)
 
 

@@ -1,8 +1,7 @@
-"""``workspace ls``, ``down`` and ``save``."""
+"""``workspace ls`` and ``down``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,14 +13,13 @@ from orchestrator.cli.common import (
     print_json,
     refuse_survivors,
     run,
-    session_argument,
     tell,
 )
 
 if TYPE_CHECKING:
     from orchestrator.paths import UserId
     from orchestrator.records import SessionRecord
-    from orchestrator.sessions import Saved, Seen, Sessions
+    from orchestrator.sessions import Seen, Sessions
 
 
 @click.command(short_help="List sessions.")
@@ -141,46 +139,3 @@ def _became(record: SessionRecord) -> str:
     from orchestrator.session_states import State
 
     return "was stopped already" if record.state is State.STOPPED else "ended"
-
-
-@click.command(short_help="Save a workspace as an archive.")
-@session_argument
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to: .tar.gz, .tar.zst or .tar; in the data directory when left out.",
-)
-@host_options
-def save(options: Options, session: str | None, output: Path | None) -> None:
-    """Write the content of SESSION's workspace to an archive, which `workspace up ARCHIVE` brings back."""
-    result = run(_save(options, session, output))
-    if options.as_json:
-        print_json(saved_data(result))
-        return
-    click.echo(result.file.path)
-    if changed := result.answer.changed:
-        names = ", ".join(changed[:5])
-        click.echo(
-            f"{len(changed)} changed while they were saved, so they may mix two states: {names}", err=True
-        )
-
-
-async def _save(options: Options, session: str | None, output: Path | None) -> Saved:
-    sessions = options.sessions()
-    record = await sessions.find(options.user_id(), session)
-    return await sessions.save(record, Path.cwd() / output if output else None)
-
-
-def saved_data(saved: Saved) -> dict[str, Any]:
-    """A save for programs."""
-    return {
-        "path": str(saved.file.path),
-        "bytes": saved.file.size,
-        "sha256": saved.file.sha256,
-        "digest": saved.answer.digest,
-        "files": saved.answer.files,
-        "contentBytes": saved.answer.content_bytes,
-        "leftOut": saved.answer.left_out,
-        "changed": saved.answer.changed,
-    }
