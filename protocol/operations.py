@@ -11,7 +11,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.messages import archives, commands, devserver, edits, files, places, processes, search, shells
+from protocol.messages import (
+    activity,
+    archives,
+    commands,
+    devserver,
+    edits,
+    files,
+    places,
+    processes,
+    search,
+    shells,
+)
 from protocol.messages.base import Answer, Log, Request
 
 
@@ -59,6 +70,7 @@ _TABLE = (
     Operation("copy", places.Copy, places.CopyAnswer, Scope.WRITE),
     Operation("remove", places.Remove, places.RemoveAnswer, Scope.WRITE),
     Operation("chmod", places.Chmod, places.ChmodAnswer, Scope.WRITE),
+    Operation("activity", activity.Activity, activity.ActivityAnswer, Scope.READ),
     Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches),
     Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),

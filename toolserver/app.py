@@ -21,7 +21,9 @@ from toolserver.system import swap, tree
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
+from toolserver.system.pulse import Pulse
 from toolserver.system.trust import combined_bundle
+from toolserver.tools.activity import Activities, Standing
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Dispatcher
 from toolserver.tools.commands import Commands
@@ -39,6 +41,7 @@ from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
 from toolserver.wire import archive, pages, raw
+from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
 from toolserver.wire.http import middleware, operation_handler
 from toolserver.wire.ws import WebSocketDoor
@@ -119,6 +122,7 @@ def _assemble(
     stack.push_async_callback(archives.close)
     places = Places(disk, config.state_dir, gate, locks, limits)
     stack.push_async_callback(places.close)
+    pulse = Pulse()
     dispatcher = Dispatcher(
         places,
         Reads(disk, gate, limits),
@@ -132,10 +136,12 @@ def _assemble(
         installs,
         dev,
         Starts(archives, installs, dev),
+        Activities(table, pulse, lambda: Standing(dev.process_id, shells.process_ids), lambda: dev.port),
+        pulse=pulse,
     )
     socket_door = WebSocketDoor(dispatcher, limits)
     app = web.Application(
-        middlewares=[middleware(Guard(config.token, config.token_sha256))],
+        middlewares=[middleware(Guard(config.token, config.token_sha256)), counting(pulse)],
         client_max_size=limits.max_frame_bytes,
     )
     app.on_shutdown.append(socket_door.close)

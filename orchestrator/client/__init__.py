@@ -30,7 +30,18 @@ from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb,
 from protocol import routes
 from protocol.codec import decode
 from protocol.errors import NotFound, Unavailable
-from protocol.messages import archives, commands, devserver, edits, files, places, processes, search, shells
+from protocol.messages import (
+    activity,
+    archives,
+    commands,
+    devserver,
+    edits,
+    files,
+    places,
+    processes,
+    search,
+    shells,
+)
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
@@ -60,6 +71,7 @@ class Client:
     copy = Verb(places.Copy, places.CopyAnswer)
     remove = Verb(places.Remove, places.RemoveAnswer)
     chmod = Verb(places.Chmod, places.ChmodAnswer)
+    activity = Verb(activity.Activity, activity.ActivityAnswer)
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
     edit = Verb(edits.Edit, edits.EditAnswer)
     command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])

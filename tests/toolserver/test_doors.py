@@ -63,6 +63,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("send_input", {"processId": door, "data": "out", "eof": True}),
         ("attach", {"processId": door, "fromOffset": 1}),
         ("output", {"processId": door, "stream": "stderr"}),
+        ("activity", {}),
         ("processes", {}),
         ("signal", {"processId": door, "signal": "TERM", "tree": True}),
         ("wait", {"processId": door}),

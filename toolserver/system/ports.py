@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LISTEN = "0A"
+_ESTABLISHED = "01"
 _ANSWER_SECONDS = 5.0
 """A dev server's first answer may compile the page: Astro took 2 s on two cores."""
 
@@ -77,6 +78,26 @@ def address_of(raw: str) -> str:
     """
     words = [int(raw[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(raw), 8)]
     return str(ipaddress.ip_address(b"".join(words)))
+
+
+def connections(port: int) -> int:
+    """How many TCP connections to ``port`` of this machine are open, as their server sees them."""
+    count = 0
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+            count += count_connections(lines, port)
+    return count
+
+
+def count_connections(lines: Iterable[str], port: int) -> int:
+    """Those of the lines of /proc/net/tcp whose own end is ``port``.
+
+    >>> count_connections(["0: 0100007F:10E1 0100007F:9C40 01 0:0 00:0 0 0 0 7781 1"], 4321)
+    1
+    """
+    own_end = f":{port:04X}"
+    fields = (line.split() for line in lines)
+    return sum(len(each) > 3 and each[1].endswith(own_end) and each[3] == _ESTABLISHED for each in fields)
 
 
 def ports_of(pids: Iterable[int]) -> set[int]:

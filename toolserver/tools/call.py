@@ -15,6 +15,7 @@ from protocol.codec import Format, decode_params
 from protocol.errors import Cancelled, Internal, NotFound, ToolError
 from protocol.messages.base import Answer, Event, Request
 from protocol.operations import OPERATIONS, Operation
+from toolserver.system.pulse import Pulse
 
 Emit = Callable[[Event], Awaitable[None]]
 T = TypeVar("T")
@@ -47,11 +48,12 @@ class Call:
 class Dispatcher:
     """The handlers of all operations, by name."""
 
-    def __init__(self, *families: object) -> None:
+    def __init__(self, *families: object, pulse: Pulse | None = None) -> None:
         """Each family has one async method per operation, of the operation's name.
 
         Raises LookupError when an operation has none, or two: found at start, not at the first request.
         """
+        self._pulse = pulse or Pulse()
         self._handlers: dict[str, Handler] = {}
         for name in OPERATIONS:
             handlers = [getattr(family, name) for family in families if hasattr(family, name)]
@@ -61,7 +63,8 @@ class Dispatcher:
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""
-        return await told(operation.name, call, self._handlers[operation.name](request, call))
+        with self._pulse.request(operation.name):
+            return await told(operation.name, call, self._handlers[operation.name](request, call))
 
 
 async def told(name: str, call: Call, work: Awaitable[T]) -> T:

@@ -69,6 +69,16 @@ class DevServer:
         """Now."""
         return self._state
 
+    @property
+    def port(self) -> int:
+        """Where it listens, or would."""
+        return self._port
+
+    @property
+    def process_id(self) -> str | None:
+        """Of its last run."""
+        return self._process.id if self._process else None
+
     async def dev_start(self, request: DevStart, call: Call) -> DevStatusAnswer:
         """Start it, or join the one that runs or is starting; answers once it is ready."""
         check_readiness(request.readiness)

@@ -132,6 +132,11 @@ class KeptShells:
         self._slots: dict[str, _Slot] = {}
         self._closed = False
 
+    @property
+    def process_ids(self) -> list[str]:
+        """Of the shells themselves."""
+        return [slot.shell.process.id for slot in self._slots.values() if slot.shell is not None]
+
     async def shell(self, request: Shell, call: Call) -> ShellAnswer:
         """Wait for its turn, then follow it to its end."""
         self._refuse(request)

@@ -39,7 +39,7 @@ def test_an_operation_with_two_handlers_is_found_at_start() -> None:
     [
         ("serch", "did you mean 'search'?"),
         ("devstart", "did you mean 'dev_start'?"),
-        ("READ", "known are attach,"),
+        ("READ", "known are activity,"),
     ],
 )
 def test_an_unknown_operation_is_told_with_the_nearest(name: str, hint: str) -> None:
