@@ -38,7 +38,7 @@ from orchestrator.backends.docker_provision import provision
 from orchestrator.derived_image import build_context
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager
-from protocol.errors import AlreadyExists, Unavailable
+from protocol.errors import AlreadyExists, Conflict, Unavailable
 from protocol.routes import HEALTH
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class DockerBackend:
                 container = await asyncio.shield(making)
                 if launch.plan and launch.plan.trust_agents:
                     await provision(engine, container, launch.plan)
-                await engine.start(container)
+                await self._start(engine, container)
                 guest = await _started(engine, container, labels_of(owner, launch))
                 await self._answers(engine, guest)
             except BaseException:
@@ -155,6 +155,13 @@ class DockerBackend:
             return await engine.create(name, config)
         except AlreadyExists as error:
             raise _second(launch) from error
+
+    async def _start(self, engine: Engine, container: str) -> None:
+        try:
+            await engine.start(container)
+        except Conflict:  # another orchestrator has just made the network too
+            await engine.network(self._settings.network)
+            await engine.start(container)
 
     async def _answers(self, engine: Engine, guest: Guest) -> None:
         """Wait for its tool server; raises Unavailable with its last words."""

@@ -9,11 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orchestrator.backends.docker_errors import NO_ENGINE, NO_PACKAGE, open_network, refusal, remote
+from orchestrator.backends.docker_errors import (
+    NO_ENGINE,
+    NO_PACKAGE,
+    open_network,
+    refusal,
+    remote,
+    several_networks,
+)
 from protocol.errors import NotFound, ToolError, Unavailable
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ ANSWER_SECONDS = 60.0
 BUILD_SECONDS = 600.0
 """For an image that is a copy of a directory: a second for a small one, the rest is for a busy disk."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_AGAIN_SECONDS = 0.1
 _NO_TRAFFIC = {"com.docker.network.bridge.enable_icc": "false"}
 
 
@@ -58,19 +66,24 @@ class Engine:
         self._docker = docker
 
     async def network(self, name: str) -> str:
-        """The id of the network ``name``, made when it is missing, without traffic between its containers.
+        """The network ``name``, made when it is missing, without traffic between its containers.
 
-        An id, for an engine may come to have two networks of one name; all take the oldest.
+        An engine lets several be made at once of one name, and then starts no container on any of them: so
+        everybody removes all but the oldest, and goes on when there is one. Raises Unavailable.
         """
-        found = await self._networks(name)
-        if not found:
-            refused = await self._make_network(name)
-            found = await self._networks(name)
+        refused: ToolError | None = None
+        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
+        while len(found := await self._networks(name)) != 1:
+            if asyncio.get_running_loop().time() > deadline:
+                raise refused or several_networks(name)
             if not found:
-                raise refused or Unavailable(f"the Docker network {name!r} went away; try again")
+                refused = await self._make_network(name)
+            for newer in found[1:]:
+                refused = await self._remove_network(newer["Id"])
+            await asyncio.sleep(_AGAIN_SECONDS if refused else 0)
         if any((found[0].get("Options") or {}).get(key) != value for key, value in _NO_TRAFFIC.items()):
             raise open_network(name)
-        return str(found[0]["Id"])
+        return name
 
     async def create(self, name: str, config: dict[str, Any]) -> str:
         """A container's id. Raises AlreadyExists when there is one of that name."""
@@ -117,7 +130,7 @@ class Engine:
             await container.put_archive(directory, archive)
 
     async def start(self, id: str) -> None:
-        """Start it."""
+        """Start it. Raises Conflict while there are several networks of the one name that it is on."""
         with _translated():
             await self._docker.containers.container(id).start()
 
@@ -164,12 +177,13 @@ class Engine:
 
     async def _make_network(self, name: str) -> ToolError | None:
         body = {"Name": name, "Driver": "bridge", "CheckDuplicate": True, "Options": _NO_TRAFFIC}
-        try:
-            with _translated():
-                await self._docker.networks.create(body)
-        except ToolError as error:  # another orchestrator may just have made it
-            return error
-        return None
+        return await _refused(self._docker.networks.create(body))
+
+    async def _remove_network(self, id: str) -> ToolError | None:
+        async def remove() -> None:
+            await (await self._docker.networks.get(id)).delete()
+
+        return await _refused(remove())
 
     async def _gone(self, id: str) -> None:
         import aiodocker
@@ -182,6 +196,16 @@ class Engine:
                     if error.status == 404:
                         return
                 await asyncio.sleep(0.1)
+
+
+async def _refused(asked: Awaitable[object]) -> ToolError | None:
+    """Ask; the engine's refusal, if it was one: another orchestrator may be at the same."""
+    try:
+        with _translated():
+            await asked
+    except ToolError as error:
+        return error
+    return None
 
 
 @contextlib.contextmanager

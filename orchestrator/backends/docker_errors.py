@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from protocol.errors import AlreadyExists, Busy, NoSpace, NotFound, ToolError, Unavailable
+from protocol.errors import AlreadyExists, Busy, Conflict, NoSpace, NotFound, ToolError, Unavailable
 
 NO_PACKAGE = (
     "the docker backend needs the package aiodocker; install it by `pip install 'workspace-core[docker]'`"
@@ -46,6 +46,19 @@ def open_network(name: str) -> ToolError:
         f"{name}`, or choose another by WORKSPACE_DOCKER_NETWORK",
         network=name,
     )
+
+
+def several_networks(name: str) -> ToolError:
+    """They did not become one."""
+    return Unavailable(
+        f"the engine has several networks called {name!r}, so no container starts on any; look at them by "
+        f"`docker network ls --filter name={name}`, and remove all but one by their ids",
+        network=name,
+    )
+
+
+def _ambiguous(said: str, _: str) -> ToolError:
+    return Conflict(f"the engine has several networks of one name ({said})")
 
 
 def _permission(said: str, _: str) -> ToolError:
@@ -113,6 +126,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], Callable[[str, str], ToolError]], ...] = (
     (("is already in use by container",), _name_taken),
     (("unknown runtime", "invalid runtime"), _no_runtime),
     (("port is already allocated", "address already in use"), _port_taken),
+    (("is ambiguous",), _ambiguous),
     (("non-overlapping ipv4",), _no_room),
     (("no space left on device",), _no_space),
 )

@@ -223,6 +223,21 @@ async def test_a_network_that_lets_containers_talk_is_refused(tmp_path: Path) ->
     assert "lets its containers reach each other" in error.message
 
 
+async def test_many_first_containers_at_once_are_on_the_one_network(tmp_path: Path) -> None:
+    name = f"{NETWORK}-first"
+    drivers = [backend(tmp_path / data, network=name) for data in ("one", "two")]
+    try:
+        guests = await asyncio.gather(*(driver.create(launch()) for driver in drivers * 3))
+        addresses = {guest.labels["address"] for guest in guests}
+        assert len(addresses) == len(guests)
+    finally:
+        for driver in drivers:
+            await asyncio.gather(*(driver.destroy(guest.id) for guest in await driver.guests()))
+        left = docker("network", "ls", "--quiet", "--filter", f"name={name}").split()
+        docker("network", "rm", *left)
+    assert len(left) == 1
+
+
 async def test_no_engine_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     with pytest.raises(Unavailable, match="no Docker engine answers; start it by"):
