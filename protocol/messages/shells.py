@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from protocol.messages.base import Answer, Encoding, Gap, Request
 from protocol.messages.commands import Started, Stderr, Stdout
+from protocol.messages.processes import Killed
 
 
 class Shell(Request, frozen=True, kw_only=True):
@@ -116,7 +117,7 @@ class ShellRestartAnswer(Answer, frozen=True, kw_only=True):
 
     name: str
     process_id: str
-    killed: list[int]
+    killed: list[Killed]
     survivors: list[int]
 
 
@@ -130,7 +131,7 @@ class ShellStopAnswer(Answer, frozen=True, kw_only=True):
     """What was signalled, and what is still there."""
 
     name: str
-    killed: list[int]
+    killed: list[Killed]
     survivors: list[int]
 
 

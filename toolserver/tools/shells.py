@@ -21,6 +21,7 @@ from protocol.errors import Busy, Conflict, InvalidRequest, NotFound, TooLarge
 from protocol.limits import Limits
 from protocol.messages.base import Encoding
 from protocol.messages.commands import Started
+from protocol.messages.processes import Killed
 from protocol.messages.shells import (
     Shell,
     ShellAnswer,
@@ -243,7 +244,7 @@ class KeptShells:
             raise NotFound(f"there is no shell {name!r}; 'shells' lists them", name=name)
         return self._slots[name]
 
-    async def _end(self, slot: _Slot) -> tuple[list[int], list[int]]:
+    async def _end(self, slot: _Slot) -> tuple[list[Killed], list[int]]:
         """End the shell with everything it started; who waits for it is told."""
         slot.generation += 1
         shell = slot.shell
@@ -252,7 +253,8 @@ class KeptShells:
         outcome = await self._table.stop(shell.process)
         async with slot.turn:
             await shell.close()
-        return [each.pid for each in outcome.killed], outcome.survivors
+        killed = [Killed(pid=each.pid, name=each.name, signal=each.signal) for each in outcome.killed]
+        return killed, outcome.survivors
 
     # A command ----------------------------------------------------------------------------------
 

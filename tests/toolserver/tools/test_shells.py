@@ -318,7 +318,7 @@ class TestTheShellsEnd:
         await shell("x=1; sleep 1000 & (setsid sleep 1001 &)")
         pids = [int(each) for each in (await shell.says("pgrep -f 'sleep 100[01]'")).split()]
         answer = await socket.ok("shell_restart", name=shell.name)
-        assert set(pids) <= set(answer["killed"])
+        assert set(pids) <= {each["pid"] for each in answer["killed"]}
         assert answer["survivors"] == []
         assert not any(is_alive(pid) for pid in pids)
         after = await shell("echo [$x]")
