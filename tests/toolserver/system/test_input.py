@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -40,7 +40,7 @@ class Fed:
 
 
 @pytest.fixture
-async def fed() -> Iterator[Fed]:
+async def fed() -> AsyncIterator[Fed]:
     read, write = os.pipe()
     closed: list[Input] = []
     fed = Fed(Input(write, LIMITS, terminal=False, on_closed=closed.append), read, closed)
@@ -161,10 +161,10 @@ async def test_the_end_is_typed_on_a_terminal() -> None:
     input = Input(os.dup(ours), LIMITS, terminal=True, on_closed=lambda _: None)
     await input.feed(b"line\n", eof=True)
     assert (os.read(theirs, 100), os.read(theirs, 100)) == (b"line\n", b"")
-    assert input.open
     await input.feed(b"more\n")
     assert os.read(theirs, 100) == b"more\n"
     input.program_ended()
-    assert not input.open
+    with pytest.raises(Conflict, match="the program has ended"):
+        await input.feed(b"x")
     os.close(ours)
     os.close(theirs)

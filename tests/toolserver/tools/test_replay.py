@@ -1,4 +1,4 @@
-"""Whatever the pieces, the pauses and the reconnects: every byte comes once, or is in a gap of the exact size."""
+"""Whatever the pieces and reconnects: every byte comes once, or is in a gap of the exact size."""
 
 from __future__ import annotations
 

@@ -1,0 +1,13 @@
+"""The daemon with its keepalive every second: for tests of silence that are not to last.
+
+Run as ``python -m tests.impatient`` in place of ``python -m toolserver``.
+"""
+
+from __future__ import annotations
+
+import toolserver.wire.ws
+from toolserver.__main__ import main
+
+if __name__ == "__main__":
+    toolserver.wire.ws._HEARTBEAT_SECONDS = 1.0
+    main()
