@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +39,8 @@ NAME = "local"
 HOST = "127.0.0.1"
 LABEL_FILE = "guest.json"
 PID, STARTED = "pid", "started"
+WRAPPER = "wrapper"
+"""The process around the daemon, when there is one: ``pid:started``."""
 
 START_SECONDS = 20.0
 """From exec to ``listening on``; 0.4 s when quiet. The rest is for a machine that starts fifty at once."""
@@ -111,9 +115,10 @@ class LocalBackend:
         place = _Place.of(self._paths, guest.id)
         await asyncio.to_thread(place.make, launch.existing)
         try:
-            guest = await _to_the_end(self._spawned, guest, launch, place)
-            port = await self._listening_port(guest, place)
-            guest = msgspec.structs.replace(guest, tool_port=port)
+            with self._tool_port(launch) as told:
+                guest = await _to_the_end(self._spawned, guest, told, place)
+                port = await self._listening_port(guest, place)
+            guest = msgspec.structs.replace(guest, tool_port=port, labels=self._labels(guest, place))
             await asyncio.to_thread(place.write_label, guest)
         except BaseException:
             # Also when cancelled: an orphan would hold the port, and nobody would know of it.
@@ -145,9 +150,32 @@ class LocalBackend:
         found = (_read_label(label) for label in labels)
         return [_observed(guest) for guest in found if guest is not None]
 
+    @contextlib.contextmanager
+    def _tool_port(self, launch: Launch) -> Iterator[Launch]:
+        """With a number, where a network of its own needs one in advance.
+
+        The port is bound here meanwhile, so that nobody is given it; that keeps no one from listening who,
+        like us, says that the address may be in use.
+        """
+        if launch.tool_port or not self._isolation.tier.network:
+            yield launch
+            return
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((HOST, 0))
+            yield dataclasses.replace(launch, tool_port=holder.getsockname()[1])
+
+    def _labels(self, guest: Guest, place: _Place) -> dict[str, str]:
+        """Those of a daemon that runs: it may be another process than the one that we started."""
+        if (pid := self._isolation.leader(place.area)) is None:
+            return guest.labels
+        seen = processes.look_up(pid)
+        wrapper = f"{guest.labels[PID]}:{guest.labels[STARTED]}"
+        return {PID: str(pid), STARTED: str(seen.started if seen else 0), WRAPPER: wrapper}
+
     def _settled(self, launch: Launch, place: _Place) -> Settled:
         # Only now that our own directories are there: of two users who begin at once, one sees the other.
-        self._isolation.refuse_company(launch.user_id)
+        self._isolation.refuse_company(launch.user_id, place.area)
         cache = self._paths.cache_dir(launch.user_id, "npm").parent
         ports = (launch.tool_port, launch.dev_port)
         owner = place.root.stat().st_uid
@@ -216,13 +244,18 @@ class LocalBackend:
     async def _end(self, guest: Guest | None, place: _Place) -> tuple[int, set[int]]:
         """How many had to be killed, and who could not be."""
         marked = area_marker(place.area)
+        around = await asyncio.to_thread(self._around, guest, place)
         if guest is None or not self._runs(guest):
-            return await processes.kill_all(lambda: processes.members(marked), KILL_SECONDS)
+            return await processes.kill_all(
+                lambda: processes.members(marked) | self._still_around(around), KILL_SECONDS
+            )
         leader = int(guest.labels[PID])
         # Whom it started is asked before it goes: afterwards they are nobody's children.
         family = await asyncio.to_thread(processes.family, marked, leader)
         processes.send([leader], signal.SIGTERM)
-        await processes.wait_until(lambda: not self._runs(guest), self._settings.term_seconds)
+        if await processes.wait_until(lambda: not self._runs(guest), self._settings.term_seconds):
+            await processes.wait_until(lambda: not self._still_around(around), KILL_SECONDS)
+        family |= around
         return await processes.kill_all(
             lambda: processes.members(marked, leader) | processes.still_running(family), KILL_SECONDS
         )
@@ -230,6 +263,15 @@ class LocalBackend:
     def _runs(self, guest: Guest) -> bool:
         self._reap()
         return _observed(guest).state is GuestState.RUNNING
+
+    def _around(self, guest: Guest | None, place: _Place) -> set[tuple[int, int]]:
+        """What serves the sandbox from outside, and ends by itself when the daemon has."""
+        pid, _, started = (guest.labels if guest else {}).get(WRAPPER, "0:0").partition(":")
+        return {(int(pid), int(started)), *self._isolation.helpers(place.area)}
+
+    def _still_around(self, around: set[tuple[int, int]]) -> set[int]:
+        self._reap()
+        return processes.still_running(around)
 
     def _reap(self) -> None:
         for pid in tuple(self._children):

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.directories import private_directory
-from orchestrator.isolation import identity, probe, reach
+from orchestrator.isolation import bubblewrap, identity, network, probe, reach
 from orchestrator.isolation.identity import Identity
 from orchestrator.isolation.tiers import (
     NAMES,
+    NETWORK_OPTION,
     OPTION,
     Facts,
+    Network,
     Promises,
     Tier,
     Wish,
@@ -34,7 +36,16 @@ from orchestrator.paths import PathManager, SessionArea
 from protocol.errors import InvalidRequest, Unavailable
 
 ALLOW_VARIABLE = "WORKSPACE_ALLOW_SEVERAL_USERS"
+ONE_USER_VARIABLE = "WORKSPACE_ONE_USER"
+_ANY_PORT_FILE = "any-port"
+"""In the area of a session that may connect to any port of this host."""
+_INFORMATION_FILE = "bwrap.json"
 _ACCOUNTS = Path("/etc/passwd")
+_OWN_PACKAGE = Path(__file__).parents[1]
+"""Of which the launcher needs a part, also inside bubblewrap."""
+
+
+_YES = ("1", "true", "yes")
 
 
 @dataclass(frozen=True)
@@ -44,19 +55,21 @@ class Setting:
     wish: Wish = Wish.AUTO
     allow_several_users: bool = False
     """Also where nothing keeps them apart."""
+    network: Network = Network.AUTO
+    one_user: bool = False
+    """Nobody else will have a workspace here: ports need not be kept apart where that takes rules on them."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Setting:
-        """Out of WORKSPACE_ISOLATION and WORKSPACE_ALLOW_SEVERAL_USERS; raises InvalidRequest.
+        """Out of the four variables; raises InvalidRequest.
 
         >>> Setting.from_env({"WORKSPACE_ISOLATION": "none"}).wish.value
         'none'
         """
-        raw = environ.get(OPTION) or Wish.AUTO.value
-        if raw not in {wish.value for wish in Wish}:
-            known = ", ".join(wish.value for wish in Wish)
-            raise InvalidRequest(f"{OPTION} is {raw!r}; it has to be one of {known}")
-        return cls(Wish(raw), environ.get(ALLOW_VARIABLE, "").lower() in ("1", "true", "yes"))
+        wish = _one_of(environ, OPTION, [wish.value for wish in Wish])
+        network = _one_of(environ, NETWORK_OPTION, [network.value for network in Network])
+        allow, one = (environ.get(name, "").lower() in _YES for name in (ALLOW_VARIABLE, ONE_USER_VARIABLE))
+        return cls(Wish(wish), allow, Network(network), one)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Sandbox:
     cache: Path
     """Package caches, shared by the sessions of one person."""
     ports: tuple[int, ...]
-    """Those it may listen on; 0 is any free one."""
+    """Those it may listen on, and which are reached from this host; 0 is any free one."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,12 @@ class Isolation:
         given = [path for word in words[1:] for path in reach.links(word)]
         needs = [*reach.python_needs(), *reach.tool_needs(tools), *reach.certificates(environ), *given]
         facts = probe.look(needs, paths.base_dir)
-        return cls(decide(setting.wish, facts), facts, setting, paths, environ, tuple(needs))
+        tier = decide(setting.wish, facts, setting.network, setting.one_user)
+        try:
+            reach.lent_ports(environ)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        return cls(tier, facts, setting, paths, environ, tuple(needs))
 
     @property
     def promises(self) -> Promises:
@@ -122,21 +140,35 @@ class Isolation:
         names = (NAMES,) if listed and self.tier.landlock and not self.tier.users else ()
         return (*names, *left_open(self.tier))
 
-    def refuse_company(self, person: str) -> None:
-        """Raise Unavailable when others' workspaces are here and nothing would keep them apart."""
-        if self.promises.several_users or self.setting.allow_several_users:
+    def refuse_company(self, person: str, area: SessionArea | None = None) -> None:
+        """Raise Unavailable when others' workspaces are here and nothing would keep them apart.
+
+        ``area`` is that of the session to be started, its directories made: of two users who begin at once,
+        each then sees the other.
+        """
+        if self.setting.allow_several_users:
             return
-        for workspaces in self.paths.base_dir.glob("workspaces/*"):
-            if workspaces.name != person and any(workspaces.iterdir()):
-                raise Unavailable(
-                    f"{self.paths.base_dir} holds workspaces of another user, and nothing would keep them "
-                    f"apart: {self.reason}; give each user a host, or allow it by {ALLOW_VARIABLE}=1",
-                    isolation=self.tier.name,
-                )
+        if self.tier.any_port and area is not None:
+            (area.directory / _ANY_PORT_FILE).touch()
+        others = [each for each in self.paths.base_dir.glob("workspaces/*") if each.name != person]
+        if any(any(each.glob(f".*/{_ANY_PORT_FILE}")) for each in others):
+            raise Unavailable(
+                f"a session of another user runs here with {ONE_USER_VARIABLE}=1, so it may connect to every "
+                f"port: end it by `workspace down` first, and start it again without that variable",
+                isolation=self.tier.name,
+            )
+        if (not self.promises.several_users or self.tier.any_port) and any(map(_has_entries, others)):
+            reason = f"{ONE_USER_VARIABLE}=1 was asked for" if self.tier.any_port else self.reason
+            raise Unavailable(
+                f"{self.paths.base_dir} holds workspaces of another user, and nothing would keep them "
+                f"apart: {reason}; give each user a host, or allow it by {ALLOW_VARIABLE}=1",
+                isolation=self.tier.name,
+            )
 
     def refuse_ports(self, ports: Iterable[int]) -> None:
         """Raise InvalidRequest for a port that every workspace may connect to."""
-        shared = self._outgoing & {*ports} if self.tier.landlock else frozenset()
+        common = self._outgoing if self.tier.ports else self._lent if self.tier.network else frozenset()
+        shared = common & {*ports}
         if shared:
             raise InvalidRequest(
                 f"every workspace may connect to port {min(shared)}, so none may listen there; choose another"
@@ -144,6 +176,8 @@ class Isolation:
 
     def settle(self, sandbox: Sandbox) -> Settled:
         """Give the sandbox's directories to whom it will run as: who had its root before, or nobody yet."""
+        if self._own_resolver:
+            _write_resolver(sandbox.area)
         if not self.tier.users:
             private_directory(sandbox.cache)
             return Settled(sandbox, None, sandbox.cache)
@@ -154,21 +188,42 @@ class Isolation:
         identity.open_ways(self.paths, sandbox.person)
         identity.give(whom, sandbox.root, sandbox.area)
         shared = identity.share(sandbox.cache, whom.person)
-        if self.tier.view:
+        if self.tier.own_processes:
             _write_accounts(sandbox.area, uid)
         return Settled(sandbox, whom, sandbox.cache if shared else sandbox.area.home / ".cache")
 
     def command(self, settled: Settled, command: Sequence[str]) -> tuple[str, ...]:
         """What to start so that ``command`` runs within the tier."""
-        if not (self.tier.landlock or self.tier.users):
+        if not self.tier.anything:
             return tuple(command)
-        launcher = str(importlib.resources.files("orchestrator.isolation") / "launcher.py")
-        told = [word for pair in self._order(settled) for word in pair]
-        return (sys.executable, "-I", "-S", launcher, *told, "--", *command)
+        tied = [*self._identity(settled), *self._rules(settled)]
+        if not self.tier.bwrap:
+            return _launched([*self._network(settled), *self._view(settled), *tied], command)
+        area = settled.sandbox.area
+        inner = _launched(tied, command)
+        wrapped = (probe.bwrap() or "bwrap", *bubblewrap.options(self._inside(settled)), "--", *inner)
+        return _launched(
+            [*self._network(settled), ("inform", str(area.directory / _INFORMATION_FILE))], wrapped
+        )
+
+    def leader(self, area: SessionArea) -> int | None:
+        """The daemon's process id on this host, where that is not the process that was started.
+
+        It is then the first one of its process namespace: nothing in there outlives it.
+        """
+        return bubblewrap.child(area.directory / _INFORMATION_FILE) if self.tier.bwrap else None
+
+    @staticmethod
+    def helpers(area: SessionArea) -> set[tuple[int, int]]:
+        """Processes of this host that serve a sandbox, and end by themselves when its daemon has.
+
+        Each with its start time; it may have ended.
+        """
+        return network.helpers(area.directory)
 
     def search_path(self, value: str) -> str:
         """The part of a PATH that is within reach."""
-        if not (self.tier.landlock or self.tier.users):
+        if not self.tier.anything:
             return value
         return reach.search_path(value, [*map(Path, reach.SYSTEM), *self._readable(), self.paths.tools_dir])
 
@@ -181,22 +236,33 @@ class Isolation:
     def _outgoing(self) -> frozenset[int]:
         return reach.outgoing_ports(self.environ)
 
-    def _order(self, settled: Settled) -> Iterator[tuple[str, str]]:
-        """What the launcher is told, as pairs."""
-        if self.tier.view:
-            yield from self._view(settled)
-        if (whom := settled.identity) is not None:
-            yield from (("uid", str(whom.uid)), ("gid", str(whom.uid)), ("group", str(whom.person)))
-        if self.tier.landlock:
-            yield "landlock", str(self.tier.landlock)
-            yield from self._files(settled)
-            yield from (("bind", str(port)) for port in {0, *settled.sandbox.ports})
-            own = {port for port in settled.sandbox.ports if port}
-            yield from (("connect", str(port)) for port in sorted(self._outgoing | own))
-        if self.tier.filter:
-            yield "filter", os.uname().machine
+    @property
+    def _lent(self) -> frozenset[int]:
+        return reach.lent_ports(self.environ)
+
+    @functools.cached_property
+    def _own_resolver(self) -> bool:
+        """Whether names are resolved by a server on this host's loopback, out of reach from a network."""
+        return self.tier.network and reach.has_loopback_resolver(_text(Path(reach.RESOLVER)))
+
+    def _network(self, settled: Settled) -> Iterator[tuple[str, str]]:
+        """What the launcher is told of the network, as pairs."""
+        if not self.tier.network:
+            return
+        sandbox = settled.sandbox
+        yield "network", probe.pasta() or "pasta"
+        yield "helper", str(sandbox.area.directory)
+        yield from (("publish", str(port)) for port in sorted({*sandbox.ports} - {0}))
+        yield from (("borrow", str(port)) for port in sorted(self._lent))
+        tables = (_text(Path("/proc/net", name)) for name in ("fib_trie", "if_inet6"))
+        yield from (("shut", address) for address in reach.host_addresses(*tables))
+        if self._own_resolver:
+            yield "forward", network.NAME_SERVER
+            yield from () if self.tier.bwrap else (("resolver", str(_resolver(sandbox.area))),)
 
     def _view(self, settled: Settled) -> Iterator[tuple[str, str]]:
+        if not self.tier.view:
+            return
         covers = probe.outermost([*self.facts.closed, *probe.closed([self.paths.base_dir]), "/tmp"])
         yield from (("cover", directory) for directory in covers)
         for path in (self.paths.base_dir, *self.needs):
@@ -204,15 +270,57 @@ class Isolation:
         yield "tmp", str(settled.sandbox.area.temporary)
         yield "passwd", str(_accounts(settled.sandbox.area))
 
-    def _files(self, settled: Settled) -> Iterator[tuple[str, str]]:
+    def _identity(self, settled: Settled) -> Iterator[tuple[str, str]]:
+        if (whom := settled.identity) is not None:
+            yield from (("uid", str(whom.uid)), ("gid", str(whom.uid)), ("group", str(whom.person)))
+
+    def _rules(self, settled: Settled) -> Iterator[tuple[str, str]]:
+        if self.tier.landlock:
+            yield "landlock", str(self.tier.landlock)
+            yield from self._files(settled)
+        if self.tier.ports:
+            yield from (("bind", str(port)) for port in {0, *settled.sandbox.ports})
+            own = {port for port in settled.sandbox.ports if port}
+            yield from (("connect", str(port)) for port in sorted(self._outgoing | own))
+        if self.tier.filter:
+            yield "filter", os.uname().machine
+
+    def _inside(self, settled: Settled) -> bubblewrap.Inside:
         area = settled.sandbox.area
-        own = (settled.sandbox.root, area.home, area.temporary, area.state, settled.cache)
-        yield from (("write", str(path)) for path in own)
-        yield from (("write", path) for path in ("/tmp", "/dev/shm") if self.tier.view)
+        shown = {"/etc/passwd": str(_accounts(area))} if settled.identity is not None else {}
+        if self._own_resolver:
+            shown[str(Path(reach.RESOLVER).resolve())] = str(_resolver(area))
+        return bubblewrap.Inside(
+            readable=tuple(map(str, [*self._readable(), *self._linked(), _OWN_PACKAGE])),
+            writable=tuple(map(str, self._own(settled))),
+            temporary=str(area.temporary),
+            shown=shown,
+            directory=str(area.directory),
+            becomes_another=settled.identity is not None,
+            root=self.facts.root,
+        )
+
+    def _linked(self) -> Iterator[Path]:
+        """What is to be read and has another name: a link such as /lib, or a path that leads over one."""
+        data = self.paths.base_dir.resolve()
+        for path in (*map(Path, reach.SYSTEM), *self.needs):
+            if path.exists() and path != path.resolve() and not data.is_relative_to(path.resolve()):
+                yield path
+
+    @staticmethod
+    def _own(settled: Settled) -> tuple[Path, ...]:
+        area = settled.sandbox.area
+        return (settled.sandbox.root, area.home, area.temporary, area.state, settled.cache)
+
+    def _files(self, settled: Settled) -> Iterator[tuple[str, str]]:
+        yield from (("write", str(path)) for path in self._own(settled))
+        yield from (("write", path) for path in ("/tmp", "/dev/shm") if self.tier.own_processes)
         yield from (("device", path) for path in reach.DEVICES)
         # Another's /proc/PID/oom_score_adj is this user's to write, unless each session has its own.
         yield ("device" if self.tier.users else "read"), "/proc"
         yield from (("read", str(path)) for path in self._readable())
+        # There they are places of their own, not ways to others.
+        yield from (("read", str(path)) for path in self._linked() if self.tier.bwrap)
         yield from (("list", str(path.parent)) for path in reach.package_directories())
 
     def _readable(self) -> list[Path]:
@@ -234,3 +342,39 @@ def _write_accounts(area: SessionArea, uid: int) -> None:
     file = _accounts(area)
     file.write_text(known + ("" if not known or known.endswith("\n") else "\n") + line)
     file.chmod(0o644)
+
+
+def _launched(told: Iterable[tuple[str, str]], command: Sequence[str]) -> tuple[str, ...]:
+    launcher = str(importlib.resources.files("orchestrator.isolation") / "launcher.py")
+    words = (word for pair in told for word in pair)
+    return (sys.executable, "-I", "-S", launcher, *words, "--", *command)
+
+
+def _one_of(environ: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+    """The value of a variable that has to be one of these; the first is what it is when it is not set."""
+    value = environ.get(name) or known[0]
+    if value not in known:
+        raise InvalidRequest(f"{name} is {value!r}; it has to be one of {', '.join(known)}")
+    return value
+
+
+def _resolver(area: SessionArea) -> Path:
+    return area.directory / "resolv.conf"
+
+
+def _write_resolver(area: SessionArea) -> None:
+    """The host's, but for who is asked: its own server is reached through pasta."""
+    file = _resolver(area)
+    file.write_text(reach.resolver_at(network.NAME_SERVER, _text(Path(reach.RESOLVER))))
+    file.chmod(0o644)
+
+
+def _has_entries(directory: Path) -> bool:
+    return any(directory.iterdir())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

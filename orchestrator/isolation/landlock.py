@@ -104,13 +104,15 @@ def restrict_self(
 ) -> None:
     """Tie the calling thread down: to ``paths`` (kind, path), and to TCP ports where the kernel can.
 
-    A path that is not there is passed over. Needs ``no_new_privileges`` first, unless root.
+    Without any port TCP is not judged. A path that is not there is passed over. Needs ``no_new_privileges``
+    first, unless root.
     """
-    ruleset = _ruleset(abi)
+    by_port = bool([*bind, *connect])
+    ruleset = _ruleset(abi, by_port)
     try:
         for kind, path in paths:
             _allow_path(ruleset, abi, kind, path)
-        if abi >= NET_ABI:
+        if by_port and abi >= NET_ABI:
             for access, ports in ((BIND_TCP, bind), (CONNECT_TCP, connect)):
                 for port in ports:
                     rule = _NetPort(access, port)
@@ -120,8 +122,8 @@ def restrict_self(
         os.close(ruleset)
 
 
-def _ruleset(abi: int) -> int:
-    attributes = _Ruleset(handled_files(abi), handled_net(abi), scoped(abi))
+def _ruleset(abi: int, by_port: bool) -> int:
+    attributes = _Ruleset(handled_files(abi), handled_net(abi) if by_port else 0, scoped(abi))
     # An older kernel refuses bytes that it does not know unless they are 0; these are, by then.
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     return kernel.system_call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)

@@ -2,10 +2,15 @@
 
 Names, in any order, most of them as often as wanted:
 
+    network PROGRAM, helper DIR, publish PORT,    a network of one's own (``network.enter``)
+        borrow PORT, shut ADDRESS, forward ADDRESS
     cover DIR, keep PATH, tmp DIR, passwd FILE    a view of one's own (``view.enter``)
+    resolver FILE                                 seen as /etc/resolv.conf
+    inform FILE                                   opened for bubblewrap, COMMAND, as descriptor 3
     uid N, gid N, group N                         whom to become
     read|write|list|device PATH                   what is left of the file system (``landlock.KINDS``)
-    bind PORT, connect PORT                       and of the TCP ports; ``bind 0`` means any free one
+    bind PORT, connect PORT                       and of the TCP ports; ``bind 0`` means any free one. Without
+                                                  any of them TCP is not judged
     landlock ABI                                  how many of Landlock's rules to apply; without it none
     filter MACHINE                                close the ways around the rules on ports (``seccomp``)
 
@@ -27,7 +32,10 @@ def main(words: list[str]) -> None:
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
     end = words.index("--")
     try:
-        tie_down(_grouped(words[:end]))
+        told = _grouped(words[:end])
+        tie_down(told)
+        for path in told.get("inform", []):
+            _open_as_third(path)
         command = words[end + 1 :]
         os.execv(command[0], command)
     except OSError as error:
@@ -39,17 +47,37 @@ def tie_down(told: dict[str, list[str]]) -> None:
     """In the only order that works: mounts need root, access rules outlive it, the filter comes last."""
     from orchestrator.isolation import kernel, landlock, seccomp, view
 
+    if "network" in told:
+        _enter_network(told)
     if "cover" in told:
         view.enter(told["cover"], told.get("keep", []), told["tmp"][0], told["passwd"][0])
         view.hide_others()
+    for path in told.get("resolver", []):
+        view.show(path, "/etc/resolv.conf", fresh="cover" not in told)
     _become(told)
-    kernel.no_new_privileges()
+    if "inform" not in told:  # bubblewrap sees to that itself, and may need rights of its own before
+        kernel.no_new_privileges()
     for abi in told.get("landlock", []):
         paths = [(kind, path) for kind in landlock.KINDS for path in told.get(kind, [])]
         bind, connect = ([int(port) for port in told.get(name, [])] for name in ("bind", "connect"))
         landlock.restrict_self(int(abi), paths, bind, connect)
     for machine in told.get("filter", []):
         seccomp.apply(machine)
+
+
+def _enter_network(told: dict[str, list[str]]) -> None:
+    from orchestrator.isolation import network
+
+    publish, borrow, shut, forward = (told.get(name, []) for name in ("publish", "borrow", "shut", "forward"))
+    network.enter(told["network"][0], told["helper"][0], publish, borrow, shut, forward)
+
+
+def _open_as_third(path: str) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    if fd == 3:
+        os.set_inheritable(fd, True)
+    else:
+        os.dup2(fd, 3)
 
 
 def _become(told: dict[str, list[str]]) -> None:

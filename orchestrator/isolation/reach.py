@@ -7,6 +7,8 @@ something that may be read whole, so such a directory is given child by child, w
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +24,9 @@ RESOLVER = "/etc/resolv.conf"
 OUTGOING = frozenset((22, 53, 80, 443, 9418))
 """TCP ports that every workspace may connect to, at any address: ssh, DNS, HTTP, HTTPS, git. Landlock knows
 ports only, so these are open on this host as well, and no workspace may listen on them."""
+
+LENT_VARIABLE = "WORKSPACE_HOST_PORTS"
+"""Ports of services on this host's loopback that workspaces may use, such as a database's."""
 
 _CERTIFICATES = frozenset(
     "node_extra_ca_certs ssl_cert_file ssl_cert_dir requests_ca_bundle curl_ca_bundle git_ssl_cainfo "
@@ -39,7 +44,82 @@ def outgoing_ports(environ: Mapping[str, str]) -> frozenset[int]:
     [3128]
     """
     values = (value for name, value in environ.items() if name.lower() in _ADDRESSES)
-    return OUTGOING | {port for port in map(_port, values) if port}
+    return OUTGOING | lent_ports(environ) | {port for port in map(_port, values) if port}
+
+
+def lent_ports(environ: Mapping[str, str]) -> frozenset[int]:
+    """Ports of this host's loopback that every workspace may connect to: of a proxy or a package registry
+    that the environment names there, and those that the operator lends. Raises ValueError for what is none.
+
+    >>> sorted(lent_ports({"HTTPS_PROXY": "http://localhost:3128", "all_proxy": "http://proxy:1",
+    ...                    "WORKSPACE_HOST_PORTS": "5432, 6379"}))
+    [3128, 5432, 6379]
+    """
+    values = [value for name, value in environ.items() if name.lower() in _ADDRESSES]
+    named = {_port(value) for value in values if is_loopback(_host(value))}
+    words = environ.get(LENT_VARIABLE, "").replace(",", " ").split()
+    if not all(word.isascii() and word.isdecimal() and 0 < int(word) < 65536 for word in words):
+        raise ValueError(
+            f"{LENT_VARIABLE} is {' '.join(words)!r}; it has to be a list of ports such as 5432,6379"
+        )
+    return frozenset({port for port in named if port} | {*map(int, words)})
+
+
+def is_loopback(host: str) -> bool:
+    """
+    >>> [is_loopback(host) for host in ("localhost", "127.0.0.53", "::1", "10.0.0.1", "proxy", "")]
+    [True, True, True, False, False, False]
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def has_loopback_resolver(configuration: str) -> bool:
+    """Whether names are resolved by this host itself, out of the text of resolv.conf.
+
+    >>> has_loopback_resolver("nameserver 127.0.0.53\\noptions edns0\\n")
+    True
+    >>> has_loopback_resolver("nameserver 10.0.0.1\\nnameserver 127.0.0.1\\n")
+    False
+    """
+    found = [
+        words[1]
+        for words in map(str.split, configuration.splitlines())
+        if words[:1] == ["nameserver"] and words[1:]
+    ]
+    return is_loopback(found[0]) if found else True
+
+
+def resolver_at(address: str, configuration: str) -> str:
+    """The same resolv.conf with one name server, at ``address``.
+
+    >>> resolver_at("169.254.1.1", "nameserver 127.0.0.53\\nsearch example.org\\n")
+    'nameserver 169.254.1.1\\nsearch example.org\\n'
+    """
+    kept = (line for line in configuration.splitlines() if line.split()[:1] != ["nameserver"])
+    return "\n".join([f"nameserver {address}", *kept]) + "\n"
+
+
+def host_addresses(trie: str, if_inet6: str) -> list[str]:
+    """The addresses of this host that others could reach, out of /proc/net/fib_trie and /proc/net/if_inet6.
+
+    >>> host_addresses("|-- 10.0.0.2\\n /32 host LOCAL\\n |-- 127.0.0.1\\n /32 host LOCAL", "")
+    ['10.0.0.2']
+    >>> host_addresses("", "fd000000000000000000000000000002 04 40 00 80 eth0")
+    ['fd00::2']
+    """
+    lines = [line.strip() for line in trie.splitlines()]
+    four = {
+        a.split()[-1] for a, b in itertools.pairwise(lines) if b == "/32 host LOCAL" and a.startswith("|--")
+    }
+    six = {
+        str(ipaddress.IPv6Address(int(line.split()[0], 16))) for line in if_inet6.splitlines() if line.strip()
+    }
+    return sorted(address for address in four | six if not is_loopback(address))
 
 
 def certificates(environ: Mapping[str, str]) -> list[Path]:
@@ -143,7 +223,13 @@ def _npm_package(program: Path) -> Path:
 
 def _port(address: str) -> int | None:
     try:
-        parts = urlsplit(address if "//" in address else f"//{address}")
-        return parts.port
+        return urlsplit(address if "//" in address else f"//{address}").port
     except ValueError:
         return None
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    except ValueError:
+        return ""

@@ -48,6 +48,14 @@ def hide_others() -> None:
         kernel.mount("tmpfs", "/dev/shm", "tmpfs", _NO_SUID | _NO_DEVICES, _SHARED_MEMORY)
 
 
+def show(file: str, place: str, *, fresh: bool) -> None:
+    """Have ``file`` seen at ``place``, a file too or a link to one; ``fresh`` makes a view for it first."""
+    if fresh:
+        kernel.unshare(_NEW_MOUNTS)
+        kernel.mount("none", "/", None, _RECURSIVE | _SLAVE)
+    kernel.mount(file, os.path.realpath(place), None, _BIND)
+
+
 def is_below(path: str, directory: str) -> bool:
     """
     >>> is_below("/a/b", "/a"), is_below("/ab", "/a"), is_below("/a", "/a"), is_below("/a", "/")

@@ -32,7 +32,7 @@ def attempts(told: dict[str, Any], own_port: int) -> Iterator[tuple[str, Attempt
     yield from on_files(told)
     yield from on_processes(int(told["pid"]))
     yield from on_sockets(told)
-    yield from on_own(own_port)
+    yield from on_own(own_port, int(told["lent"]))
 
 
 def on_files(told: dict[str, Any]) -> Iterator[tuple[str, Attempt]]:
@@ -44,7 +44,7 @@ def on_files(told: dict[str, Any]) -> Iterator[tuple[str, Attempt]]:
     yield "truncate a file", partial(os.truncate, secret, len(SECRET))
     yield "make a file", Path(directory, "made").touch
     yield "list a directory", partial(_list, Path(directory))
-    yield "list all workspaces", partial(_list, Path(directory).parents[1])
+    yield "list all workspaces", lambda: Path(directory).parent in Path(directory).parents[1].iterdir()
     yield "change a file's mode", partial(Path(secret).chmod, 0o666)
     yield "open a terminal", partial(_open, told["terminal"], os.O_RDWR | os.O_NOCTTY)
 
@@ -72,15 +72,25 @@ def on_sockets(told: dict[str, Any]) -> Iterator[tuple[str, Attempt]]:
     yield "connect to its abstract socket", lambda: _connect(socket.AF_UNIX, told["abstract"])
     yield "connect to its socket file", lambda: _connect(socket.AF_UNIX, told["socket"])
     yield "talk UDP to it", lambda: _talk(told["udp"])
+    yield (
+        "connect to its port by the host's address",
+        lambda: _connects(told["addresses"], told["ports"]["wide"]),
+    )
+    yield (
+        "connect to a service of the host",
+        lambda: _connects(["127.0.0.1", *told["addresses"]], told["host"]),
+    )
     yield "listen on any named port", lambda: _listen(_free_number(own))
 
 
-def on_own(own_port: int) -> Iterator[tuple[str, Attempt]]:
+def on_own(own_port: int, lent: int) -> Iterator[tuple[str, Attempt]]:
     """What has to work for everybody."""
     yield "own: write to TMPDIR", Path(os.environ["TMPDIR"], "mine").touch
     yield "own: write to /tmp", Path("/tmp", f"mine-{os.getpid()}").touch
     yield "own: listen on the dev port and be reached", lambda: _listen(own_port) and _self_reached(own_port)
     yield "own: listen on any free port", lambda: _listen(0)
+    yield "own: be reached on any free port", lambda: _self_reached(0)
+    yield "own: use a port that the host lends", lambda: _connect(socket.AF_INET, ("127.0.0.1", lent))
     yield "own: run a program of the system", lambda: os.system("true") == 0
     yield "own: read the system's files", Path("/etc/hosts").read_bytes
     yield "own: connect outside by HTTPS", lambda: _is_let_out(443)
@@ -144,8 +154,12 @@ def _self_reached(port: int) -> bool:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen()
-        with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS):
+        with socket.create_connection(listener.getsockname(), WAIT_SECONDS):
             return True
+
+
+def _connects(addresses: list[str], port: int) -> bool:
+    return any(_succeeds(partial(_connect, socket.AF_INET, (address, port))) for address in addresses)
 
 
 def _is_let_out(port: int) -> bool:

@@ -10,10 +10,12 @@ import asyncio
 import json
 import os
 import secrets
+import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from orchestrator.backends import Guest, Launch
 from orchestrator.backends.environment import marker
 from orchestrator.backends.local import LocalBackend, Settings
 from orchestrator.client import Client, open_client
+from orchestrator.isolation import reach
 from orchestrator.isolation.isolation import Setting
 from orchestrator.isolation.tiers import Wish
 from orchestrator.paths import PathManager, SessionId, UserId
+from tests.orchestrator.isolation import victim
 from tests.orchestrator.live import free_port
 
 HERE = Path(__file__).parent
@@ -74,10 +78,13 @@ async def tenant(driver: LocalBackend, user: str) -> AsyncIterator[Tenant]:
 
 async def attacked(data: Path, wish: Wish) -> dict[str, Any]:
     """Which attempts got through, and what was promised."""
-    setting = Setting(wish, allow_several_users=True)
-    driver = LocalBackend(PathManager(data), Settings(environ=os.environ, isolation=setting))
+    host, lent = served("0.0.0.0"), served("127.0.0.1")
+    environ = {**os.environ, "WORKSPACE_HOST_PORTS": str(lent)}
+    setting = replace(Setting.from_env(environ), wish=wish, allow_several_users=True)
+    driver = LocalBackend(PathManager(data), Settings(environ=environ, isolation=setting))
     async with tenant(driver, "ann") as ann, tenant(driver, "bob") as bob:
-        told = {**await settled(bob), "toolPort": bob.guest.tool_port}
+        told = {**await settled(bob), "toolPort": bob.guest.tool_port, "host": host, "lent": lent}
+        told["addresses"] = [each for each in addresses() if "." in each]
         await ann.put("told.json", json.dumps(told))
         await ann.put("attack.py", (HERE / "attack.py").read_text())
         through = json.loads(await ann.python("attack.py", "told.json", str(ann.guest.dev_port)))
@@ -91,6 +98,25 @@ async def attacked(data: Path, wish: Wish) -> dict[str, Any]:
         "users": len(uids - {os.getuid()}),
         "left": left,
     }
+
+
+def served(address: str) -> int:
+    """The port of a service of this host, which tells its secret to everybody who can connect."""
+    listener = socket.create_server((address, 0))
+
+    def serve() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(victim.SECRET.encode())
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def addresses() -> list[str]:
+    """Those of this host that are not loopback."""
+    return reach.host_addresses(Path("/proc/net/fib_trie").read_text(), "")
 
 
 async def settled(bob: Tenant) -> dict[str, Any]:

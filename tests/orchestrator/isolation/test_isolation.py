@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.directories import private_directory
+from orchestrator.directories import private_directory, remove_tree
 from orchestrator.isolation import identity
 from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
-from orchestrator.isolation.tiers import Facts, Tier, Wish
+from orchestrator.isolation.tiers import Facts, Network, Tier, Wish
 from orchestrator.paths import PathManager
 from protocol.errors import InvalidRequest, Unavailable
 
 LANDLOCK = Tier(landlock=7, filter=True)
+NETWORK = Tier(landlock=7, filter=True, network=True)
 DAEMON = ("/usr/bin/daemon", "--flag")
 
 
@@ -31,10 +32,12 @@ def isolation(
     return Isolation(tier, facts or Facts(), setting or Setting(), PathManager(data), environ or {}, ())
 
 
-def sandbox(data: Path, person: str = "ann", ports: tuple[int, ...] = (0, 8000)) -> Sandbox:
+def sandbox(
+    data: Path, person: str = "ann", ports: tuple[int, ...] = (0, 8000), session: str = "s1"
+) -> Sandbox:
     paths = PathManager(data)
-    area = paths.session_area(person, "s1")
-    root = paths.workspace_dir(person, "s1")
+    area = paths.session_area(person, session)
+    root = paths.workspace_dir(person, session)
     for directory in (root, *area.directories):
         private_directory(directory)
     return Sandbox(person, root, area, paths.cache_dir(person, "npm").parent, ports)
@@ -124,8 +127,64 @@ def test_settings_come_from_the_environment() -> None:
     environ = {"WORKSPACE_ISOLATION": "landlock", "WORKSPACE_ALLOW_SEVERAL_USERS": "1"}
     assert Setting.from_env(environ) == Setting(Wish.LANDLOCK, allow_several_users=True)
     assert Setting.from_env({}) == Setting(Wish.AUTO)
+    more = {"WORKSPACE_NETWORK": "shared", "WORKSPACE_ONE_USER": "yes"}
+    assert Setting.from_env(more) == Setting(network=Network.SHARED, one_user=True)
     with pytest.raises(InvalidRequest, match="it has to be one of auto, landlock, bwrap, none"):
         Setting.from_env({"WORKSPACE_ISOLATION": "docker"})
+    with pytest.raises(InvalidRequest, match=r"WORKSPACE_NETWORK is 'none'; .* one of auto, own, shared"):
+        Setting.from_env({"WORKSPACE_NETWORK": "none"})
+
+
+def test_a_network_of_its_own_publishes_its_ports_and_borrows_those_of_the_hosts_loopback(
+    tmp_path: Path,
+) -> None:
+    environ = {"https_proxy": "http://127.0.0.1:3128", "WORKSPACE_HOST_PORTS": "5432"}
+    it = isolation(tmp_path, NETWORK, environ=environ)
+    command = it.command(it.settle(sandbox(tmp_path, ports=(9000, 8000))), DAEMON)
+    assert [told(command, name) for name in ("publish", "borrow", "bind", "connect")] == [
+        ["8000", "9000"],
+        ["3128", "5432"],
+        [],
+        [],
+    ]
+
+
+def test_where_ports_are_ones_own_only_borrowed_ones_are_taken(tmp_path: Path) -> None:
+    it = isolation(tmp_path, NETWORK, environ={"WORKSPACE_HOST_PORTS": "5432"})
+    it.refuse_ports((443, 8000))
+    with pytest.raises(InvalidRequest, match="every workspace may connect to port 5432"):
+        it.refuse_ports((5432,))
+
+
+def test_bubblewrap_stands_between_the_network_and_the_rules(tmp_path: Path) -> None:
+    it = isolation(tmp_path, Tier(landlock=7, filter=True, network=True, bwrap=True))
+    place = sandbox(tmp_path)
+    command = it.command(it.settle(place), DAEMON)
+    assert [told(command, name) != [] for name in ("network", "inform", "landlock")] == [True, True, False]
+    wrapped = command[command.index("--") + 1 :]
+    assert wrapped[0].endswith("bwrap")
+    inner = wrapped[wrapped.index("--") + 1 :]
+    assert inner[-2:] == DAEMON
+    assert [told(inner, name) != [] for name in ("network", "landlock", "filter")] == [False, True, True]
+    assert "--die-with-parent" not in wrapped
+    assert it.leader(place.area) is None
+    (place.area.directory / "bwrap.json").write_text('{"child-pid": 7, "net-namespace": 1}')
+    assert it.leader(place.area) == 7
+
+
+def test_one_user_keeps_company_out_whoever_comes_first(tmp_path: Path) -> None:
+    alone = isolation(tmp_path, Tier(landlock=7, filter=True, any_port=True), Setting(one_user=True))
+    ann = sandbox(tmp_path, "ann")
+    alone.refuse_company("ann", ann.area)
+    bob = sandbox(tmp_path, "bob")
+    with pytest.raises(Unavailable, match=r"of another user, .* WORKSPACE_ONE_USER=1 was asked for"):
+        alone.refuse_company("ann", ann.area)
+    with pytest.raises(
+        Unavailable, match=r"runs here with WORKSPACE_ONE_USER=1, .* by `workspace down` first"
+    ):
+        isolation(tmp_path).refuse_company("bob", bob.area)
+    remove_tree(ann.area.directory)
+    isolation(tmp_path).refuse_company("bob", bob.area)
 
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
@@ -164,7 +223,7 @@ def test_others_may_pass_the_directories_above_and_not_list_them(tmp_path: Path)
 @root_only
 def test_two_sessions_of_one_person_are_two_users_in_one_group(tmp_path: Path) -> None:
     it = isolation(tmp_path, Tier(landlock=7, users=True))
-    first, second = (it.settle(sandbox(tmp_path)).identity for _ in range(2))
+    first, second = (it.settle(sandbox(tmp_path, session=each)).identity for each in ("s1", "s2"))
     assert first is not None
     assert second is not None
     assert first.uid != second.uid

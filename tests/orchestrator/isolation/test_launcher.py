@@ -119,7 +119,7 @@ def test_no_way_leads_around_the_rules_on_ports(way: str, error: str) -> None:
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-        words = ("landlock", str(landlock.abi()), "read", "/", "filter", MACHINE)
+        words = ("landlock", str(landlock.abi()), "read", "/", "connect", "443", "filter", MACHINE)
         done = launched(*words, "--", sys.executable, "-I", "-S", "-c", code, port)
     assert done.stdout.strip() == error, done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from orchestrator.isolation import landlock
@@ -11,10 +12,24 @@ from tests.orchestrator.live import Host, template
 def test_a_tier_that_cannot_be_had_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     template(tmp_path, "plain", {"index.html": "hello"})
     host = Host(tmp_path)
+    host.environ["PATH"] = str(path_without(tmp_path / "bin", "bwrap"))
     done = host.run("up", "plain", "--isolation", "bwrap")
     assert done.returncode == 1
-    assert b"isolation by bubblewrap is not offered yet; set WORKSPACE_ISOLATION=auto" in done.stderr
+    assert b"isolation by bubblewrap is not to be had: bwrap is not installed" in done.stderr
+    assert b"in the package bubblewrap); or set WORKSPACE_ISOLATION=auto" in done.stderr.replace(b"\n", b" ")
     assert host.sessions() == []
+
+
+def path_without(directory: Path, program: str) -> Path:
+    """A PATH of one directory with all the programs of this one but one."""
+    directory.mkdir()
+    for each in reversed(os.get_exec_path()):
+        for found in Path(each).iterdir() if Path(each).is_dir() else ():
+            link = directory / found.name
+            if found.name != program:
+                link.unlink(missing_ok=True)
+                link.symlink_to(found)
+    return directory
 
 
 def test_none_leaves_commands_as_they_were_and_auto_ties_them_down(tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestrator.isolation.tiers import (
+    ABSTRACT,
     COMMAND_LINES,
     EVERYTHING,
+    OUTSIDE,
+    RESOURCES,
     ROOT,
     TCP,
     UDP,
     Facts,
+    Network,
     Promises,
     Tier,
     Wish,
@@ -22,9 +28,9 @@ from orchestrator.isolation.tiers import (
 from protocol.errors import Unavailable
 
 
-def root(abi: int = 0, closed: tuple[str, ...] = (), unreadable: tuple[str, ...] = ()) -> Facts:
+def root(abi: int = 0, **more: Any) -> Facts:
     """A host where root may do everything."""
-    return Facts(abi, filter=True, root=True, users=True, views=True, closed=closed, unreadable=unreadable)
+    return Facts(abi, filter=True, root=True, users=True, views=True, **more)
 
 
 FULL = Tier(landlock=7, filter=True, users=True, view=True)
@@ -60,9 +66,52 @@ def test_landlock_that_was_asked_for_and_is_not_there_stops_the_start(abi: int) 
         decide(Wish.LANDLOCK, root(abi))
 
 
-def test_bubblewrap_is_refused_with_the_way_out() -> None:
-    with pytest.raises(Unavailable, match="bubblewrap is not offered yet; set WORKSPACE_ISOLATION=auto"):
-        decide(Wish.BWRAP, root(7))
+def test_bubblewrap_that_is_not_there_is_refused_with_the_way_out() -> None:
+    with pytest.raises(Unavailable, match="not to be had: no bwrap here; or set WORKSPACE_ISOLATION=auto"):
+        decide(Wish.BWRAP, root(7, no_bwrap="no bwrap here"))
+
+
+def test_a_network_that_was_asked_for_and_cannot_be_had_stops_the_start() -> None:
+    with pytest.raises(Unavailable, match="of its own: no pasta here; or set WORKSPACE_NETWORK=auto"):
+        decide(Wish.AUTO, root(7, no_network="no pasta here"), Network.OWN)
+
+
+@pytest.mark.parametrize(
+    ("network", "facts", "own"),
+    [
+        (Network.AUTO, root(7, no_network=""), True),
+        (Network.OWN, root(7, no_network=""), True),
+        (Network.SHARED, root(7, no_network=""), False),
+        (Network.AUTO, root(7), False),
+        (Network.AUTO, Facts(filter=True, no_network=""), True),
+    ],
+)
+def test_a_network_of_its_own_takes_the_place_of_rules_on_ports(
+    network: Network, facts: Facts, own: bool
+) -> None:
+    tier = decide(Wish.AUTO, facts, network)
+    assert tier.network == own
+    assert tier.ports == (not own)
+    assert promises(tier).network
+
+
+def test_one_user_alone_needs_no_rules_on_ports_and_is_promised_none() -> None:
+    tier = decide(Wish.AUTO, root(7), one_user=True)
+    assert (tier.any_port, tier.ports, promises(tier).network) == (True, False, False)
+    assert TCP in left_open(tier)
+    assert not decide(Wish.AUTO, root(7, no_network=""), one_user=True).any_port
+
+
+def test_bubblewrap_closes_more_than_a_view_and_needs_no_open_way() -> None:
+    tier = decide(Wish.BWRAP, root(7, closed=("/root",), no_bwrap="", no_network=""))
+    assert (tier.bwrap, tier.users, tier.view, tier.network) == (True, True, False, True)
+    assert left_open(tier) == (OUTSIDE, RESOURCES)
+    assert left_open(decide(Wish.BWRAP, Facts(filter=True, no_bwrap=""))) == (
+        TCP,
+        ABSTRACT,
+        UDP,
+        RESOURCES,
+    )
 
 
 @pytest.mark.parametrize(

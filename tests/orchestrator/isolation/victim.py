@@ -24,7 +24,7 @@ def main(file: Path) -> None:
     controller, terminal = os.openpty()
     told: dict[str, Any] = {"files": files, "pid": os.getpid(), "directory": str(root)}
     told["terminal"] = os.ttyname(terminal)
-    told["ports"] = {"own": _tcp(int(sys.argv[2])), "any": _tcp(0)}
+    told["ports"] = {"own": _tcp(int(sys.argv[2])), "any": _tcp(0), "wide": _tcp(0, "0.0.0.0")}
     told["udp"] = _udp()
     told["abstract"] = _unix(f"\0victim-{os.getpid()}")
     told["socket"] = _unix(str(root / "socket"))
@@ -44,8 +44,8 @@ def _written(path: Path) -> Path | None:
     return path
 
 
-def _tcp(port: int) -> int:
-    listener = socket.create_server(("127.0.0.1", port))
+def _tcp(port: int, address: str = "127.0.0.1") -> int:
+    listener = socket.create_server((address, port))
     _answer(listener)
     return int(listener.getsockname()[1])
 
