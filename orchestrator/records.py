@@ -206,6 +206,11 @@ class Records:
         query = f"SELECT * FROM sessions WHERE user_id = ?{where} ORDER BY created, session_id"
         return self._read(query, (user_id,))
 
+    def running(self) -> builtins.list[SessionRecord]:
+        """Everybody's sessions that run as far as it is known here."""
+        query = "SELECT * FROM sessions WHERE state = ? ORDER BY created, session_id"
+        return self._read(query, (State.RUNNING.value,))
+
     def workspaces(self, user_id: UserId) -> builtins.list[WorkspaceRecord]:
         """The user's workspaces, oldest first."""
         query = "SELECT * FROM workspaces WHERE user_id = ? ORDER BY created, workspace_id"

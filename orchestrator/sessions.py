@@ -203,7 +203,7 @@ class Sessions:
         if content is not None and not driver.properties.makes_images:
             raise InvalidRequest(f"the backend {backend!r} makes no images; send the content in instead")
         if workspace is not None:
-            await asyncio.to_thread(self._records.workspace, user, workspace)
+            await asyncio.to_thread(self._admit_workspace, user, workspace)
 
         def chosen(taken: frozenset[int]) -> SessionRecord:
             record = self._new_record(user, template, backend, workspace)
@@ -229,7 +229,7 @@ class Sessions:
         """
         driver = self._backends[backend]
         if workspace is not None:
-            await asyncio.to_thread(self._records.workspace, user, workspace)
+            await asyncio.to_thread(self._admit_workspace, user, workspace)
         record = self._new_record(user, template, backend, workspace)
         record = msgspec.structs.replace(record, state=State.STOPPED, has_work=True)
         await asyncio.to_thread(self._write_down_new, record, driver.properties.keeps_files)
@@ -414,6 +414,13 @@ class Sessions:
         running = dict(zip(names, answers, strict=True))
         return [_as_seen(record, running[record.backend]) for record in records]
 
+    async def running(self) -> builtins.list[SessionRecord]:
+        """Everybody's sessions that are ready, and whose sandbox runs."""
+        records = await asyncio.to_thread(self._records.running)
+        names = sorted({record.backend for record in records})
+        running = dict(zip(names, await asyncio.gather(*map(self._running, names)), strict=True))
+        return [each for each in records if _as_seen(each, running[each.backend]).alive]
+
     async def _seen(self, record: SessionRecord) -> Seen:
         return _as_seen(record, await self._running(record.backend))
 
@@ -483,6 +490,14 @@ class Sessions:
         keep = await asyncio.to_thread(self._has_saves, record)
         await asyncio.to_thread(self._records.remove, record.session_id, keep_workspace=keep)
         self._leasing.dropped(record.session_id)
+
+    def _admit_workspace(self, user: UserId, workspace: WorkspaceId) -> None:
+        """The registry knows it, or it has saves: a registry that was lost costs nobody's work."""
+        try:
+            self._records.workspace(user, workspace)
+        except NotFound:
+            if not SaveStore(self._paths).saves(user, workspace):
+                raise
 
     def _has_saves(self, record: SessionRecord) -> bool:
         directory = self._paths.saves_dir(record.user_id, record.workspace_id)

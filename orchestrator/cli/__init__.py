@@ -18,6 +18,7 @@ import click
 
 from orchestrator.cli.common import CommandGroup, tell
 from orchestrator.cli.doctor import doctor
+from orchestrator.cli.idle import idle
 from orchestrator.cli.resume import resume
 from orchestrator.cli.run import call, exec_
 from orchestrator.cli.saves import save, saves
@@ -34,7 +35,7 @@ def cli() -> None:
     """Workspaces from plain directories: brought up, worked in, saved and taken down."""
 
 
-for command in (up, ls, exec_, call, save, saves, down, resume, template, doctor):
+for command in (up, ls, exec_, call, save, saves, down, resume, idle, template, doctor):
     cli.add_command(command)
 
 

@@ -15,6 +15,7 @@ from orchestrator.cli.common import (
     run,
     tell,
 )
+from orchestrator.cli.idle import DURATION
 
 if TYPE_CHECKING:
     from orchestrator.paths import UserId
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List sessions.")
 @click.option("--all", "-a", "stopped", is_flag=True, help="Those that are over but kept their files, too.")
+@click.option("--idle", type=DURATION, help="When each would be stopped by that idle time, and why not.")
 @host_options
-def ls(options: Options, stopped: bool) -> None:
+def ls(options: Options, stopped: bool, idle: float | None) -> None:
     """List the sessions that run."""
     sessions = options.sessions()
     seen = run(_looked_through(sessions, options.user_id(), stopped))
     rows = [as_data(sessions, each) for each in seen]
+    if idle is not None:
+        for row, sentence in zip(rows, run(_idle_sentences(sessions, seen, idle)), strict=True):
+            row["idle"] = sentence
     for why in sorted({each.unknown for each in seen if each.unknown}):
         tell(f"workspace: state unknown: {why}")
     if options.as_json:
@@ -46,6 +51,19 @@ async def _looked_through(sessions: Sessions, user: UserId, stopped: bool) -> li
         if each.record.user_id == user:
             tell(each.sentence)
     return await sessions.list(user, stopped=stopped)
+
+
+async def _idle_sentences(sessions: Sessions, seen: list[Seen], after: float) -> list[str | None]:
+    import asyncio
+
+    from orchestrator.idle import IdleRule
+    from orchestrator.idling import judge
+
+    async def sentence(each: Seen) -> str | None:
+        running = each.alive and each.state == "running"
+        return (await judge(sessions, each.record, IdleRule(after))).sentence if running else None
+
+    return list(await asyncio.gather(*map(sentence, seen)))
 
 
 def as_data(sessions: Sessions, seen: Seen) -> dict[str, Any]:
@@ -76,8 +94,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     SESSION  TEMPLATE  STATE  PREVIEW  TOOL SERVER
     s1       t         dead   -        -
     """
-    keys = ("session", "template", "state", "previewUrl", "toolServerUrl")
+    keys: tuple[str, ...] = ("session", "template", "state", "previewUrl", "toolServerUrl")
     lines = [["SESSION", "TEMPLATE", "STATE", "PREVIEW", "TOOL SERVER"]]
+    if any("idle" in row for row in rows):
+        keys, lines = (*keys, "idle"), [[*lines[0], "IDLE"]]
     lines += [[str(row[key] or "-") for key in keys] for row in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(keys))]
     padded = ((text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
