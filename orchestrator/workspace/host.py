@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.archive import archive_directory
 from orchestrator.backends import Backend, Host, Properties
 from orchestrator.backends.installed import InstalledBackends
 from orchestrator.directories import private_directory
@@ -21,13 +19,12 @@ from orchestrator.launch import Observer, Stage, launch
 from orchestrator.paths import DEFAULT_USER, user_id
 from orchestrator.ports import DEV_PORTS, Wish
 from orchestrator.records import Records, SessionRecord
+from orchestrator.resume import resume
 from orchestrator.sessions import PortWishes, Seen, Sessions
-from orchestrator.templates import Source, SourceKind, find_source, template_in_archive, template_roots
+from orchestrator.templates import Source, find_source, template_roots
 from orchestrator.toolchain import ToolchainError, find_toolchain
 from orchestrator.workspace.asynchronous import AsyncWorkspace
 from orchestrator.workspace.places import Reached
-from protocol.errors import Unavailable
-from protocol.exclusions import Exclusions
 from protocol.routes import DEFAULT_DEV_PORT
 
 
@@ -145,7 +142,7 @@ class HostedWorkspace(AsyncWorkspace):
 
     @property
     def session_id(self) -> str:
-        """Its session now; another one after ``resume``."""
+        """Its session; the same one after a pause."""
         return self._hosted.record.session_id
 
     @property
@@ -157,6 +154,8 @@ class HostedWorkspace(AsyncWorkspace):
 class _Hosted:
     """The place of a workspace that is a session."""
 
+    roots: tuple[str, ...] = ()
+
     def __init__(self, host: WorkspaceHost, sessions: Sessions, record: SessionRecord, ends: bool) -> None:
         self._host = host
         self._sessions = sessions
@@ -164,10 +163,7 @@ class _Hosted:
         self._ends = ends
         """Whether closing ends the session, or only lets go of it."""
         self.keep_files = True
-        self._kept: Path | None = None
-        """Where the files are while it is paused."""
-
-    roots: tuple[str, ...] = ()
+        self._paused = False
 
     @property
     def properties(self) -> Properties:
@@ -180,47 +176,25 @@ class _Hosted:
         return f"{self._sessions.dev_server(self.record).url}/"
 
     async def open(self) -> Reached:
-        """Its tool server; of a paused one that of a new session with the same files."""
-        if self._kept is not None:
-            await self._begin_anew(self._kept)
+        """Its tool server; a paused session is started again first, on its files or its latest save."""
+        if self._paused:
+            before = self.record
+            resumed = await resume(self._sessions, before.user_id, before.session_id, Quiet())
+            self.record, self._paused = resumed.record, False
         endpoint = self._sessions.tool_server(self.record)
         return Reached(endpoint.url, self.record.token, endpoint.headers)
 
     async def pause(self) -> None:
         """The session ends, and its files are kept."""
-        if self._kept is None:
-            outcome = await self._sessions.end(self.record, keep_files=True)
-            self._kept = Path(outcome.kept) if outcome.kept else None
-        if self._kept is None:
-            raise Unavailable(f"the files of {self.record.session_id} could not be kept", kept=False)
+        if not self._paused:
+            await self._sessions.end(self.record, keep_files=True)
+            self._paused = True
 
     async def close(self) -> None:
         """End the session; one that is only looked at goes on."""
-        if self._ends and (self._kept is None or not self.keep_files):
-            self._ends = False
+        if self._ends and not (self._paused and self.keep_files):
             await self._sessions.end(self.record, keep_files=self.keep_files)
-
-    async def _begin_anew(self, kept: Path) -> None:
-        before = self.record
-        with tempfile.TemporaryDirectory(prefix="workspace-") as directory:
-            archive = await asyncio.to_thread(_whole, kept, Path(directory))
-            template = await asyncio.to_thread(template_in_archive, archive)
-            source = Source(SourceKind.ARCHIVE, before.template, archive, template)
-            ready = await launch(
-                self._sessions, before.user_id, source, _wishes(source), Quiet(), before.backend
-            )
-        self.record, self._kept = ready.record, None
-        # What it had is all in the new one.
-        await self._sessions.end(before, keep_files=False)
-
-
-def _whole(kept: Path, directory: Path) -> Path:
-    """An archive of every file; a save is one already."""
-    if kept.is_file():
-        return kept
-    target = directory / "whole.tar.gz"
-    target.write_bytes(archive_directory(kept, Exclusions.nothing(), lenient=True).content)
-    return target
+        self._ends = False
 
 
 def _wishes(source: Source) -> PortWishes:

@@ -48,7 +48,10 @@ def commit(workspace: LocalWorkspace, directory: str = ".") -> None:
 
 def seen(workspace: LocalWorkspace, path: str = ".") -> list[tuple[GitChangeStatus, str, str | None]]:
     found = workspace.git_changes(path)
-    return [(each.status, str(each.path), each.original_path and str(each.original_path)) for each in found]
+    return [
+        (each.status, str(each.path), str(each.original_path) if each.original_path else None)
+        for each in found
+    ]
 
 
 def test_every_kind_of_change_is_told_once(workspace: LocalWorkspace) -> None:
@@ -125,10 +128,13 @@ def test_paths_start_at_the_workspace_wherever_the_repository_is(workspace: Loca
     commit(workspace, "my repo")
     workspace.write("my repo/sub/a", "changed")
     workspace.execute_command("git mv ../b c", "my repo/sub")
-    assert seen(workspace, "my repo") == [
-        (MOVED, "my repo/sub/c", "my repo/b"),
-        (UPDATED, "my repo/sub/a", None),
-    ][::-1]
+    assert (
+        seen(workspace, "my repo")
+        == [
+            (MOVED, "my repo/sub/c", "my repo/b"),
+            (UPDATED, "my repo/sub/a", None),
+        ][::-1]
+    )
     assert ((UPDATED, "my repo/sub/a", None)) in seen(workspace, "my repo/sub")
     for change in workspace.git_changes("my repo/sub"):
         assert workspace.git_diff(change.path).modified is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import os
@@ -303,9 +304,8 @@ def test_a_tool_server_that_died_is_replaced_at_the_next_call(tmp_path: Path) ->
         parent = int(workspace.execute_command("echo $PPID").stdout)
         os.kill(parent, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{parent}").exists() or _is_zombie(parent))
-        with pytest.raises(Unavailable):  # the first one may still meet the connection that is going
+        with contextlib.suppress(Unavailable):  # this one may still meet the connection that is going
             workspace.execute_command("true")
-            raise Unavailable("it was noticed at once")
         assert workspace.execute_command("echo again").stdout == "again\n"
 
 
