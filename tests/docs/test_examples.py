@@ -31,6 +31,7 @@ async def test_every_shell_block_of_the_api_document_runs(tmp_path: Path) -> Non
     for piece in (
         '"matchCount":1',
         '"stdout":"2 notes/todo.md',
+        '"stdout":"hello Ann',
         '\n{"result":',
         "\n./index.html\n",
         '"state":"ready"',
