@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,17 @@ from orchestrator.backends.docker_container import (
 )
 from orchestrator.backends.docker_errors import refusal
 from orchestrator.paths import PathManager, SessionId, UserId
-from protocol.errors import AlreadyExists, Busy, InvalidRequest, NotFound, ToolError, Unavailable
+from orchestrator.plan import GuestProfile, WorkspaceSpec, launch_plan
+from protocol.errors import (
+    AlreadyExists,
+    Busy,
+    Conflict,
+    InvalidRequest,
+    NoSpace,
+    NotFound,
+    ToolError,
+    Unavailable,
+)
 
 LAUNCH = Launch(
     user_id=UserId("ann"),
@@ -75,6 +88,36 @@ def test_what_a_launch_sets_never_replaces_the_daemons_own() -> None:
     assert "GREETING=hello" in environment
     assert [each for each in environment if each.startswith("TOOL_SERVER_HOST=")] == [
         "TOOL_SERVER_HOST=0.0.0.0"
+    ]
+
+
+def test_the_engine_is_told_the_tokens_digest_and_never_the_token() -> None:
+    told = json.dumps(config())
+    assert LAUNCH.token not in told
+    assert f"TOOL_SERVER_TOKEN_SHA256={hashlib.sha256(LAUNCH.token.encode()).hexdigest()}" in told
+
+
+def test_places_and_owner_are_the_plans_and_an_image_of_its_own_is_taken() -> None:
+    plan = launch_plan(
+        WorkspaceSpec(copy_cwd=True, user_cwd=Path("/")),
+        GuestProfile("/home/ann", owner="7:8"),
+        copy_git=False,
+    )
+    made = container_config(Settings(), "o", replace(LAUNCH, plan=plan), "n", "derived:1")
+    assert (made["Image"], made["User"], made["WorkingDir"]) == ("derived:1", "7:8", "/home/ann/workspace")
+    assert {"HOME=/home/ann", "WORKSPACE_ROOT=/home/ann/workspace"} <= {*made["Env"]}
+    mounts = [each["Target"] for each in made["HostConfig"]["Mounts"]]
+    assert mounts == ["/home/ann", "/var/lib/workspace"]
+    usual = config()
+    assert (usual["Image"], usual["User"], usual["WorkingDir"]) == (
+        "workspace-core:latest",
+        "node:node",
+        "/app",
+    )
+    assert [each["Target"] for each in usual["HostConfig"]["Mounts"]] == [
+        "/app",
+        "/home/node",
+        "/var/lib/workspace",
     ]
 
 
@@ -168,6 +211,9 @@ async def test_a_data_directory_without_containers_asks_no_engine(
             AlreadyExists,
             "one of that name",
         ),
+        (500, "network n is ambiguous (2 matches found on name)", Conflict, "several networks"),
+        (500, "write /x: no space left on device", NoSpace, "docker system prune"),
+        (404, "Could not find the file /x in container y", NotFound, "no such file"),
         (403, "all predefined address pools: non-overlapping IPv4", Unavailable, "network prune"),
         (500, "the moon is full", Unavailable, "the moon is full"),
     ],
@@ -178,3 +224,11 @@ def test_each_refusal_of_an_engine_names_its_fix(
     error = refusal(status, said, "i:1")
     assert type(error) is kind
     assert fix in error.message
+
+
+def test_a_port_that_was_lost_is_told_by_its_number() -> None:
+    for said in (
+        "Bind for 127.0.0.1:4321 failed: port is already allocated",
+        "Error starting userland proxy: listen tcp4 127.0.0.1:4321: bind: address already in use",
+    ):
+        assert refusal(500, said).details == {"lostPort": 4321}

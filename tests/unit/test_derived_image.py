@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import tarfile
 import unittest
 from pathlib import Path
 
-from orchestrator.derived_image import dockerfile
+from orchestrator.derived_image import build_context, dockerfile
 from orchestrator.plan import WorkspacePlan
-from protocol.errors import InvalidRequest
+from protocol.errors import ArchiveInvalid, InvalidRequest
 
 BASE = "workspace-core:latest"
 PLAN = WorkspacePlan(
@@ -78,6 +80,53 @@ class TheDockerfile(unittest.TestCase):
         for name in ("", "a b", "a\nRUN id", "-a", "$X"):
             with self.subTest(name=name), self.assertRaises(InvalidRequest):
                 dockerfile(PLAN, name)
+
+
+def archive_of(*members: tuple[str, bytes]) -> bytes:
+    """A tar.gz with a root, these files, a directory and a link."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, kind, link in (
+            (".", tarfile.DIRTYPE, ""),
+            ("d", tarfile.DIRTYPE, ""),
+            ("l", tarfile.SYMTYPE, "d"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode = kind, link, 0o700
+            tar.addfile(member)
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o640
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class TheContext(unittest.TestCase):
+    def test_the_dockerfile_is_beside_the_content_and_no_part_of_it(self) -> None:
+        archive = archive_of(("Dockerfile", b"theirs"), (".dockerignore", b"*"), ("a ö", b"x" * 100_000))
+        pieces = (archive[at : at + 7] for at in range(0, len(archive), 7))
+        built = b"".join(build_context(PLAN, BASE, pieces))
+        with tarfile.open(fileobj=io.BytesIO(built)) as tar:
+            found = {member.name: member for member in tar}
+            files = {name: tar.extractfile(each) for name, each in found.items() if each.isreg()}
+            contents = {name: file.read() for name, file in files.items() if file}
+        self.assertEqual(contents.pop("Dockerfile").decode(), dockerfile(PLAN, BASE, "content"))
+        self.assertEqual(
+            contents,
+            {
+                "content/Dockerfile": b"theirs",
+                "content/.dockerignore": b"*",
+                "content/a ö": b"x" * 100_000,
+            },
+        )
+        self.assertEqual((found["content/l"].linkname, found["content/d"].isdir()), ("d", True))
+        self.assertEqual((found["content/a ö"].mode, found["content/d"].mode), (0o640, 0o700))
+
+    def test_what_is_no_whole_archive_is_refused(self) -> None:
+        archive = archive_of(("a", b"x"))
+        for broken in (b"", b"no archive", archive[:-40]):
+            with self.subTest(broken=broken), self.assertRaises(ArchiveInvalid):
+                b"".join(build_context(PLAN, BASE, [broken]))
 
 
 if __name__ == "__main__":
