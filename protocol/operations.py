@@ -22,6 +22,7 @@ from protocol.messages import (
     processes,
     search,
     shells,
+    terminals,
 )
 from protocol.messages.base import Answer, Log, Request
 
@@ -87,6 +88,16 @@ _TABLE = (
     Operation("shell_restart", shells.ShellRestart, shells.ShellRestartAnswer, Scope.COMMAND),
     Operation("shell_stop", shells.ShellStop, shells.ShellStopAnswer, Scope.COMMAND),
     Operation("shells", shells.Shells, shells.ShellsAnswer, Scope.COMMAND),
+    Operation("terminal_open", terminals.TerminalOpen, terminals.TerminalOpenAnswer, Scope.COMMAND),
+    Operation(
+        "terminal_attach",
+        terminals.TerminalAttach,
+        terminals.TerminalAttachAnswer,
+        Scope.COMMAND,
+        terminals.TerminalEvent,
+    ),
+    Operation("resize", terminals.Resize, terminals.ResizeAnswer, Scope.COMMAND),
+    Operation("terminals", terminals.Terminals, terminals.TerminalsAnswer, Scope.COMMAND),
     Operation("inject", archives.Inject, archives.InjectAnswer, Scope.ARCHIVE, archives.Unpacked),
     Operation("save", archives.Save, archives.SaveAnswer, Scope.ARCHIVE, archives.Chunk),
     Operation("install", devserver.Install, devserver.InstallAnswer, Scope.DEV, Log),

@@ -40,6 +40,7 @@ from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
+from toolserver.tools.terminals import SharedTerminals
 from toolserver.wire import archive, pages, raw
 from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
@@ -124,6 +125,7 @@ def _assemble(
     stack.push_async_callback(places.close)
     pulse = Pulse()
     dispatcher = Dispatcher(
+        SharedTerminals(table, disk, env, limits),
         places,
         Reads(disk, gate, limits),
         Files(disk, gate, locks, limits),

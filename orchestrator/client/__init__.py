@@ -41,6 +41,7 @@ from protocol.messages import (
     processes,
     search,
     shells,
+    terminals,
 )
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
@@ -88,6 +89,12 @@ class Client:
     shell_restart = Verb(shells.ShellRestart, shells.ShellRestartAnswer)
     shell_stop = Verb(shells.ShellStop, shells.ShellStopAnswer)
     shells = Verb(shells.Shells, shells.ShellsAnswer)
+    terminal_open = Verb(terminals.TerminalOpen, terminals.TerminalOpenAnswer)
+    terminal_attach = StreamingVerb(
+        terminals.TerminalAttach, terminals.TerminalAttachAnswer, Events[terminals.TerminalEvent]
+    )
+    resize = Verb(terminals.Resize, terminals.ResizeAnswer)
+    terminals = Verb(terminals.Terminals, terminals.TerminalsAnswer)
     inject = StreamingVerb(archives.Inject, archives.InjectAnswer, Events[archives.Unpacked])
     save = StreamingVerb(archives.Save, archives.SaveAnswer, Events[archives.Chunk])
     install = StreamingVerb(devserver.Install, devserver.InstallAnswer, Events[Log])

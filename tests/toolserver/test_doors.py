@@ -23,6 +23,7 @@ SERVE = f"{sys.executable} -m http.server --bind {{host}} {{port}}"
 Ask = Callable[[str, Json], Awaitable[tuple[list[Json], Json]]]
 """Operation and params to (events, answer)."""
 
+UNTIL_RESIZED = 'until [ "$(stty size)" = "30 100" ]; do sleep 0.02; done'
 AN_HTML_PAGE = "<h1>hello</h1>"
 
 
@@ -74,6 +75,10 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("shells", {}),
         ("shell_restart", {"name": door}),
         ("shell_stop", {"name": door}),
+        ("terminal_open", {"name": door, "command": UNTIL_RESIZED}),
+        ("terminals", {}),
+        ("resize", {"processId": door, "cols": 100, "rows": 30}),
+        ("terminal_attach", {"terminal": door}),
         ("save", {}),
         ("install", {"command": "echo installed"}),
         ("dev_start", {"command": SERVE, "port": port}),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from protocol.errors import Busy, Conflict
 from protocol.limits import Limits
+from toolserver.system.terminal import resize
 
 _END_OF_TRANSMISSION = b"\x04"
 """What a terminal takes for the end of its input at the beginning of a line: Ctrl-D."""
@@ -87,6 +88,13 @@ class Input:
             self._ending = why
             self._moved.set()
             self._flush()
+
+    def resize(self, cols: int, rows: int) -> bool:
+        """Give the terminal another size; False when this is none, or is gone with its program."""
+        if not self._terminal or self._fd is None:
+            return False
+        resize(self._fd, cols, rows)
+        return True
 
     def program_ended(self) -> None:
         """A terminal is gone with its program; from a pipe a child that it left may still read the rest."""

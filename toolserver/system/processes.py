@@ -60,6 +60,8 @@ class Process:
         self.stderr: OutputLog
         self.input: Input | None = None
         """Where it is fed; None when its standard input is empty."""
+        self.terminal_size: tuple[int, int] | None = None
+        """Columns and rows that its terminal began with; None when it has none."""
         self.timed_out_ms: int | None = None
         """The clock that ended it."""
         self.timeout_ms: int | None = None
@@ -339,6 +341,7 @@ class ProcessTable:
         self._pipes.listen(ours, process.stdout)
         # A second descriptor: reading and writing end at different times.
         process.input = self._pipes.input(os.dup(ours), self._limits, terminal=True)
+        process.terminal_size = size
         return self._keep(process, number)
 
     def _log(self) -> OutputLog:
