@@ -21,11 +21,10 @@ import msgspec
 
 from orchestrator.client import Client, load_http
 from orchestrator.packing import Packed, packed, planned
-from orchestrator.paths import UserId
+from orchestrator.paths import UserId, WorkspaceId
 from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord
 from orchestrator.sessions import PortWishes, Sessions
-from orchestrator.spool import Spool
 from orchestrator.templates import Source
 from orchestrator.units import count_text, size_text
 from protocol.errors import DevServerFailed, ToolError
@@ -120,7 +119,7 @@ class Ready:
     """Per stage, and ``total``."""
 
 
-async def launch(
+async def launch(  # noqa: PLR0913 - one for each thing that may be wished
     sessions: Sessions,
     user: UserId,
     source: Source,
@@ -130,11 +129,14 @@ async def launch(
     plan: LaunchPlan | None = None,
     *,
     derived_image: bool = False,
+    workspace: WorkspaceId | None = None,
+    keep_first: bool = False,
 ) -> Ready:
     """Bring a workspace up; raises the first stage's error, and then nothing is left of it.
 
     ``plan``: ``packing.planned`` for this source, else made here. ``derived_image``: its content is in an
-    image of its own and not sent in.
+    image of its own and not sent in. ``workspace``: a new one, if left out. ``keep_first``: what came of the
+    source is kept as the workspace's first save.
     """
     stages = Stages(observer)
     plan = plan or planned(source)
@@ -147,48 +149,44 @@ async def launch(
     sent = None if derived_image else archive
 
     async def begin(wishes: PortWishes) -> SessionRecord:
-        return await _begin(sessions, user, source, wishes, stages, backend, plan, content)
+        with stages.under_way(Stage.SANDBOX) as done:
+            record = await sessions.begin(
+                user, source.name, wishes, backend, plan, content, workspace=workspace
+            )
+            for remark in other_ports(record, wishes):
+                observer.remark(remark)
+            done(sessions.tool_server(record).url)
+        return record
 
     # The tool server needs a quarter of a second to start, and so does what the archive is sent by.
     loading = asyncio.create_task(asyncio.to_thread(load_http))
     record = await begin(wishes)
     await loading
     try:
-        return await _bring_up(sessions, record, source, sent, stages)
+        return await _bring_up(sessions, record, source, sent, stages, keep_first)
     except DevServerFailed as error:
         others = wishes.without(record.dev_port)
         if others is None or not lost_its_port(error):
             raise
     observer.remark(f"port {record.dev_port} was taken by another program meanwhile: once more, on another")
-    return await _bring_up(sessions, await begin(others), source, sent, stages)
-
-
-async def _begin(
-    sessions: Sessions,
-    user: UserId,
-    source: Source,
-    wishes: PortWishes,
-    stages: Stages,
-    backend: str,
-    plan: LaunchPlan | None,
-    content: Spool | None,
-) -> SessionRecord:
-    with stages.under_way(Stage.SANDBOX) as done:
-        record = await sessions.begin(user, source.name, wishes, backend, plan, content)
-        for remark in other_ports(record, wishes):
-            stages.observer.remark(remark)
-        done(sessions.tool_server(record).url)
-    return record
+    return await _bring_up(sessions, await begin(others), source, sent, stages, keep_first)
 
 
 async def _bring_up(
-    sessions: Sessions, record: SessionRecord, source: Source, archive: Packed | None, stages: Stages
+    sessions: Sessions,
+    record: SessionRecord,
+    source: Source,
+    archive: Packed | None,
+    stages: Stages,
+    keep_first: bool,
 ) -> Ready:
     """The session gets its content and its dev server; when that fails, it is ended."""
     try:
         async with sessions.client(record) as client:
             injected = await inject(client, archive, stages)
             started = await start(client, source.template, record, stages)
+        if keep_first:
+            await _keep_first(sessions, record, stages.observer)
         record = await sessions.ready(record)
     except BaseException:
         with contextlib.suppress(ToolError):  # what failed first is what a person has to know
@@ -202,6 +200,14 @@ async def _bring_up(
         started=started,
         seconds=stages.total(),
     )
+
+
+async def _keep_first(sessions: Sessions, record: SessionRecord, observer: Observer) -> None:
+    """The workspace comes up whatever becomes of it: that is only told."""
+    try:
+        await sessions.save(record)
+    except (ToolError, OSError) as error:
+        observer.remark(f"its first save could not be kept: {error}")
 
 
 async def inject(

@@ -85,9 +85,16 @@ async def brought_up_from(
         await asyncio.to_thread(_refuse_unsaved, sessions, seen, store.saves(user, workspace))
     content = await asyncio.to_thread(store.content, user, workspace, wish)
     if isinstance(content, FromSave):
-        source = await asyncio.to_thread(_source_of, store.find(user, workspace, content.name)[1])
+        made_from = await _first_made_from(sessions, user, workspace)
+        path = store.find(user, workspace, content.name)[1]
+        source = await asyncio.to_thread(_source_of, path, made_from or path.name)
         return BroughtUpFrom(source, content.name, keep_first=False)
     template = template or await _first_made_from(sessions, user, workspace)
+    if template is None:
+        raise InvalidRequest(
+            f"nothing tells what {workspace} was made from: name a template or a directory as well",
+            workspace=workspace,
+        )
     source = await asyncio.to_thread(find_source, template, template_roots(cwd), cwd)
     return BroughtUpFrom(source, None, content.keep_first)
 
@@ -167,16 +174,11 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _source_of(path: Path) -> Source:
-    template = template_in_archive(path)
-    return Source(SourceKind.ARCHIVE, path.name, path, template)
+def _source_of(path: Path, name: str) -> Source:
+    return Source(SourceKind.ARCHIVE, name, path, template_in_archive(path))
 
 
-async def _first_made_from(sessions: Sessions, user: UserId, workspace: WorkspaceId) -> str:
-    for each in await sessions.workspaces(user):
-        if each.workspace_id == workspace:
-            return each.template
-    raise InvalidRequest(
-        f"nothing tells what {workspace} was made from: name a template, a directory or an archive as well",
-        workspace=workspace,
-    )
+async def _first_made_from(sessions: Sessions, user: UserId, workspace: WorkspaceId) -> str | None:
+    """As a person named it; None when the registry knows no such workspace, or not any more."""
+    known = {each.workspace_id: each.template for each in await sessions.workspaces(user)}
+    return known.get(workspace)

@@ -179,6 +179,13 @@ class SaveStore:
         drop = to_drop(saves, self._now(), retention or self._retention)
         return [save for save in drop if removed(found[save.name][1])]
 
+    def remove(self, user: str, workspace: str, wanted: str | None = None) -> list[Kept]:
+        """Remove one save, or all of the workspace's; gives what was removed. Raises NotFound."""
+        chosen = [self.find(user, workspace, wanted)]
+        if wanted is None:
+            chosen = list(self._found(user, workspace).values())
+        return [save for save, path in sorted(chosen, key=lambda each: each[0].order) if removed(path)]
+
     def sweep(self, user: str, workspace: str) -> list[Path]:
         """Remove what a kill left behind: parts that nobody holds, and notes of saves that never came."""
         directory = self._paths.saves_dir(user, workspace)

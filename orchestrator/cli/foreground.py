@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.again import Chosen
 from orchestrator.cli.common import Options, Refused, as_refused, print_json, refuse_survivors, tell
 from orchestrator.cli.progress import Shown, observer
 from orchestrator.cli.signals import StopSignals
@@ -44,6 +45,7 @@ class Foreground:
         remove: bool,
         plan: LaunchPlan | None = None,
         derived_image: bool = False,
+        chosen: Chosen | None = None,
     ) -> None:
         self._sessions = sessions
         self._options = options
@@ -52,6 +54,8 @@ class Foreground:
         self._remove = remove
         self._plan = plan
         self._derived_image = derived_image
+        self._workspace = chosen.workspace if chosen else None
+        self._keep_first = chosen is not None and chosen.keep_first and not remove
 
     async def run(self, user: UserId, source: Source, wishes: PortWishes) -> int:
         """The exit code."""
@@ -88,6 +92,8 @@ class Foreground:
             self._backend,
             self._plan,
             derived_image=self._derived_image,
+            workspace=self._workspace,
+            keep_first=self._keep_first,
         )
         try:
             ready = await stop.or_until(work, stopping)

@@ -87,7 +87,7 @@ class ListsByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=ListsByDefault, short_help="List, verify, restore and prune saves.")
+@click.group(cls=ListsByDefault, short_help="List, verify, restore, prune and remove saves.")
 def saves() -> None:
     """What is kept of a workspace. `workspace saves [WORKSPACE]` lists it; newest first.
 
@@ -159,6 +159,20 @@ def prune(options: Options, workspace: str | None, keep: int, days: int) -> None
         tell(f"{len(removed)} removed" if removed else "nothing to remove")
 
 
+@saves.command(short_help="Remove saves for good.")
+@click.argument("workspace")
+@click.option("--save", "wanted", help="Only this one: its name or number.")
+@host_options
+def remove(options: Options, workspace: str, wanted: str | None) -> None:
+    """Remove all saves of WORKSPACE, or one of them. They cannot be brought back."""
+    name = _workspace_of(options, workspace)
+    removed = [as_data(name, each) for each in _store(options).remove(options.user_id(), name, wanted)]
+    if options.as_json:
+        print_json(removed)
+    else:
+        tell(f"{len(removed)} removed")
+
+
 @saves.command(short_help="Put a running workspace back to a save.")
 @click.argument("workspace")
 @save_option
@@ -176,11 +190,11 @@ def restore(options: Options, workspace: str, wanted: str | None) -> None:
 
 
 async def _restore(options: Options, workspace: str, wanted: str | None) -> tuple[Saved, str]:
-    from orchestrator.restoring import restore_running
+    from orchestrator.restoring import find_workspace, restore_running
     from orchestrator.save_rules import ContentWish
 
     sessions, user = options.sessions(), options.user_id()
-    name = _workspace_of(options, workspace)
+    name = await find_workspace(sessions, user, workspace)
     return await restore_running(sessions, user, name, ContentWish(save=wanted))
 
 

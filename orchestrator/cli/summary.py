@@ -15,6 +15,7 @@ def as_data(ready: Ready) -> dict[str, Any]:
     record = ready.record
     return {
         "session": record.session_id,
+        "workspace": record.workspace_id,
         "user": record.user_id,
         "template": record.template,
         "previewUrl": ready.preview_url,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import completing
+from orchestrator.cli.again import Again, again_options
 from orchestrator.cli.common import Options, host_options, tell
 from orchestrator.cli.copying import Copying, copying_options
 
@@ -24,7 +25,7 @@ _PORT = click.IntRange(0, 65535)
 
 
 @click.command(short_help="Bring a workspace up and show its page.")
-@click.argument("source", shell_complete=completing.sources)
+@click.argument("source", required=False, shell_complete=completing.sources)
 @click.option("--port", type=_PORT, help="The tool server's port: 3001 or any free one; 0 for any.")
 @click.option(
     "--dev-port", type=click.IntRange(1, 65535), help="The dev server's port: 4321 or any free one."
@@ -37,39 +38,42 @@ _PORT = click.IntRange(0, 65535)
 )
 @click.option("--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--remove", is_flag=True, help="Remove the workspace's files when it ends.")
+@again_options
 @copying_options
 @host_options
 def up(  # noqa: PLR0913, PLR0917 - one for each option
     options: Options,
-    source: str,
+    source: str | None,
     port: int | None,
     dev_port: int | None,
     backend: str,
     isolation: str | None,
     copying: Copying,
+    again: Again,
     detach: bool,
     remove: bool,
 ) -> None:
     """Bring a workspace up from SOURCE, show how to reach it, and wait for Ctrl-C.
 
     SOURCE is the name of a template, a directory (a copy of it is taken, with its history), or an archive
-    (.tar.gz, .tar.zst, .tar), such as a save. Files are kept when it ends, unless --remove is given.
+    (.tar.gz, .tar.zst, .tar), such as a save. Files are kept when it ends, unless --remove is given. With
+    --workspace it is a workspace that was there before, and SOURCE may be left out.
     """
     import asyncio
 
     from orchestrator.cli.foreground import Foreground
-    from orchestrator.templates import find_source, template_roots
 
     with _nothing_started():
-        cwd = Path.cwd()
-        found = find_source(source, template_roots(cwd), cwd)
+        chosen = again.chosen(options, source)
+        found = chosen.source
         plan = copying.plan(options, found, backend)
         user = options.user_id()
         wishes = port_wishes(found, port, dev_port)
         # Any other backend brings its own tools along.
         tools = tools_of(options, found) if backend == LOCAL else None
         sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
-        foreground = Foreground(sessions, options, backend, detach, remove, plan, copying.derived_image)
+        derived = copying.derived_image
+        foreground = Foreground(sessions, options, backend, detach, remove, plan, derived, chosen)
         code = asyncio.run(foreground.run(user, found, wishes))
     raise click.exceptions.Exit(code)
 
