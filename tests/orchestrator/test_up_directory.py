@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.common import Options
+from orchestrator.cli.copying import Copying
+from orchestrator.templates import find_source
 from tests.orchestrator.live import Host, template
 from tests.unit.test_git_history import ENVIRONMENT, git
 
@@ -73,7 +76,7 @@ def test_git_goes_on_in_the_copy_where_it_was(kind: str, host: Host, project: Pa
     assert git(place, "log", "--format=%s") == "one"
 
 
-def test_agents_are_told_to_trust_a_directory_of_ones_own_and_nothing_else(host: Host, project: Path) -> None:
+def test_agents_are_told_to_trust_a_directory_of_ones_own(host: Host, project: Path) -> None:
     bring_up(host, str(project))
     workdir = shell(host, "pwd")
     assert tomllib.loads(shell(host, "cat ~/.codex/config.toml")) == {
@@ -86,10 +89,19 @@ def test_agents_are_told_to_trust_a_directory_of_ones_own_and_nothing_else(host:
     host.inside("down", "--all", "--remove")
     bring_up(host, str(project), "--no-trust-agents")
     assert shell(host, "ls -A ~") == ""
-    host.inside("down", "--all", "--remove")
-    template(host.directory, "site", {"index.html": "x"})
-    bring_up(host, "site")
-    assert shell(host, "ls -A ~") == ""
+
+
+def test_a_template_may_be_anybodys_and_is_trusted_only_when_told(tmp_path: Path) -> None:
+    template(tmp_path, "site", {"index.html": "x"})
+    site = find_source("site", [tmp_path / "templates"], tmp_path)
+    options = Options(tmp_path / "data", "ann", as_json=False)
+    assert not Copying(True, None, False).plan(options, site, "local").trust_agents
+    assert Copying(True, True, False).plan(options, site, "local").trust_agents
+    own = find_source("templates/site", [], tmp_path)
+    assert Copying(True, None, False).plan(options, own, "local").trust_agents
+    # Such a path can be written into no plan, so a local session there goes without.
+    strange = Options(tmp_path / "o'brien", "ann", as_json=False)
+    assert not Copying(True, None, False).plan(strange, own, "local").trust_agents
 
 
 def test_a_history_that_cannot_come_along_stays_behind_when_told(host: Host, project: Path) -> None:
