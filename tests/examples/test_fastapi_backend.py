@@ -126,7 +126,7 @@ async def test_its_end_stops_every_session_and_keeps_the_files(
     async with served() as url, aiohttp.ClientSession(url) as backend:
         made = await asyncio.gather(created(backend, ANN), created(backend, ANN), created(backend, BOB))
         running = [f"WORKSPACE_SESSION_ID={each['id']}" for each in made]
-        assert all(await asyncio.to_thread(members, mark) for mark in running)
+        assert all([await asyncio.to_thread(members, mark) for mark in running])
     for each, mark in zip(made, running, strict=True):
         assert not await asyncio.to_thread(members, mark)
         assert (tmp_path / "data" / "workspaces" / each["user"] / each["id"] / "index.html").is_file()
