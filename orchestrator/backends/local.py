@@ -219,7 +219,7 @@ class LocalBackend:
             **launch.environment,
             "TOOL_SERVER_HOST": HOST,
             "TOOL_SERVER_PORT": str(launch.tool_port),
-            "TOOL_SERVER_TOKEN": launch.token,
+            "TOOL_SERVER_TOKEN_SHA256": launch.token_sha256,
             "TOOL_SERVER_STATE_DIR": str(place.area.state),
             "WORKSPACE_ROOT": str(place.root),
             "DEV_SERVER_PORT": str(launch.dev_port),
@@ -243,22 +243,24 @@ class LocalBackend:
 
     async def _end(self, guest: Guest | None, place: _Place) -> tuple[int, set[int]]:
         """How many had to be killed, and who could not be."""
-        marked = area_marker(place.area)
+        marked, leader = area_marker(place.area), None
+        family: set[tuple[int, int]] = set()
         around = await asyncio.to_thread(self._around, guest, place)
-        if guest is None or not self._runs(guest):
-            return await processes.kill_all(
-                lambda: processes.members(marked) | self._still_around(around), KILL_SECONDS
-            )
-        leader = int(guest.labels[PID])
-        # Whom it started is asked before it goes: afterwards they are nobody's children.
-        family = await asyncio.to_thread(processes.family, marked, leader)
-        processes.send([leader], signal.SIGTERM)
-        if await processes.wait_until(lambda: not self._runs(guest), self._settings.term_seconds):
-            await processes.wait_until(lambda: not self._still_around(around), KILL_SECONDS)
-        family |= around
-        return await processes.kill_all(
-            lambda: processes.members(marked, leader) | processes.still_running(family), KILL_SECONDS
-        )
+        if guest is not None and self._runs(guest):
+            leader = int(guest.labels[PID])
+            # Whom it started is asked before it goes: afterwards they are nobody's children.
+            family = await asyncio.to_thread(processes.family, marked, leader)
+            processes.send([leader], signal.SIGTERM)
+            await processes.wait_until(lambda: not self._runs(guest), self._settings.term_seconds)
+
+        def inside() -> set[int]:
+            found = processes.members(marked, leader) | processes.still_running(family)
+            return found - {pid for pid, _ in around}
+
+        killed, survivors = await processes.kill_all(inside, KILL_SECONDS)
+        await processes.wait_until(lambda: not self._still_around(around), KILL_SECONDS)
+        more, stuck = await processes.kill_all(lambda: self._still_around(around), KILL_SECONDS)
+        return killed + more, survivors | stuck
 
     def _runs(self, guest: Guest) -> bool:
         self._reap()
@@ -266,8 +268,9 @@ class LocalBackend:
 
     def _around(self, guest: Guest | None, place: _Place) -> set[tuple[int, int]]:
         """What serves the sandbox from outside, and ends by itself when the daemon has."""
-        pid, _, started = (guest.labels if guest else {}).get(WRAPPER, "0:0").partition(":")
-        return {(int(pid), int(started)), *self._isolation.helpers(place.area)}
+        pid, _, started = (guest.labels if guest else {}).get(WRAPPER, "").partition(":")
+        wrapper = {(int(pid), int(started))} if pid else set()
+        return wrapper | self._isolation.helpers(place.area)
 
     def _still_around(self, around: set[tuple[int, int]]) -> set[int]:
         self._reap()
