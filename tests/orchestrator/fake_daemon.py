@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
         Path("child").write_text(str(process.pid))
     if "silent" not in words:
         print(f"listening on http://127.0.0.1:{os.environ['TOOL_SERVER_PORT']}", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 
 if __name__ == "__main__":
