@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 from websockets.asyncio.client import connect
 
-from benchmarks.floors import bare_server, program, run, spawn
+from benchmarks.floors import bare_server, kept_bash, program, run, spawn
 from benchmarks.measure import Act, Figure, compare
 from orchestrator.client import Client, open_client
 
@@ -62,6 +62,12 @@ async def all_cases(scratch: Path, rg: str, runs: int) -> Cases:
             ("command true", lambda: client.command(argv=[true])),
         ]
         yield await compare("fresh process", commands, runs)
+        async with kept_bash() as bash:
+            kept = [
+                ("bash on a pipe", lambda: bash("echo hi")),
+                ("shell echo, WebSocket", lambda: client.shell(command="echo hi")),
+            ]
+            yield await compare("kept shell", kept, runs)
         yield await searches(client, root, rg, max(5, runs // 10))
         yield await archives(client, scratch, max(3, runs // 50))
         yield [memory(pid, "idle, after the cases")]

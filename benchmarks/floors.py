@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -67,6 +67,25 @@ async def spawn(argv: list[str]) -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended
+
+
+@asynccontextmanager
+async def kept_bash() -> AsyncIterator[Callable[[str], Awaitable[bytes]]]:
+    """A bash that reads one line from a pipe and answers with one: nothing is exact, and no end is told."""
+    bash = await asyncio.create_subprocess_exec(
+        shutil.which("bash") or "/bin/bash", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert bash.stdin is not None
+    assert bash.stdout is not None
+    into, out = bash.stdin, bash.stdout
+
+    async def ask(line: str) -> bytes:
+        into.write(line.encode() + b"\n")
+        return await out.readline()
+
+    yield ask
+    into.close()
+    await bash.wait()
 
 
 async def run(*argv: str, cwd: Path | None = None) -> None:
