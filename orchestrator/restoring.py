@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator.client import Client
+from orchestrator.launch import Observer, Stages, inject, start
 from orchestrator.packing import Packed
 from orchestrator.paths import UserId, WorkspaceId, workspace_id
+from orchestrator.records import SessionRecord
 from orchestrator.save_rules import LATEST, ContentWish, FromSave, Kept
 from orchestrator.save_store import SaveStore
-from orchestrator.saving import Saved
+from orchestrator.saving import Saved, own_template
 from orchestrator.session_states import LIVE
 from orchestrator.sessions import Seen, Sessions
 from orchestrator.templates import Source, SourceKind, find_source, template_in_archive, template_roots
 from orchestrator.units import size_text
-from protocol.errors import Conflict, InvalidRequest, NotFound
+from protocol.errors import Conflict, DevServerFailed, InstallFailed, InvalidRequest, NotFound
 from protocol.exclusions import Exclusions
 
 
@@ -35,6 +38,18 @@ class BroughtUpFrom:
     """The save that it is; None for a template."""
     keep_first: bool
     """Whether what comes of it is to be kept as the workspace's first save."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What became of a running workspace."""
+
+    save: str
+    """The save that it was put back to."""
+    before: Saved
+    """What it held until then."""
+    problem: str
+    """Why its packages or its dev server failed; empty when they did not."""
 
 
 async def find_workspace(sessions: Sessions, user: UserId, wanted: str) -> WorkspaceId:
@@ -100,29 +115,44 @@ async def brought_up_from(
 
 
 async def restore_running(
-    sessions: Sessions, user: UserId, workspace: WorkspaceId, wish: ContentWish = LATEST
-) -> tuple[Saved, str]:
-    """Put a running workspace back to a save; gives what it held before, and the save's name.
+    sessions: Sessions,
+    user: UserId,
+    workspace: WorkspaceId,
+    observer: Observer,
+    wish: ContentWish = LATEST,
+) -> Restored:
+    """Put a running workspace back to a save, with the packages and the dev server that belong to it.
 
-    What it holds is saved first, and nothing is replaced unless that went well. Its dev server goes on.
+    What it holds is saved first, and nothing is replaced unless that went well.
     """
     store = SaveStore(sessions.paths)
     content = await asyncio.to_thread(store.content, user, workspace, wish)
     if not isinstance(content, FromSave):
         raise NotFound(f"workspace {workspace!r} has no save to go back to", workspace=workspace)
     running = [each for each in await sessions.list(user) if each.record.workspace_id == workspace]
-    if not any(each.alive for each in running):
+    record = next((each.record for each in running if each.alive), None)
+    if record is None:
         raise Conflict(
             f"{workspace} does not run: bring it up from that save by "
             f"`workspace up --workspace {workspace} --save {content.name}`",
             workspace=workspace,
         )
-    record = next(each.record for each in running if each.alive)
     with store.held(user, workspace, content.name) as path:
         before = await sessions.save(record)
+        packed, stages = Packed(path, None, size_text(path.stat().st_size)), Stages(observer)
         async with sessions.client(record) as client:
-            await client.put_archive(Packed(path, None, size_text(path.stat().st_size)).chunks())
-    return before, content.name
+            await inject(client, packed, stages)
+            problem = await _started(client, record, stages)
+    return Restored(content.name, before, problem)
+
+
+async def _started(client: Client, record: SessionRecord, stages: Stages) -> str:
+    """Why its packages or its dev server failed; empty when they did not."""
+    try:
+        await start(client, await own_template(client), record, stages)
+    except (InstallFailed, DevServerFailed) as error:
+        return error.message
+    return ""
 
 
 def _refuse_running(seen: Seen) -> None:

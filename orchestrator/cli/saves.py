@@ -20,6 +20,7 @@ from orchestrator.cli.common import (
 
 if TYPE_CHECKING:
     from orchestrator.paths import WorkspaceId
+    from orchestrator.restoring import Restored
     from orchestrator.save_rules import Kept
     from orchestrator.save_store import SaveStore
     from orchestrator.saving import Saved
@@ -182,20 +183,27 @@ def restore(options: Options, workspace: str, wanted: str | None) -> None:
 
     One that does not run comes back from a save by `workspace up --workspace WORKSPACE`.
     """
-    before, name = run(_restore(options, workspace, wanted))
+    done = run(_restore(options, workspace, wanted))
     if options.as_json:
-        print_json({"save": name, "before": saved_data(before)})
-    else:
-        click.echo(f"restored {name}; what was there before is {before.file.path}")
+        print_json({"save": done.save, "before": saved_data(done.before), "problem": done.problem or None})
+        return
+    if done.problem:
+        tell(f"it is up without its dev server: {done.problem}")
+    click.echo(f"restored {done.save}; what was there before is {done.before.file.path}")
 
 
-async def _restore(options: Options, workspace: str, wanted: str | None) -> tuple[Saved, str]:
+async def _restore(options: Options, workspace: str, wanted: str | None) -> Restored:
+    from orchestrator.cli.progress import observer
     from orchestrator.restoring import find_workspace, restore_running
     from orchestrator.save_rules import ContentWish
 
     sessions, user = options.sessions(), options.user_id()
     name = await find_workspace(sessions, user, workspace)
-    return await restore_running(sessions, user, name, ContentWish(save=wanted))
+    shown = observer()
+    try:
+        return await restore_running(sessions, user, name, shown, ContentWish(save=wanted))
+    finally:
+        shown.close()
 
 
 def as_data(workspace: str, save: Kept) -> dict[str, Any]:
