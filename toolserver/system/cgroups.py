@@ -29,6 +29,11 @@ class Cgroups:
         """Whether commands are placed."""
         return self._base is not None
 
+    @property
+    def used(self) -> bool:
+        """Whether there are any to be removed one day."""
+        return bool(self._names)
+
     def open(self) -> None:
         """Find out, once, by doing it: make a directory of ours, and see that it can be killed by."""
         own = own_cgroup(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))

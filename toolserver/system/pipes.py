@@ -22,6 +22,10 @@ _READ_BYTES_PER_TURN = 1024 * 1024
 _DRAIN_BYTES = 4 * 1024 * 1024
 """Read from a pipe when its program ends: more than a pipe can hold, so all that the program wrote is in."""
 
+_FIRST_LOOK_SECONDS = 0.002
+"""After a start. A pipe's end comes before its program's: one that is over by then would wake us three times
+while it still ends, and take a tenth longer; its output is read when it has ended."""
+
 log = logging.getLogger("toolserver.processes")
 
 
@@ -30,13 +34,20 @@ class Pipes:
 
     def __init__(self) -> None:
         self._readers: dict[int, OutputLog] = {}
+        self._fds: dict[OutputLog, int] = {}
+        self._new: list[tuple[int, OutputLog]] = []
+        """Not listened to yet."""
+        self._timer: asyncio.TimerHandle | None = None
         self._inputs: set[Input] = set()
 
     def listen(self, fd: int, into: OutputLog) -> None:
         """Record what comes out of ``fd``, which is ours to close from here on, until nobody writes to it."""
         os.set_blocking(fd, False)
         self._readers[fd] = into
-        asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into)
+        self._fds[into] = fd
+        self._new.append((fd, into))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FIRST_LOOK_SECONDS, self._begin)
 
     def input(self, fd: int, limits: Limits, *, terminal: bool = False) -> Input:
         """Feed a program through ``fd``, which is ours to close from here on."""
@@ -46,21 +57,29 @@ class Pipes:
 
     def drain(self, logs: Collection[OutputLog]) -> None:
         """Their program has ended, so all its output lies in the pipes: take it, and mark where it ends."""
-        for fd, into in list(self._readers.items()):
-            if into in logs:
-                self._read(fd, into, _DRAIN_BYTES)
+        for fd in [self._fds[each] for each in logs if each in self._fds]:
+            self._read(fd, self._readers[fd], _DRAIN_BYTES)
         for each in logs:
             each.settle()
 
     def close(self) -> None:
         """Let go of every end."""
         loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
         for fd in self._readers:
             loop.remove_reader(fd)
             os.close(fd)
         self._readers.clear()
+        self._fds.clear()
         for each in list(self._inputs):
             each.close()
+
+    def _begin(self) -> None:
+        self._timer = None
+        for fd, into in self._new:
+            self._go_on(fd, into)
+        self._new.clear()
 
     def _on_output(self, fd: int, into: OutputLog) -> None:
         at_most = _READ_BYTES_PER_TURN
@@ -71,7 +90,7 @@ class Pipes:
             into.when_room(lambda: self._go_on(fd, into))
 
     def _go_on(self, fd: int, into: OutputLog) -> None:
-        """The readers that a program was to wait for have caught up, or are gone."""
+        """Listen: from the start on, or since readers that a program was to wait for caught up or left."""
         if self._readers.get(fd) is into:
             asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into)
 
@@ -84,7 +103,7 @@ class Pipes:
                 break
             if not data:
                 asyncio.get_running_loop().remove_reader(fd)
-                del self._readers[fd]
+                del self._readers[fd], self._fds[into]
                 os.close(fd)
                 into.close()
                 break

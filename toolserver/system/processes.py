@@ -35,7 +35,7 @@ from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
 
 __all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_name"]
 
-_CHORES_SECONDS = 0.05
+_CHORES_SECONDS = 0.1
 """After a start: a command that is over by then is never placed in a cgroup."""
 _PLACING_LOOKS = 2
 """Who was forked while the first look's finds were moved is found by the second."""
@@ -263,13 +263,17 @@ class ProcessTable:
 
     async def _place(self) -> None:
         """Put those who still run into cgroups, with what they have started by now."""
-        new = [each for each in self._processes.values() if each.running and not each.placed]
+        running = [each for each in self._processes.values() if each.running]
+        new = [each for each in running if not each.placed and each.duration_ms > _CHORES_SECONDS * 1000]
+        if any(not each.placed for each in running if each not in new):
+            self._chores_soon()
         for _ in range(_PLACING_LOOKS if new else 0):
             seen = await self._census.look()
             for each in new:
                 pids = [proc.pid for proc in seen.of(each.id)]
                 each.placed = await asyncio.to_thread(self._cgroups.place, each.id, pids) or each.placed
-        await asyncio.to_thread(self._cgroups.tidy, [each.id for each in self.all() if each.running])
+        if self._cgroups.used:
+            await asyncio.to_thread(self._cgroups.tidy, [each.id for each in self.all() if each.running])
 
     def _refuse_when_full(self) -> None:
         if self._closing:

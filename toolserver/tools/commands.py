@@ -25,7 +25,7 @@ from protocol.messages.commands import (
     Started,
     WhenSlow,
 )
-from protocol.paths import WorkspacePath
+from protocol.paths import ROOT, WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.answers import answer_of, page_of
@@ -58,6 +58,7 @@ class Commands:
         self._disk = disk
         self._env = env
         self._limits = limits
+        self._root = disk.directory(ROOT)
         self._clocks: dict[Process, asyncio.Task[None]] = {}
         self._tidying: asyncio.Task[None] | None = None
 
@@ -140,7 +141,10 @@ class Commands:
         stdin = decoded(request.stdin or "", request.stdin_encoding, "stdin")
         env = command_environment(request, self._env)
         path = self._disk.path(request.cwd)
-        argv, cwd = await asyncio.to_thread(self._looked_up, request, path, env)
+        found = self._at_hand(request, path)
+        if found is None:
+            found = await asyncio.to_thread(self._looked_up, request, path, env)
+        argv, cwd = found
         # Another request of the same commandId may have started it while the directory was looked up.
         if (other := self._running_already(request)) is not None:
             return other
@@ -162,6 +166,12 @@ class Commands:
             self._set_clock(process, timeout_ms, clock)
         self._tidying = self._tidying or asyncio.create_task(self._tidy())
         return process
+
+    def _at_hand(self, request: Command, path: WorkspacePath) -> tuple[list[str], str] | None:
+        """The same without a look, for a program by its absolute path in the root: no thread is asked."""
+        if not request.argv or not request.argv[0].startswith("/") or path != ROOT:
+            return None
+        return command_argv(request, self._env), self._root
 
     def _looked_up(
         self, request: Command, path: WorkspacePath, env: Mapping[str, str]
