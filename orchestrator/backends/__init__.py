@@ -8,6 +8,7 @@ workspace. What backends cannot all do alike is told as data (``Properties``), n
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,11 @@ class Launch:
     """A tar.gz that is to be in the workspace from the start, by an image of its own."""
     existing: bool = False
     """Go on with the files that an earlier sandbox of this session has left. Only where files are kept."""
+
+    @property
+    def token_sha256(self) -> str:
+        """All that a tool server has to be told to know the token: nobody reads it out of a sandbox then."""
+        return hashlib.sha256(self.token.encode()).hexdigest()
 
 
 class GuestState(enum.Enum):

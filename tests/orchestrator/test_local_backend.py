@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -71,7 +72,7 @@ async def test_the_daemon_is_told_all_by_its_environment_and_nothing_of_the_host
     expected = {
         "TOOL_SERVER_HOST": "127.0.0.1",
         "TOOL_SERVER_PORT": "7001",
-        "TOOL_SERVER_TOKEN": "t" * 20,
+        "TOOL_SERVER_TOKEN_SHA256": hashlib.sha256(b"t" * 20).hexdigest(),
         "TOOL_SERVER_STATE_DIR": str(area(tmp_path) / "state"),
         "WORKSPACE_ROOT": root,
         "DEV_SERVER_PORT": "7002",
@@ -80,6 +81,7 @@ async def test_the_daemon_is_told_all_by_its_environment_and_nothing_of_the_host
     }
     assert expected.items() <= environ.items()
     assert "AWS_SECRET_ACCESS_KEY" not in environ
+    assert "t" * 20 not in str(environ)
     await driver.destroy(guest.id)
 
 
