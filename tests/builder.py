@@ -299,8 +299,8 @@ class Http:
             assert response.content_type == accept
             text = await response.text()
         if accept == "application/x-ndjson":
-            return [json.loads(line) for line in text.splitlines()]
-        return [json.loads(part.removeprefix("data: ")) for part in text.split("\n\n") if part]
+            return [json.loads(line) for line in text.splitlines() if line]
+        return [json.loads(part.removeprefix("data: ")) for part in text.split("\n\n") if part.strip(":")]
 
 
 @asynccontextmanager

@@ -1,13 +1,15 @@
-"""The daemon with its keepalive every second: for tests of silence that are not to last.
+"""The daemon with quick keepalives: for tests of silence that are not to last.
 
 Run as ``python -m tests.impatient`` in place of ``python -m toolserver``.
 """
 
 from __future__ import annotations
 
+import toolserver.wire.http
 import toolserver.wire.ws
 from toolserver.__main__ import main
 
 if __name__ == "__main__":
     toolserver.wire.ws._HEARTBEAT_SECONDS = 1.0
+    toolserver.wire.http._KEEPALIVE_SECONDS = 0.05
     main()

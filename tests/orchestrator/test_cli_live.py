@@ -406,7 +406,9 @@ def test_call_streams_lines_and_ends_with_the_result(shared: Host) -> None:
     done = shared.inside("call", "command", '{"command": "echo hi"}', "--stream")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["event"]["type"] == "started"
-    assert {"type": "stdout", "offset": 0, "data": "hi\n"} in [line.get("event") for line in lines]
+    assert {"type": "stdout", "offset": 0, "nextOffset": 3, "data": "hi\n"} in [
+        line.get("event") for line in lines
+    ]
     assert lines[-1]["result"]["exitCode"] == 0
 
 

@@ -233,6 +233,8 @@ PARAMS: dict[str, str] = {
     "edit": '{"path": "index.html", "oldText": "h1", "newText": "h2", "replaceAll": true}',
     "command": '{"command": "true"}',
     "attach": '{"processId": "gone"}',
+    "output": '{"processId": "gone"}',
+    "send_input": '{"processId": "gone", "data": "x"}',
     "stop": '{"processId": "gone"}',
     "processes": "",
     "inject": json.dumps({"archive": base64.b64encode(tar(SITE)).decode()}),
@@ -244,7 +246,7 @@ PARAMS: dict[str, str] = {
     "dev_logs": "",
     "start": "",
 }
-REFUSED = {"attach": NotFound, "stop": NotFound}
+REFUSED = {"attach": NotFound, "output": NotFound, "send_input": NotFound, "stop": NotFound}
 """Operations on a process that is not there."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -22,6 +23,9 @@ _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPEN_ROUTES = frozenset((routes.HEALTH, routes.READY))
 """Answered without a token."""
+
+_KEEPALIVE_SECONDS = 20.0
+"""A stream that is silent for so long gets a line that means nothing: proxies cut what is silent for 60 s."""
 
 _NDJSON, _SSE = "application/x-ndjson", "text/event-stream"
 
@@ -112,14 +116,25 @@ async def _stream(
             await write(StreamFrame(event=event))
 
     call = _http_call(request["id"], emit)
+    alive = asyncio.create_task(_keep_alive(response, b"\n" if kind == _NDJSON else b":\n\n"))
     with contextlib.suppress(ConnectionError):
         try:
             last = StreamFrame(result=await run(call))
         except ToolError as error:
             last = StreamFrame(error=error.body(request["id"]))
+        finally:
+            alive.cancel()
         await write(last)
         await response.write_eof()
     return response
+
+
+async def _keep_alive(response: web.StreamResponse, nothing: bytes) -> None:
+    """An empty line, or a comment of SSE, now and then; no frame is ever cut by it."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await asyncio.sleep(_KEEPALIVE_SECONDS)
+            await response.write(nothing)
 
 
 def _http_call(request_id: str, emit: Emit | None = None) -> Call:

@@ -186,6 +186,25 @@ class TestSilence:
                     await socket.pong(message.data)
                 assert message.json()["event"]["data"] == "x\n"
 
+    @pytest.mark.parametrize(
+        ("accept", "nothing"), [("application/x-ndjson", b"\n"), ("text/event-stream", b":\n")]
+    )
+    async def test_a_silent_stream_over_http_is_kept_alive_by_lines_that_mean_nothing(
+        self, tmp_path: Path, accept: str, nothing: bytes
+    ) -> None:
+        with running(tmp_path, module="tests.impatient") as daemon:
+            async with http_of(daemon, Accept=accept) as http, asyncio.timeout(PATIENCE_SECONDS):
+                body = json.dumps({"command": WAIT + "echo x"}).encode()
+                async with http.session.post("/v1/command", data=body) as response:
+                    assert b"started" in await response.content.readline()
+                    while await response.content.readline() != nothing:
+                        pass
+                    (daemon.root / "go").touch()
+                    text = await response.text()
+        frames = [line.removeprefix("data: ") for line in text.splitlines() if line not in ("", ":")]
+        event, result = map(json.loads, frames)
+        assert (event["event"]["data"], result["result"]["exitCode"]) == ("x\n", 0)
+
 
 class TestChildren:
     async def test_the_answer_comes_when_the_program_ends_and_what_its_child_writes_later_is_kept(

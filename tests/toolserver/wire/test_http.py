@@ -243,8 +243,8 @@ async def test_events_come_while_the_command_runs(http: Http, root: Path) -> Non
         first = [json.loads(await response.content.readline()) for _ in range(2)]
         (root / "go").touch()
         rest = [json.loads(line) async for line in response.content]
-    assert first[1]["event"] == {"type": "stdout", "offset": 0, "data": "first\n"}
-    assert rest[0]["event"] == {"type": "stdout", "offset": 6, "data": "second\n"}
+    assert first[1]["event"] == {"type": "stdout", "offset": 0, "nextOffset": 6, "data": "first\n"}
+    assert rest[0]["event"] == {"type": "stdout", "offset": 6, "nextOffset": 13, "data": "second\n"}
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])

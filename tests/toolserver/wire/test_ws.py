@@ -217,10 +217,10 @@ class TestOutliving:
         async with socket_of(daemon, "msgpack") as second:
             events, last = await second.call("attach", processId="outlives", fromOffset=6)
         assert [event for event in events if event["type"] == "stdout"] == [
-            {"type": "stdout", "offset": 6, "data": "second\n"}
+            {"type": "stdout", "offset": 6, "nextOffset": 13, "data": "second\n"}
         ]
         assert [event for event in events if event["type"] == "stderr"] == [
-            {"type": "stderr", "offset": 0, "data": "err\n"}
+            {"type": "stderr", "offset": 0, "nextOffset": 4, "data": "err\n"}
         ]
         assert (last["result"]["exitCode"], last["result"]["stdout"]) == (0, "second\n")
 
