@@ -36,6 +36,8 @@ WorkPath = str | os.PathLike[str]
 
 COMMAND_SECONDS = 30.0
 """A command that names no timeout. Users of other workspaces expect half a minute."""
+_AGAIN_SECONDS = 0.3
+"""Between tries to connect. A killed tool server is gone within milliseconds on a quiet machine."""
 _NO_LIMIT_MS = 2**31 - 1
 """24 days. The tool server's own default of ten minutes would end what was asked to have no limit."""
 
@@ -92,12 +94,22 @@ class AsyncWorkspace:
             self._refuse_unless_open()
             if self._client is None or self._watch is None or self._watch.done():
                 await self._disconnect()
-                self._reached = await self._place.open()
-                self._client = await self._stack.enter_async_context(
-                    open_client(self._reached.url, self._reached.token, self._reached.headers)
-                )
+                self._client = await self._connected()
                 self._watch = asyncio.create_task(self._client.wait_closed())
             return self._client
+
+    async def _connected(self) -> Client:
+        for last in (False, False, True):
+            self._reached = await self._place.open()
+            client = open_client(self._reached.url, self._reached.token, self._reached.headers)
+            try:
+                return await self._stack.enter_async_context(client)
+            except Unavailable:
+                # A process that was killed is there, and its port too, until its last thread is gone.
+                if last:
+                    raise
+                await asyncio.sleep(_AGAIN_SECONDS)
+        raise AssertionError("the last try returns or raises")
 
     async def pause(self) -> None:
         """End everything that runs in it, so that it takes no memory and no processor; keep every file."""
