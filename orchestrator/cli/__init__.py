@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.cli.common import CommandGroup, tell
+from orchestrator.cli.completion import completion
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.idle import idle
 from orchestrator.cli.resume import resume
@@ -35,7 +36,7 @@ def cli() -> None:
     """Workspaces from plain directories: brought up, worked in, saved and taken down."""
 
 
-for command in (up, ls, exec_, call, save, saves, down, resume, idle, template, doctor):
+for command in (up, ls, exec_, call, save, saves, down, resume, idle, template, doctor, completion):
     cli.add_command(command)
 
 
