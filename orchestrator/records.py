@@ -16,7 +16,7 @@ import msgspec
 
 from orchestrator.backends import Guest
 from orchestrator.leases import Holder, Lease, Purpose, may_take
-from orchestrator.paths import SessionId, UserId, WorkspaceId
+from orchestrator.paths import SessionId, UserId, WorkspaceId, is_plain_name
 from orchestrator.registry import Registry
 from orchestrator.session_states import BETWEEN, LIVE, Event, State, after
 from protocol.errors import Busy, Conflict, NotFound
@@ -193,10 +193,11 @@ class Records:
     def get(self, user_id: UserId, session_id: str) -> SessionRecord:
         """The user's session. Raises NotFound, also for another user's: it tells nobody that there is one."""
         query = "SELECT * FROM sessions WHERE session_id = ? AND user_id = ?"
-        rows = self._read(query, (session_id, user_id))
+        rows = self._read(query, (session_id, user_id)) if is_plain_name(session_id) else []
         if not rows:
+            shown = session_id[:200]
             raise NotFound(
-                f"no session {session_id!r}; `workspace ls --all` shows which there are", sessionId=session_id
+                f"no session {shown!r}; `workspace ls --all` shows which there are", sessionId=shown
             )
         return rows[0]
 
