@@ -13,8 +13,9 @@ from pathlib import Path
 import aiohttp
 from websockets.asyncio.client import connect
 
-from benchmarks.floors import bare_server, kept_bash, program, run, spawn
+from benchmarks.floors import bare_server, kept_bash, program, run
 from benchmarks.measure import Act, Figure, compare
+from benchmarks.processes import fresh_processes, under_load
 from orchestrator.client import Client, open_client
 
 _KIB = 1024
@@ -56,12 +57,8 @@ async def all_cases(scratch: Path, rg: str, runs: int) -> Cases:
             ("write 1 KiB", lambda: client.write(path="written.txt", content="x" * _KIB)),
         ]
         yield await compare("small request, WebSocket", socket, runs)
-        true = shutil.which("true") or "/bin/true"
-        commands = [
-            ("posix_spawn + pidfd", lambda: spawn([true])),
-            ("command true", lambda: client.command(argv=[true])),
-        ]
-        yield await compare("fresh process", commands, runs)
+        yield await fresh_processes(client, scratch, runs)
+        yield await under_load(client, url, runs)
         async with kept_bash() as bash:
             kept = [
                 ("bash on a pipe", lambda: bash("echo hi")),

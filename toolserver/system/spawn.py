@@ -25,8 +25,9 @@ DEVNULL = -1
 _SETSIGDEF, _SETSID = 0x04, 0x80
 _OBJECT_BYTES = 1024
 """For an attribute object, a list of file actions, a set of signals: glibc's largest has 336 bytes."""
-_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Ignored by this interpreter for its own sake; programs expect the default."""
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, 32, 33)
+"""Ignored by this interpreter for its own sake, and by the C library's spawn for its threads'; programs
+expect the default."""
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 
 
@@ -158,10 +159,11 @@ def _attributes() -> Any:
     library = ctypes.PyDLL(None)
     attributes = ctypes.create_string_buffer(_OBJECT_BYTES)
     _checked(library.posix_spawnattr_init(attributes))
-    signals = ctypes.create_string_buffer(_OBJECT_BYTES)
-    library.sigemptyset(signals)
-    for number in _PYTHON_IGNORES:
-        library.sigaddset(signals, int(number))
+    # Written bit by bit, as the kernel has it: ``sigaddset`` refuses the last two.
+    signals = (ctypes.c_ulong * (_OBJECT_BYTES // ctypes.sizeof(ctypes.c_ulong)))()
+    for number in _DEFAULT_SIGNALS:
+        word, bit = divmod(int(number) - 1, ctypes.sizeof(ctypes.c_ulong) * 8)
+        signals[word] |= 1 << bit
     _checked(library.posix_spawnattr_setsigdefault(attributes, signals))
     _checked(library.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSID | _SETSIGDEF)))
     return attributes
