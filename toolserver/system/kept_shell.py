@@ -92,9 +92,9 @@ class KeptShell:
 
     async def start(self, bash: str, cwd: str, env: Mapping[str, str]) -> None:
         """Start it in the host directory ``cwd``; raises what ``ProcessTable.start`` raises."""
-        await asyncio.to_thread(self._make, "bash", "told")
+        await asyncio.to_thread(self._make, "bash", "t")
         self._script = os.open(self._directory / "bash", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._told = os.open(self._directory / "told", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._told = os.open(self._directory / "t", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             # Started beside its script, so that its messages begin with "bash:" and not with a path of ours.
             self.process = self._table.start([bash, "bash"], cwd=str(self._directory), env=env)
@@ -160,7 +160,7 @@ class KeptShell:
 
     async def _new_places(self) -> _Places:
         self._made += 1
-        names = f"{self._made}.out", f"{self._made}.err"
+        names = f"{self._made}o", f"{self._made}e"
         await asyncio.to_thread(self._make, *names)
         return _Places(*(str(self._directory / name) for name in names))
 
@@ -168,7 +168,7 @@ class KeptShell:
         """A file with the command's input: read at any pace, and none of it is left for the next command."""
         if data is None:
             return None
-        path = self._directory / f"{self._made}.in"
+        path = self._directory / f"{self._made}i"
         await asyncio.to_thread(path.write_bytes, data)
         return str(path)
 
@@ -243,10 +243,10 @@ class KeptShell:
 
     @property
     def _replies(self) -> str:
-        return str(self._directory / "told")
+        return str(self._directory / "t")
 
     def _expect(self) -> tuple[str, _Reply]:
-        nonce = secrets.token_hex(16)
+        nonce = secrets.token_hex(8)
         future: _Reply = asyncio.get_running_loop().create_future()
         self._awaited = nonce, future
         return nonce, future

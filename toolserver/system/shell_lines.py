@@ -20,7 +20,8 @@ INTERRUPT = signal.SIGRTMAX - 5
 
 _LEAVE = "builtin break 999 2>/dev/null; builtin return 130 2>/dev/null; builtin false"
 _DISARM = "builtin trap - DEBUG"
-_REPLY = re.compile(rb"(?s)([0-9a-f]{32}) (\d{1,3}) (\S*) (.*)")
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+_REPLY = re.compile(rb"(?s)([0-9a-f]{16}) (\d{1,3}) (\S*) (.*)")
 
 
 def quoted(text: str) -> str:
@@ -30,6 +31,15 @@ def quoted(text: str) -> str:
     'it'\\''s'
     """
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+def word(path: str) -> str:
+    """``path`` as one word, without quotes where it needs none: bash reads its script byte by byte.
+
+    >>> word("/a/b-1"), word("/a b")
+    ('/a/b-1', "'/a b'")
+    """
+    return path if _PLAIN.fullmatch(path) else quoted(path)
 
 
 def opening(cwd: str, replies: str) -> bytes:
@@ -53,11 +63,11 @@ def command(text: str, status: int, stdin: str, stdout: str, stderr: str, told: 
     """Run ``text`` after a command that ended with ``status``, on these paths; ``told`` comes after it.
 
     >>> print(command("echo $?", 3, "/i", "/o", "/e", b"end").decode())
-    (exit 3) || builtin eval 'echo $?' <'/i' >'/o' 2>'/e'
+    (exit 3) || builtin eval 'echo $?' </i >/o 2>/e
     end
     """
     before = f"(exit {status}) || " if status else ""
-    paths = f"<{quoted(stdin)} >{quoted(stdout)} 2>{quoted(stderr)}"
+    paths = f"<{word(stdin)} >{word(stdout)} 2>{word(stderr)}"
     return f"{before}builtin eval {quoted(text)} {paths}\n".encode() + told
 
 
@@ -65,9 +75,9 @@ def told(nonce: str, replies: str) -> bytes:
     """Tell the status of what came before to ``replies``, with the options that are on and the directory.
 
     >>> told("ab", "/r").decode()
-    'builtin printf \\'ab %s %s %s\\\\0\\' "$?" "$-" "$PWD" >\\'/r\\'\\n'
+    'builtin printf \\'ab %s %s %s\\\\0\\' "$?" "$-" "$PWD" >/r\\n'
     """
-    return f'builtin printf \'{nonce} %s %s %s\\0\' "$?" "$-" "$PWD" >{quoted(replies)}\n'.encode()
+    return f'builtin printf \'{nonce} %s %s %s\\0\' "$?" "$-" "$PWD" >{word(replies)}\n'.encode()
 
 
 def disarmed(options: str) -> bytes:
@@ -83,8 +93,8 @@ def disarmed(options: str) -> bytes:
 def reply(data: bytes) -> tuple[str, int, str, str] | None:
     """(nonce, status, options, directory) out of one reply; None when it is none.
 
-    >>> reply(b"0123456789abcdef0123456789abcdef 3 hB /a b")
-    ('0123456789abcdef0123456789abcdef', 3, 'hB', '/a b')
+    >>> reply(b"0123456789abcdef 3 hB /a b")
+    ('0123456789abcdef', 3, 'hB', '/a b')
     >>> reply(b"end 0")
     """
     found = _REPLY.fullmatch(data)

@@ -127,7 +127,7 @@ class KeptShells:
         self._disk = disk
         self._env = env
         self._limits = limits
-        self._directory = state_dir / "shells"
+        self._directory = state_dir / "sh"
         self._spill_directory = state_dir
         self._pipes = Pipes()
         self._slots: dict[str, _Slot] = {}
@@ -332,7 +332,7 @@ class KeptShells:
         if slot.shell is not None:
             await slot.shell.close()
         bash, cwd = await asyncio.to_thread(self._looked_up)
-        shell = KeptShell(self._directory / secrets.token_hex(4), self._table, self._pipes, self._limits)
+        shell = KeptShell(self._directory / secrets.token_hex(3), self._table, self._pipes, self._limits)
         await shell.start(bash, cwd, self._env)
         slot.shell = shell
         return shell
@@ -352,6 +352,8 @@ class KeptShells:
 
     def _forget_old(self, slot: _Slot) -> None:
         """The oldest first; not one that waits, runs, or is being written to by what it left behind."""
+        if len(slot.runs) <= self._limits.max_kept_shell_commands:
+            return
         old = [each for each in slot.runs.values() if each.ended and not each.open_output]
         for run in old[: max(0, len(slot.runs) - self._limits.max_kept_shell_commands)]:
             del slot.runs[run.number]
