@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_POLL_SECONDS = 0.01
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.005, 0.04
+"""Between two looks, each longer by half: fifty who wait for what takes a second shall not be the reason."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,12 @@ async def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
     Between two questions no thread is held: fifty sandboxes may start at once.
     """
     deadline = time.monotonic() + seconds
+    pause = _FIRST_PAUSE_SECONDS
     while not await asyncio.to_thread(holds):
         if time.monotonic() >= deadline:
             return False
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LAST_PAUSE_SECONDS)
     return True
 
 
