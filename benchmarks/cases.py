@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from benchmarks.floors import bare_server, kept_bash, program, run
 from benchmarks.measure import Act, Figure, compare
 from benchmarks.processes import fresh_processes, under_load
+from benchmarks.streams import streams
 from orchestrator.client import Client, open_client
 
 _KIB = 1024
@@ -65,6 +66,7 @@ async def all_cases(scratch: Path, rg: str, runs: int) -> Cases:
                 ("shell echo, WebSocket", lambda: client.shell(command="echo hi")),
             ]
             yield await compare("kept shell", kept, runs)
+        yield await streams(client, scratch, max(3, runs // 50))
         yield await searches(client, root, rg, max(5, runs // 10))
         yield await archives(client, scratch, max(3, runs // 50))
         yield [memory(pid, "idle, after the cases")]
