@@ -38,9 +38,9 @@ async def workspace(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 @asynccontextmanager
-async def up(source: str) -> AsyncIterator[dict[str, Any]]:
+async def up(*source: str) -> AsyncIterator[dict[str, Any]]:
     """A session, from ``workspace up --detach`` to ``workspace down``."""
-    told = await workspace("up", source, "--detach", "--json", "--dev-port", str(free_port()))
+    told = await workspace("up", *source, "--detach", "--json", "--dev-port", str(free_port()))
     session: dict[str, Any] = json.loads(told.stdout.decode().splitlines()[-1])
     try:
         yield session
@@ -49,14 +49,13 @@ async def up(source: str) -> AsyncIterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.template)
-async def test_template_to_ready_to_edit_to_save_to_restore(route: Route, tmp_path: Path) -> None:
-    save = tmp_path / "save.tar.gz"
+async def test_template_to_ready_to_edit_to_save_to_restore(route: Route) -> None:
     async with up(route.template) as session:
         assert route.kept not in await page_or_file(session, route)
         await edit_reaches_the_page(session, route, route.old, route.new)
-        await workspace("save", session["session"], "-o", str(save))
+        await workspace("down", session["session"], "--save")
         before = tree(root_of(session))
-    async with up(str(save)) as session:
+    async with up("--workspace", session["workspace"]) as session:
         assert tree(root_of(session)) == before
         assert route.kept in await page_or_file(session, route)
         await edit_reaches_the_page(session, route, route.new, route.old)
