@@ -19,6 +19,7 @@ from pathlib import Path
 from orchestrator import toolchain
 from orchestrator.environments import PersistentPathManager
 from orchestrator.isolation.isolation import Isolation, Setting
+from orchestrator.isolation.tiers import NETWORK_OPTION
 from orchestrator.paths import DATA_VARIABLE
 from orchestrator.ports import is_free
 from orchestrator.template_checks import check_template
@@ -166,6 +167,27 @@ def isolation(host: Host) -> Iterator[Check]:
     else:
         found = f"{chosen.tier.name}; {chosen.reason}"
         yield Check("isolation", Verdict.WARNING, found, "one user's workspaces only; see docs/security.md")
+    yield Check("left open", Verdict.OK, "; ".join(chosen.left_open))
+    yield _network(chosen)
+    if not chosen.tier.bwrap:
+        stronger = (
+            f"not to be had: {chosen.facts.no_bwrap}" if chosen.facts.no_bwrap else "by `--isolation bwrap`"
+        )
+        yield Check("bubblewrap", Verdict.OK, stronger)
+
+
+def _network(chosen: Isolation) -> Check:
+    """Tried for real: that everything is there does not say that the kernel lets it."""
+    if chosen.tier.network:
+        why = chosen.network_trial()
+        if not why:
+            return Check("network", Verdict.OK, "one for each session: every port in there is its own")
+        return Check("network", Verdict.BROKEN, why, f"set {NETWORK_OPTION}=shared; see docs/security.md")
+    if not chosen.tier.ports:
+        return Check("network", Verdict.OK, "this host's, without rules")
+    why = chosen.facts.no_network or f"{NETWORK_OPTION}=shared was asked for"
+    found = f"rules on ports: a server on a port of a workspace's own choice is reached by nobody; {why}"
+    return Check("network", Verdict.WARNING, found, "see docs/security.md")
 
 
 def ports(_: Host) -> Iterator[Check]:

@@ -10,7 +10,9 @@ import functools
 import importlib.resources
 import os
 import secrets
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,8 @@ _OWN_PACKAGE = Path(__file__).parents[1]
 """Of which the launcher needs a part, also inside bubblewrap."""
 
 
+_TRIAL_SECONDS = 20.0
+"""0.05 s when quiet."""
 _YES = ("1", "true", "yes")
 
 
@@ -220,6 +224,19 @@ class Isolation:
         Each with its start time; it may have ended.
         """
         return network.helpers(area.directory)
+
+    def network_trial(self) -> str:
+        """Why a network of its own does not work here, found by making one; empty when it does."""
+        with tempfile.TemporaryDirectory(prefix="network-") as directory:
+            words = [("network", probe.pasta() or "pasta"), ("helper", directory)]
+            command = _launched(words, ("/bin/true",))
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                return str(error)
+        return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
 
     def search_path(self, value: str) -> str:
         """The part of a PATH that is within reach."""

@@ -209,7 +209,9 @@ EVERYTHING = "everything that this user may do: files, processes and ports of al
 ROOT = "everything that root can get at by way of services, such as a Docker engine's socket"
 TCP = "TCP ports of other workspaces and of this host"
 WELL_KNOWN = "this host's own TCP services on the ports that outgoing connections may use (80, 443 and some)"
-OUTSIDE = "all networks that this host is in; its own services only on addresses that others could reach too"
+OUTSIDE = (
+    "every machine and container that this host can reach, and this host on addresses that it gets later"
+)
 NAMES = "names of all workspaces' files, because the data directory lies in this project's source directory"
 UDP = "UDP on loopback"
 COMMAND_LINES = "other processes' command lines in /proc; put no secret there"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.directories import private_directory, remove_tree
-from orchestrator.isolation import identity
+from orchestrator.isolation import identity, probe
 from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
 from orchestrator.isolation.tiers import Facts, Network, Tier, Wish
 from orchestrator.paths import PathManager
@@ -19,6 +19,7 @@ from protocol.errors import InvalidRequest, Unavailable
 
 LANDLOCK = Tier(landlock=7, filter=True)
 NETWORK = Tier(landlock=7, filter=True, network=True)
+FACTS = probe.look([], Path("/"))
 DAEMON = ("/usr/bin/daemon", "--flag")
 
 
@@ -170,6 +171,16 @@ def test_bubblewrap_stands_between_the_network_and_the_rules(tmp_path: Path) -> 
     assert it.leader(place.area) is None
     (place.area.directory / "bwrap.json").write_text('{"child-pid": 7, "net-namespace": 1}')
     assert it.leader(place.area) == 7
+
+
+@pytest.mark.skipif(bool(FACTS.no_network), reason=FACTS.no_network)
+def test_a_trial_says_whether_a_network_works_and_why_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = isolation(tmp_path, NETWORK)
+    assert it.network_trial() == ""
+    monkeypatch.setattr(probe, "pasta", lambda: "/bin/false")
+    assert "no network of its own: pasta says 'nothing'" in it.network_trial()
 
 
 def test_one_user_keeps_company_out_whoever_comes_first(tmp_path: Path) -> None:
