@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from orchestrator.cli.common import json_option, print_json
+
 _INSTALLED = {
     "bash": 'eval "$(workspace completion bash)"    # in ~/.bashrc',
     "zsh": 'eval "$(workspace completion zsh)"     # in ~/.zshrc, after compinit',
@@ -16,9 +18,14 @@ _INSTALLED = {
     short_help="Print a shell's completion script.", epilog="\b\n" + "\n".join(_INSTALLED.values())
 )
 @click.argument("shell", type=click.Choice(list(_INSTALLED)))
-def completion(shell: str) -> None:
+@json_option
+def completion(shell: str, as_json: bool) -> None:
     """Print the script by which SHELL completes commands, templates, sessions and operations."""
     kind = get_completion_class(shell)
     assert kind is not None
     root = click.get_current_context().find_root().command
-    click.echo(kind(root, {}, "workspace", "_WORKSPACE_COMPLETE").source())
+    script = kind(root, {}, "workspace", "_WORKSPACE_COMPLETE").source()
+    if as_json:
+        print_json({"shell": shell, "script": script})
+    else:
+        click.echo(script)

@@ -92,7 +92,7 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], here: Path) -> None:
         (("down",), "no session runs"),
         (("save",), "no session runs"),
         (("call", "raed", "{}"), "no operation 'raed'; did you mean 'read'?"),
-        (("call", "zzzzz", "{}"), "no operation 'zzzzz'; there are read, write"),
+        (("call", "zzzzz", "{}"), "no operation 'zzzzz'; there are read, "),
         (("call", "read", '{"pth": 1}'), "did you mean 'path'"),
         (("call", "read", "{"), "not valid JSON"),
         (("template", "validate", "nothing"), "no template or directory 'nothing'"),
