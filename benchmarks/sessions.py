@@ -1,4 +1,4 @@
-"""How long it takes to create a session, and how many come up in a minute, each with a tool server of its own.
+"""How long it takes to create a session, and how many come up in a minute, each with its own tool server.
 
     python -m benchmarks.sessions [--created 500] [--started 60] [--at-once 4] [--isolation auto]
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,7 +39,7 @@ async def created(sessions: Sessions, number: int) -> list[float]:
 
 
 async def started(sessions: Sessions, number: int, at_once: int) -> tuple[float, list[float]]:
-    """Seconds for all, and of each, from the asking to a tool server that answers; they are ended afterwards."""
+    """Seconds for all, and of each, from the asking to a tool server that answers; then all are ended."""
     turns, taken, running = asyncio.Semaphore(at_once), [], []
 
     async def one(index: int) -> None:
@@ -53,6 +55,37 @@ async def started(sessions: Sessions, number: int, at_once: int) -> tuple[float,
     all_of_them = time.perf_counter() - begun
     await end(sessions, running)
     return all_of_them, taken
+
+
+async def bare(directory: Path, number: int, at_once: int) -> float:
+    """The floor: seconds for as many tool servers and nothing around them, started and ended by hand."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def one(index: int) -> asyncio.subprocess.Process:
+        async with turns:
+            environ = {
+                **os.environ,
+                "WORKSPACE_ROOT": str(directory / f"bare{index}"),
+                "TOOL_SERVER_PORT": "0",
+            }
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "toolserver"),
+                env={**environ, "TOOL_SERVER_TOKEN": "t" * 32, "DEV_SERVER_PORT": str(20000 + index)},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            assert process.stdout is not None
+            assert b"listening" in await process.stdout.readline()
+            return process
+
+    begun = time.perf_counter()
+    running = await asyncio.gather(*map(one, range(number)))
+    seconds = time.perf_counter() - begun
+    for each in running:
+        with contextlib.suppress(ProcessLookupError):
+            each.kill()
+        await each.wait()
+    return seconds
 
 
 async def end(sessions: Sessions, running: list[SessionRecord]) -> None:
@@ -76,7 +109,12 @@ async def main(arguments: argparse.Namespace, directory: Path) -> None:
         told("created", await created(sessions, arguments.created))
         seconds, taken = await started(sessions, arguments.started, arguments.at_once)
         told("started", taken)
-        print(f"{len(taken) / seconds * 60:.0f} sessions a minute, {arguments.at_once} at once")
+        floor = await bare(directory, arguments.started, arguments.at_once)
+        print(
+            f"{len(taken) / seconds * 60:.0f} sessions a minute, {arguments.at_once} at once; "
+            f"{seconds / floor:.2f} times what as many bare tool servers take, "
+            f"of which {len(taken) / floor * 60:.0f} a minute start"
+        )
 
 
 if __name__ == "__main__":
