@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import Busy, Internal
+from protocol.errors import Internal
 from protocol.limits import Limits
 from toolserver.system import shell_lines, tree
 from toolserver.system.output import OutputLog
@@ -77,8 +77,6 @@ class KeptShell:
         self._options = ""
         self._spare: _Places | None = None
         self._made = 0
-        self._held: list[tuple[OutputLog, OutputLog]] = []
-        """Outputs of earlier commands that something still holds."""
         self._script = self._told = -1
         self._unwritten = b""
         self._read = b""
@@ -117,7 +115,6 @@ class KeptShell:
         unwanted: asyncio.Future[None],
     ) -> Ended:
         """``text`` to its end, or until ``seconds`` have passed or ``unwanted`` is done: then interrupted."""
-        self._refuse_when_held()
         places = await self._open(output)
         fed = await self._stdin(stdin)
         earlier = _children(self.process.pid)
@@ -189,20 +186,9 @@ class KeptShell:
         if all(log.closed for log in output) and self.alive:
             self._spare = places
         else:
-            self._held.append(output)
             gone += [places.stdout, places.stderr]
         if gone:
             await asyncio.to_thread(_unlink, gone)
-
-    def _refuse_when_held(self) -> None:
-        self._held = [each for each in self._held if not all(log.closed for log in each)]
-        if len(self._held) >= self._limits.max_open_shell_outputs:
-            raise Busy(
-                f"jobs of {len(self._held)} earlier commands of this shell still hold their output, which is "
-                "the limit; end some, or start jobs with their output redirected (>file 2>&1)",
-                limit="maxOpenShellOutputs",
-                value=self._limits.max_open_shell_outputs,
-            )
 
     # Interruption ----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ _RESTORED = (1, 5, 6, 9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 2004)
 """Private modes that a viewer's terminal has to be in too: cursor keys, mouse, focus, bracketed paste."""
 _TEXT = {"bold": 1, "italics": 3, "underscore": 4, "blink": 5, "reverse": 7, "strikethrough": 9}
 _PLAIN = "\x1b[0m"
-_PIECE = 4096
+_PIECE = 1024
+_BREATH_SECONDS = 0.0001
+"""After a piece, which takes a millisecond: emulation is pure Python, and the event loop wants its turn."""
 _SET_MODE = re.compile(rb"\x1b\[\?[\d;]{1,40}[hl]")
 _KEYBOARD = re.compile(rb"\x1b\[[<=>?][\d;:]*[mu]")
 """About a keyboard's modifiers; pyte would take some of them for colours."""
@@ -42,6 +45,7 @@ class Screen:
         """Take what a program wrote."""
         data = _KEYBOARD.sub(b"", data)
         for at in range(0, len(data), _PIECE):
+            time.sleep(_BREATH_SECONDS)
             try:
                 self._stream.feed(data[at : at + _PIECE])
             except Exception:

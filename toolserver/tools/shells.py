@@ -9,7 +9,6 @@ interrupts it as its clock would. Interrupted means: the command is over, the sh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import secrets
 import shutil
@@ -17,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from protocol.errors import Busy, Conflict, InvalidRequest, NotFound, TooLarge
+from protocol.errors import Busy, Conflict, InvalidRequest, NotFound
 from protocol.limits import Limits
 from protocol.messages.base import Encoding
 from protocol.messages.commands import Started
@@ -27,7 +26,6 @@ from protocol.messages.shells import (
     ShellAnswer,
     ShellOutput,
     ShellOutputAnswer,
-    ShellRecord,
     ShellRestart,
     ShellRestartAnswer,
     Shells,
@@ -39,82 +37,14 @@ from toolserver.system.disk import Disk
 from toolserver.system.kept_shell import Ended, KeptShell
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
-from toolserver.system.processes import Process, ProcessTable
+from toolserver.system.processes import ProcessTable
 from toolserver.tools.answers import shown
 from toolserver.tools.call import Call
 from toolserver.tools.follow import follow, text_of, whole_characters
+from toolserver.tools.shell_slots import Run, Slot, refuse
 from toolserver.tools.text import decoded
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-class _Run:
-    """One command on its way."""
-
-    def __init__(self, number: int, stdout: OutputLog, stderr: OutputLog) -> None:
-        self.number = number
-        self.stdout = stdout
-        self.stderr = stderr
-        self.task: asyncio.Task[Ended]
-        self.process: Process
-        """The shell's."""
-        self.started = self.restarted = False
-        self.begun = 0.0
-        self.ended = 0.0
-        loop = asyncio.get_running_loop()
-        self.has_begun: asyncio.Future[None] = loop.create_future()
-        self.unwanted: asyncio.Future[None] = loop.create_future()
-
-    @property
-    def open_output(self) -> bool:
-        return not (self.stdout.closed and self.stderr.closed)
-
-    async def wait(self) -> Ended:
-        """Its end; the run itself goes on when who waits is cancelled."""
-        return await asyncio.shield(self.task)
-
-    async def wait_begun(self) -> None:
-        """Until its turn has come; raises what kept it from that."""
-        await asyncio.wait((self.has_begun, self.task), return_when=asyncio.FIRST_COMPLETED)
-        if not self.has_begun.done():
-            await self.task
-
-    async def give_up(self) -> None:
-        """Interrupt it, or take it out of the queue; until it is over."""
-        if not self.has_begun.done():
-            self.task.cancel()
-        elif not self.unwanted.done():
-            self.unwanted.set_result(None)
-        await asyncio.shield(asyncio.wait([self.task]))
-
-
-class _Slot:
-    """One name: the shell that has it now, and who waits for it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.shell: KeptShell | None = None
-        self.turn = asyncio.Lock()
-        self.waiting = 0
-        self.given = 0
-        self.generation = 0
-        """Counts stops and restarts: who waited for an earlier one is not to run in a later one."""
-        self.runs: dict[int, _Run] = {}
-
-    @property
-    def alive(self) -> bool:
-        return self.shell is not None and self.shell.alive
-
-    def record(self) -> ShellRecord:
-        return ShellRecord(
-            name=self.name,
-            process_id=self.shell.process.id if self.shell else "",
-            running=self.alive,
-            busy=self.turn.locked(),
-            waiting=self.waiting,
-            commands=self.given,
-            cwd=self.shell.cwd if self.shell and self.alive else "",
-        )
 
 
 class KeptShells:
@@ -130,7 +60,7 @@ class KeptShells:
         self._directory = state_dir / "sh"
         self._spill_directory = state_dir
         self._pipes = Pipes()
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._closed = False
 
     @property
@@ -140,7 +70,7 @@ class KeptShells:
 
     async def shell(self, request: Shell, call: Call) -> ShellAnswer:
         """Wait for its turn, then follow it to its end."""
-        self._refuse(request)
+        refuse(request, self._limits)
         stdin = None if request.stdin is None else decoded(request.stdin, request.stdin_encoding, "stdin")
         slot = self._slot(request.name)
         run = self._begin(slot, request, stdin)
@@ -203,7 +133,7 @@ class KeptShells:
         if self._slots.get(slot.name) is slot:
             del self._slots[slot.name]
             for run in slot.runs.values():
-                _forget(run)
+                run.forget()
         return ShellStopAnswer(name=slot.name, killed=killed, survivors=survivors)
 
     async def shells(self, request: Shells, call: Call) -> ShellsAnswer:
@@ -221,12 +151,12 @@ class KeptShells:
             if slot.shell is not None:
                 await slot.shell.close()
             for run in slot.runs.values():
-                _forget(run)
+                run.forget()
         self._pipes.close()
 
     # A name -------------------------------------------------------------------------------------
 
-    def _slot(self, name: str) -> _Slot:
+    def _slot(self, name: str) -> Slot:
         if not _NAME.fullmatch(name):
             raise InvalidRequest(
                 "a shell's name has 1 to 64 letters, digits, dots, hyphens or underscores", field="name"
@@ -237,14 +167,14 @@ class KeptShells:
                 limit="maxShells",
                 value=self._limits.max_shells,
             )
-        return self._slots.setdefault(name, _Slot(name))
+        return self._slots.setdefault(name, Slot(name))
 
-    def _known(self, name: str) -> _Slot:
+    def _known(self, name: str) -> Slot:
         if name not in self._slots:
             raise NotFound(f"there is no shell {name!r}; 'shells' lists them", name=name)
         return self._slots[name]
 
-    async def _end(self, slot: _Slot) -> tuple[list[Killed], list[int]]:
+    async def _end(self, slot: Slot) -> tuple[list[Killed], list[int]]:
         """End the shell with everything it started; who waits for it is told."""
         slot.generation += 1
         shell = slot.shell
@@ -258,24 +188,7 @@ class KeptShells:
 
     # A command ----------------------------------------------------------------------------------
 
-    def _refuse(self, request: Shell) -> None:
-        if not request.command.strip():
-            raise InvalidRequest("the command is empty", field="command")
-        if "\0" in request.command:
-            raise InvalidRequest("the command holds a NUL character", field="command")
-        if len(request.command.encode()) > self._limits.max_shell_command_bytes:
-            raise TooLarge(
-                f"the command has more than {self._limits.max_shell_command_bytes} bytes; write it to a file "
-                "and source that",
-                limit="maxShellCommandBytes",
-                value=self._limits.max_shell_command_bytes,
-            )
-        if request.timeout_ms is not None and request.timeout_ms <= 0:
-            raise InvalidRequest(
-                "'timeoutMs' must be above 0; leave it out for the default", field="timeoutMs"
-            )
-
-    def _begin(self, slot: _Slot, request: Shell, stdin: bytes | None) -> _Run:
+    def _begin(self, slot: Slot, request: Shell, stdin: bytes | None) -> Run:
         if slot.waiting >= self._limits.max_shell_queue:
             raise Busy(
                 f"{slot.waiting} commands wait for shell {slot.name!r}, which is the limit; "
@@ -283,8 +196,16 @@ class KeptShells:
                 limit="maxShellQueue",
                 value=self._limits.max_shell_queue,
             )
+        bound = self._limits.max_open_shell_outputs
+        if len(slot.runs) >= bound and slot.held >= bound:
+            raise Busy(
+                f"jobs of {slot.held} earlier commands of this shell still hold their output, which is the "
+                "limit; end some, or start jobs with their output redirected (>file 2>&1)",
+                limit="maxOpenShellOutputs",
+                value=bound,
+            )
         slot.given += 1
-        run = _Run(slot.given, self._log(), self._log())
+        run = Run(slot.given, self._log(), self._log())
         slot.runs[run.number] = run
         slot.waiting += 1
         run.task = asyncio.create_task(self._take_turn(slot, run, request, stdin))
@@ -293,7 +214,7 @@ class KeptShells:
         self._forget_old(slot)
         return run
 
-    async def _take_turn(self, slot: _Slot, run: _Run, request: Shell, stdin: bytes | None) -> Ended:
+    async def _take_turn(self, slot: Slot, run: Run, request: Shell, stdin: bytes | None) -> Ended:
         generation = slot.generation
         try:
             try:
@@ -309,9 +230,7 @@ class KeptShells:
             for log in (run.stdout, run.stderr):
                 log.settle()
 
-    async def _run(
-        self, slot: _Slot, run: _Run, request: Shell, stdin: bytes | None, generation: int
-    ) -> Ended:
+    async def _run(self, slot: Slot, run: Run, request: Shell, stdin: bytes | None, generation: int) -> Ended:
         if generation != slot.generation:
             raise Conflict(
                 f"shell {slot.name!r} was stopped or restarted while this command waited for it; ask again",
@@ -327,7 +246,7 @@ class KeptShells:
         seconds = (request.timeout_ms or self._limits.command_timeout_ms) / 1000
         return await shell.run(request.command, stdin, (run.stdout, run.stderr), seconds, run.unwanted)
 
-    async def _fresh(self, slot: _Slot) -> KeptShell:
+    async def _fresh(self, slot: Slot) -> KeptShell:
         """Start one in place of whatever the name had."""
         if slot.shell is not None:
             await slot.shell.close()
@@ -350,16 +269,16 @@ class KeptShells:
     def _log(self) -> OutputLog:
         return OutputLog(self._spill_directory, self._limits.max_kept_output_bytes)
 
-    def _forget_old(self, slot: _Slot) -> None:
+    def _forget_old(self, slot: Slot) -> None:
         """The oldest first; not one that waits, runs, or is being written to by what it left behind."""
         if len(slot.runs) <= self._limits.max_kept_shell_commands:
             return
         old = [each for each in slot.runs.values() if each.ended and not each.open_output]
         for run in old[: max(0, len(slot.runs) - self._limits.max_kept_shell_commands)]:
             del slot.runs[run.number]
-            _forget(run)
+            run.forget()
 
-    def _answer(self, slot: _Slot, run: _Run, request: Shell, ended: Ended) -> ShellAnswer:
+    def _answer(self, slot: Slot, run: Run, request: Shell, ended: Ended) -> ShellAnswer:
         limit = self._limits.max_output_bytes
         limit = limit if request.max_output_bytes is None else max(0, min(request.max_output_bytes, limit))
         out = shown(run.stdout, 0, limit, request.encoding, "shell_output")
@@ -395,9 +314,3 @@ def _page(log: OutputLog, start: int, limit: int, encoding: Encoding) -> tuple[i
     if encoding is Encoding.UTF8 and not (log.closed and piece.offset + len(data) >= log.end):
         data = data[: whole_characters(data)]
     return piece.offset, data, piece.missing
-
-
-def _forget(run: _Run) -> None:
-    for log in (run.stdout, run.stderr):
-        with contextlib.suppress(OSError):
-            log.abandon()

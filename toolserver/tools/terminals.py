@@ -68,6 +68,9 @@ class SharedTerminals:
         size = request.cols, request.rows
         process = self._table.start(argv, cwd=cwd, env=env, pty=size, shown_cwd=path)
         if request.name is not None:
+            self._names = {
+                name: each for name, each in self._names.items() if self._table.find(each.id) is each
+            }
             self._names[request.name] = process
         return self._opened(process, request.name, created=True)
 

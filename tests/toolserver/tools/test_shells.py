@@ -507,6 +507,20 @@ class TestCleanliness:
         await until(lambda: daemon.children() == children)
         assert len(daemon.descriptors()) <= len(before)
 
+    async def test_jobs_that_hold_their_output_are_bounded(self, tmp_path: Path) -> None:
+        with running(tmp_path, TOOL_SERVER_MAX_OPEN_SHELL_OUTPUTS="3") as daemon:
+            async with socket_of(daemon) as socket:
+                kept = Kept(socket, "main")
+                for _ in range(3):
+                    assert (await kept("sleep 1000 &"))["openOutput"]
+                _, last = await socket.call("shell", command="true")
+                assert last["error"]["code"] == "busy"
+                assert last["error"]["details"] == {"limit": "maxOpenShellOutputs", "value": 3}
+                await socket.ok("shell_restart")
+                async with asyncio.timeout(30):
+                    while "error" in (await socket.call("shell", command="true"))[1]:
+                        await asyncio.sleep(0.01)
+
     async def test_a_stopped_shell_leaves_nothing(self, socket: Socket, daemon: Daemon, root: Path) -> None:
         await socket.ok("shell", command="true")
         before = set((daemon.state / "sh").iterdir())
