@@ -174,8 +174,12 @@ Verdicts = Mapping[str, str | None]
 """By a save's name what is wrong with it, None for one that is whole; none for one that was not looked at."""
 
 
-def choose_content(saves: Sequence[Kept], verified: Verdicts, wish: ContentWish = LATEST) -> Content:
+def choose_content(
+    saves: Sequence[Kept], verified: Verdicts, wish: ContentWish = LATEST, workspace: str = "WORKSPACE"
+) -> Content:
     """Where a workspace's content comes from. The one that is chosen has to be in ``verified``.
+
+    ``workspace`` is its name, for a command to paste.
 
     >>> at = datetime(2026, 11, 21)
     >>> one, two = (Kept(new_name(n, at, bytes(4)), 10, at) for n in (1, 2))
@@ -187,8 +191,8 @@ def choose_content(saves: Sequence[Kept], verified: Verdicts, wish: ContentWish 
     FromTemplate(keep_first=False)
     >>> print(choose_content([one, two], {two.name: "it is cut short", one.name: None}).message)
     save 0002_20261121_000000_00000000 cannot be restored: it is cut short. Nothing was started. \
-Restore an older one by `--save 0001_20261121_000000_00000000`, or begin anew by `--from-template`; \
-no save is removed by either
+Restore an older one by `workspace up --workspace WORKSPACE --save 0001_20261121_000000_00000000`, or begin \
+anew by `workspace up --workspace WORKSPACE --from-template`; no save is removed by either
     """
     if wish.template:
         return FromTemplate(keep_first=not saves)
@@ -196,11 +200,11 @@ no save is removed by either
         return FromTemplate(keep_first=True)
     chosen = find_save(saves, wish.save)
     if chosen is None:
-        return _refused(f"there is no save {wish.save!r}", saves, verified, wish)
+        return _refused(f"there is no save {wish.save!r}", saves, verified, wish, workspace)
     if chosen.name not in verified:
         raise ValueError(f"{chosen.name} was not verified")
     if why := verified[chosen.name]:
-        return _refused(f"save {chosen.name} cannot be restored: {why}", saves, verified, wish)
+        return _refused(f"save {chosen.name} cannot be restored: {why}", saves, verified, wish, workspace)
     return FromSave(chosen.name)
 
 
@@ -222,9 +226,12 @@ def find_save(saves: Iterable[Kept], wanted: str | None) -> Kept | None:
     return found[0] if len(found) == 1 else None
 
 
-def _refused(what: str, saves: Sequence[Kept], verified: Verdicts, wish: ContentWish) -> Refused:
+def _refused(
+    what: str, saves: Sequence[Kept], verified: Verdicts, wish: ContentWish, workspace: str
+) -> Refused:
     good = tuple(save.name for save in newest_first(saves) if verified.get(save.name, "") is None)
     other = "an older one" if wish.save is None else "another one"
-    way = f"Restore {other} by `--save {good[0]}`" if good else "No other save is whole"
-    anew = "or begin anew by `--from-template`; no save is removed by either"
+    up = f"workspace up --workspace {workspace}"
+    way = f"Restore {other} by `{up} --save {good[0]}`" if good else "No other save is whole"
+    anew = f"or begin anew by `{up} --from-template`; no save is removed by either"
     return Refused(f"{what}. Nothing was started. {way}, {anew}", good)

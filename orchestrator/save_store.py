@@ -149,7 +149,7 @@ class SaveStore:
         if not wish.template and saves and (chosen is None or verdicts[chosen.name]):
             # Only now are the others read: to be offered, a save has to be whole.
             verdicts |= {save.name: wrong_with(*found[save.name]) for save in saves if save != chosen}
-        content: Content = choose_content(saves, verdicts, wish)
+        content: Content = choose_content(saves, verdicts, wish, workspace)
         if isinstance(content, Refused):
             kind = ArchiveInvalid if chosen else NotFound
             raise kind(content.message, workspace=workspace, good=list(content.good))

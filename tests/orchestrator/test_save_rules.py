@@ -137,21 +137,21 @@ def test_a_damaged_save_is_never_the_template_and_never_an_older_one_by_itself()
     assert isinstance(content, Refused)
     assert content.good == (TWO.name, ONE.name)
     assert "it is cut short" in content.message
-    assert f"`--save {TWO.name}`" in content.message
-    assert "`--from-template`" in content.message
+    assert f"`workspace up --workspace WORKSPACE --save {TWO.name}`" in content.message
+    assert "`workspace up --workspace WORKSPACE --from-template`" in content.message
 
 
 def test_when_no_save_is_whole_the_template_is_still_only_offered() -> None:
     content = choose_content([ONE], {ONE.name: "damaged"})
     assert isinstance(content, Refused)
-    assert "No other save is whole, or begin anew by `--from-template`" in content.message
+    assert "No other save is whole, or begin anew by `workspace up" in content.message
 
 
 def test_a_save_that_is_not_there_is_told_with_those_that_are() -> None:
     content = choose_content(ALL, {each.name: None for each in ALL}, ContentWish(save="9"))
     assert isinstance(content, Refused)
     assert content.message.startswith("there is no save '9'.")
-    assert f"another one by `--save {THREE.name}`" in content.message
+    assert f" --save {THREE.name}`" in content.message
 
 
 def test_a_number_that_two_saves_share_names_neither() -> None:

@@ -256,9 +256,7 @@ async def test_a_damaged_save_is_told_with_both_ways_out(store: SaveStore, damag
         path.write_bytes(save_of("a whole archive, and not the one that was saved"))
     else:
         os.truncate(path, 0 if damage == "empty" else 1000)
-    with pytest.raises(
-        ArchiveInvalid, match=rf"`--save {one}`, or begin anew by `--from-template`"
-    ) as caught:
+    with pytest.raises(ArchiveInvalid, match=rf"--save {one}`, or begin .* --from-template`") as caught:
         store.content(ANN, SITE)
     assert caught.value.details["good"] == [one]
     assert store.content(ANN, SITE, ContentWish(save=one)) == FromSave(one)
@@ -268,7 +266,7 @@ async def test_a_damaged_save_is_told_with_both_ways_out(store: SaveStore, damag
 async def test_a_name_that_no_save_has_is_told_with_those_that_are_whole(store: SaveStore) -> None:
     one, two = [await add(store, text) for text in ("one", "two")]
     flip(store.find(ANN, SITE, two)[1])
-    with pytest.raises(NotFound, match=f"there is no save '9'.*`--save {one}`"):
+    with pytest.raises(NotFound, match=f"there is no save '9'.* --save {one}`"):
         store.content(ANN, SITE, ContentWish(save="9"))
 
 

@@ -109,7 +109,8 @@ def test_a_damaged_save_is_told_with_both_ways_out_and_both_work(host: Host) -> 
     damage(host, said, newest)
     told = refused(host, "--workspace", workspace)
     assert f"save {newest} cannot be restored" in told
-    assert f"`--save {oldest}`, or begin anew by `--from-template`" in told
+    again = f"workspace up --workspace {workspace}"
+    assert f"`{again} --save {oldest}`, or begin anew by `{again} --from-template`" in told
     assert host.inside("saves", "verify", workspace).returncode == 1
     assert host.json("ls") == []
     assert "index.html" in tree(root_of(host, up(host, "--workspace", workspace, "--save", oldest)))
