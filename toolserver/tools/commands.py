@@ -157,7 +157,7 @@ class Commands:
             id=request.command_id,
             shown_cwd=path,
         )
-        process.asked = asked(request)
+        process.asked = asked(request) if request.command_id else None
         if process.input is not None:
             process.input.put(stdin)
             if request.pty is None and not request.stdin_open:

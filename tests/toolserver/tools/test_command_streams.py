@@ -58,6 +58,15 @@ def hold_order(events: list[Json], end: int) -> None:
     assert position == end
 
 
+async def ended(http: Http, process_id: str) -> Json:
+    """Its answer without output, once it has ended; however long that takes."""
+    while (answer := await http.ok("attach", processId=process_id, maxOutputBytes=0, yieldMs=5000))[
+        "running"
+    ]:
+        pass
+    return answer
+
+
 async def stuck_on(socket: Socket, process_id: str, **params: object) -> None:
     """Attach, and read no more than the first event from here on."""
     await socket.send("stuck", "attach", {"processId": process_id, "maxOutputBytes": 0, **params})
@@ -119,7 +128,7 @@ class TestSlowReaders:
                 line = {"command": f"seq {LINES}", "commandId": "left", "whenSlow": "wait"}
                 await stuck.send("stuck", "command", {**line, "maxOutputBytes": 0})
                 assert (await stuck.next_of("stuck"))["event"]["type"] == "started"
-                answer = await http.ok("attach", processId="left", maxOutputBytes=0)
+                answer = await ended(http, "left")
                 assert answer["exitCode"] == 0
                 events, _ = await stuck.end_of("stuck")
                 hold_order(events, answer["stdoutBytes"])
@@ -147,7 +156,7 @@ class TestLostClients:
     async def test_output_with_nobody_listening_is_kept(self, http: Http, root: Path) -> None:
         """Elsewhere it is dropped, or replayed from an arbitrary place."""
         await http.ok("command", command="seq 500000", background=True, commandId="unheard")
-        await http.ok("attach", processId="unheard", maxOutputBytes=0)
+        await ended(http, "unheard")
         frames = await http.stream("attach", processId="unheard")
         assert text_of([frame["event"] for frame in frames if "event" in frame]).encode() == seq(500_000)
 
@@ -157,7 +166,7 @@ class TestLostClients:
         await http.ok("command", command="true")
         before = daemon.memory()
         await http.ok("command", command="head -c 1G /dev/zero", background=True, commandId="gibibyte")
-        answer = await http.ok("attach", processId="gibibyte", maxOutputBytes=0)
+        answer = await ended(http, "gibibyte")
         assert (answer["exitCode"], answer["stdoutBytes"]) == (0, 2**30)
         assert daemon.memory() - before < 24 * MIB
         page = await http.ok("output", processId="gibibyte", fromOffset=0, maxBytes=100)
