@@ -5,8 +5,9 @@
     reach.py      what a sandbox has to reach: paths and ports
     identity.py   a user per session: ids, owners and modes of its directories
     isolation.py  these four put together, for a backend
+    bubblewrap.py the command line of bubblewrap
     launcher.py   the program that ties itself down and becomes the daemon; with it, in its process:
-                  kernel.py landlock.py seccomp.py view.py
+                  kernel.py landlock.py seccomp.py view.py network.py
 
 The launcher starts before every daemon, so what it imports is chosen by its cost: no json, enum, typing or
 dataclasses there (12 ms more).

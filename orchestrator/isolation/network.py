@@ -53,9 +53,8 @@ def enter(
     os.close(said)
     os.close(go)
     if os.waitpid(helper, 0)[1]:
-        raise OSError(
-            f"no network of its own: pasta says {last_words(directory)!r}; WORKSPACE_NETWORK=shared needs none"
-        )
+        said_last = last_words(directory)
+        raise OSError(f"no network of its own: pasta says {said_last!r}; WORKSPACE_NETWORK=shared needs none")
     os.set_inheritable(life, True)
     for address in shut:
         _make_unreachable(address)
