@@ -1,0 +1,259 @@
+"""Sessions: created, begun, started again. Each start is made under a lease; one that fails leaves nothing.
+
+The registry is written before a sandbox is made, so a crash at any point leaves a record by which the rest is
+found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from dataclasses import replace
+
+import msgspec
+
+from orchestrator.backends import Backend, Guest, Launch
+from orchestrator.directories import private_directory
+from orchestrator.leases import Purpose
+from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspace_id
+from orchestrator.plan import LaunchPlan
+from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free
+from orchestrator.records import SessionRecord
+from orchestrator.save_store import SaveStore
+from orchestrator.session_finding import Finding, sandbox_of
+from orchestrator.session_states import Event, State
+from orchestrator.session_values import PortWishes
+from orchestrator.spool import Spool
+from protocol.errors import (
+    AlreadyExists,
+    Busy,
+    InvalidRequest,
+    NotFound,
+    ToolError,
+    Unavailable,
+)
+from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
+
+
+class Starting(Finding):
+    """The part of ``Sessions`` that starts."""
+
+    async def create(
+        self, user: UserId, template: str, backend: str, *, workspace: WorkspaceId | None = None
+    ) -> SessionRecord:
+        """A session that takes no process, memory or port yet: a record, and a root where files are kept.
+
+        It is ``stopped``; ``ensure_running`` starts it when it is first used.
+        """
+        driver = self._backends[backend]
+        if workspace is not None:
+            await asyncio.to_thread(self._admit_workspace, user, workspace)
+        record = self._new_record(user, template, backend, workspace)
+        record = msgspec.structs.replace(record, state=State.STOPPED, has_work=True)
+        await asyncio.to_thread(self._write_down_new, record, driver.properties.keeps_files)
+        return record
+
+    async def begin(
+        self,
+        user: UserId,
+        template: str,
+        wishes: PortWishes,
+        backend: str,
+        plan: LaunchPlan | None = None,
+        content: Spool | None = None,
+        *,
+        workspace: WorkspaceId | None = None,
+    ) -> SessionRecord:
+        """A session with a running sandbox, empty but for ``content``, in state ``initializing``.
+
+        Of a new workspace, unless one of the user's is named. The session is this orchestrator's until it is
+        ``ready``, or ended.
+
+        A port that another program takes meanwhile gives way to the wish's next one. Raises Busy when there
+        is none, and whatever the backend raises; then nothing is left.
+        """
+        while True:
+            try:
+                return await self._begin(user, template, wishes, backend, plan, content, workspace)
+            except Busy as error:
+                others = wishes.without(error.details.get("lostPort"))
+                if others is None:
+                    raise
+                wishes = others
+
+    async def ensure_running(self, user: UserId, session_id: str) -> SessionRecord:
+        """The session, with a tool server that answers: as it is, or started on its kept files."""
+        record = await self.get(user, session_id)
+        if record.state is State.RUNNING and (await self._seen(record)).alive:
+            return record
+        return await self.ready(await self.restart(record))
+
+    async def restart(self, record: SessionRecord, wishes: PortWishes | None = None) -> SessionRecord:
+        """A session that is over, or whose sandbox died, has one again, in state ``initializing``.
+
+        On the files that it left where its backend keeps them, else empty: ``properties.keeps_files`` says
+        whether content is to be sent in. Ports are those it had, or the next free ones. Raises Conflict when
+        it runs, Busy when somebody else is at work on it; when it fails, it is stopped as before.
+        """
+        while True:
+            wishes = wishes or self.wishes_of(record)
+            try:
+                return await self._restart(record, wishes)
+            except Busy as error:
+                others = wishes.without(error.details.get("lostPort"))
+                if others is None:
+                    raise
+                record, wishes = await self.get(record.user_id, record.session_id), others
+
+    async def ready(self, record: SessionRecord) -> SessionRecord:
+        """All is in place: from now on what is in it is somebody's work, and it is nobody's to start."""
+        return await self._leasing.move(record.session_id, Event.READY, last=True, has_work=True)
+
+    def wishes_of(self, record: SessionRecord) -> PortWishes:
+        """The ports that it had, so that addresses which people hold stay good; or the next free ones."""
+        return PortWishes(
+            tool=Wish(record.tool_port or DEFAULT_PORT, TOOL_PORTS),
+            dev=Wish(record.dev_port or DEFAULT_DEV_PORT, DEV_PORTS),
+        )
+
+    async def _begin(
+        self,
+        user: UserId,
+        template: str,
+        wishes: PortWishes,
+        backend: str,
+        plan: LaunchPlan | None,
+        content: Spool | None,
+        workspace: WorkspaceId | None,
+    ) -> SessionRecord:
+        driver = self._backends[backend]
+        if content is not None and not driver.properties.makes_images:
+            raise InvalidRequest(f"the backend {backend!r} makes no images; send the content in instead")
+        if workspace is not None:
+            await asyncio.to_thread(self._admit_workspace, user, workspace)
+
+        def chosen(taken: frozenset[int]) -> SessionRecord:
+            record = self._new_record(user, template, backend, workspace)
+            return msgspec.structs.replace(record, **_ports(wishes, taken))
+
+        # A thread goes on when nobody waits for it any more: what it adds is to be taken away again.
+        adding = asyncio.create_task(self._leasing.add(chosen))
+        guest = None
+        try:
+            record = await asyncio.shield(adding)
+            guest = await driver.create(replace(_launch_of(record), plan=plan, content=content))
+            return await self._made(record, guest)
+        except BaseException:
+            await asyncio.shield(self._undo(adding, driver, guest))
+            raise
+
+    async def _restart(self, record: SessionRecord, wishes: PortWishes) -> SessionRecord:
+        driver = self._backends[record.backend]
+        await self._admit_dead(record)
+
+        def anew(taken: frozenset[int], record: SessionRecord) -> SessionRecord:
+            fresh = {
+                "token": secrets.token_urlsafe(32),
+                "guest": None,
+                "reason": "",
+                "created": record.created,
+            }
+            return msgspec.structs.replace(record, **fresh, **_ports(wishes, taken))
+
+        clean = record.state is State.STOPPED
+        record = await self._leasing.claim(record.session_id, Purpose.START, Event.RESUME, anew)
+        try:
+            if not clean:  # what is left of the earlier run
+                await driver.destroy(sandbox_of(record), keep_files=driver.properties.keeps_files)
+            existing = driver.properties.keeps_files
+            guest = await driver.create(replace(_launch_of(record), existing=existing))
+            return await self._made(record, guest)
+        except BaseException as error:
+            await asyncio.shield(self._back_to_stopped(record, driver, str(error)))
+            raise
+
+    async def _admit_dead(self, record: SessionRecord) -> None:
+        """One that runs in the registry only is an error from now on, which may be resumed."""
+        if record.state is not State.RUNNING:
+            return
+        seen = await self._seen(record)
+        if seen.unknown:
+            raise Unavailable(seen.unknown, sessionId=record.session_id)
+        if not seen.alive:
+            reason = "its tool server ended without being asked"
+            await self._leasing.move(record.session_id, Event.FAILED, reason=reason)
+
+    async def _made(self, record: SessionRecord, guest: Guest) -> SessionRecord:
+        return await self._leasing.move(
+            record.session_id, Event.MADE, guest=guest, tool_port=guest.tool_port, dev_port=guest.dev_port
+        )
+
+    async def _undo(self, adding: asyncio.Task[SessionRecord], driver: Backend, guest: Guest | None) -> None:
+        if guest is not None:
+            await driver.destroy(guest.id)
+        with contextlib.suppress(ToolError):  # then no record was added
+            await self._forget(await adding)
+
+    async def _back_to_stopped(self, record: SessionRecord, driver: Backend, why: str) -> None:
+        with contextlib.suppress(ToolError):  # what failed first is what a person has to know
+            await self._leasing.move(record.session_id, Event.STOP)
+            keeps = driver.properties.keeps_files
+            outcome = await driver.destroy(sandbox_of(record), keep_files=keeps)
+            event = Event.FAILED if outcome.survivors else Event.ENDED
+            await self._leasing.move(record.session_id, event, last=True, guest=None)
+        await self._leasing.release(record.session_id)
+
+    def _admit_workspace(self, user: UserId, workspace: WorkspaceId) -> None:
+        """The registry knows it, or it has saves: a registry that was lost costs nobody's work."""
+        try:
+            self._records.workspace(user, workspace)
+        except NotFound:
+            if not SaveStore(self._paths).saves(user, workspace):
+                raise
+
+    def _new_record(
+        self, user: UserId, template: str, backend: str, workspace: WorkspaceId | None
+    ) -> SessionRecord:
+        now = self._now()
+        return SessionRecord(
+            session_id=new_session_id(now, secrets.token_bytes(4)),
+            user_id=user,
+            workspace_id=workspace or new_workspace_id(now, secrets.token_bytes(4)),
+            backend=backend,
+            template=template,
+            token=secrets.token_urlsafe(32),
+            tool_port=0,
+            dev_port=0,
+            created=now.isoformat(timespec="milliseconds"),
+        )
+
+    def _write_down_new(self, record: SessionRecord, with_root: bool) -> None:
+        self._records.add(lambda _: record)
+        if with_root:
+            self._make_root(record)
+
+    def _make_root(self, record: SessionRecord) -> None:
+        try:
+            private_directory(self._paths.workspace_dir(record.user_id, record.session_id), exist_ok=False)
+        except OSError as error:
+            self._records.remove(record.session_id)
+            if isinstance(error, FileExistsError):
+                raise AlreadyExists(f"session {record.session_id} has a directory already") from None
+            raise
+
+
+def _ports(wishes: PortWishes, taken: frozenset[int]) -> dict[str, int]:
+    dev_port = choose(wishes.dev, taken, is_free, "--dev-port")
+    tool_port = choose(wishes.tool, taken | {dev_port}, is_free, "--port") if wishes.tool.port else 0
+    return {"tool_port": tool_port, "dev_port": dev_port}
+
+
+def _launch_of(record: SessionRecord) -> Launch:
+    return Launch(
+        user_id=record.user_id,
+        session_id=record.session_id,
+        token=record.token,
+        tool_port=record.tool_port,
+        dev_port=record.dev_port,
+    )
