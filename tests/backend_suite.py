@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -323,6 +324,29 @@ class BackendSuite:
             assert not Path(kept).exists()
         else:
             assert kept is None
+
+    async def test_one_begun_on_kept_files_has_them_and_may_change_them(self, driver: Backend) -> None:
+        if not driver.properties.keeps_files:
+            pytest.skip(f"the backend {driver.name} keeps no files")
+        wanted = launch()
+        box = Sandbox(driver, await driver.create(wanted), wanted.token)
+        await box.shell(
+            "mkdir -p a/b && echo mine > a/b/work.txt && ln -s /etc/passwd link && chmod 600 a/b/*"
+        )
+        await driver.destroy(box.guest.id, keep_files=True)
+        again = dataclasses.replace(launch(wanted.session_id), existing=True)
+        box = Sandbox(driver, await driver.create(again), again.token)
+        assert (
+            await box.shell("cat a/b/work.txt && echo more >> a/b/work.txt && rm link && ls -A") == "mine\na"
+        )
+        with pytest.raises(AlreadyExists):
+            await driver.create(again)
+        assert await box.answers()
+
+    async def test_one_begun_on_files_that_are_not_there_is_empty(self, driver: Backend) -> None:
+        wanted = dataclasses.replace(launch(), existing=True)
+        box = Sandbox(driver, await driver.create(wanted), wanted.token)
+        assert await box.shell("ls -A") == ""
 
     async def test_files_of_another_are_out_of_reach(self, box: Sandbox, other: Sandbox) -> None:
         promised(box, box.driver.properties.isolates_files, "files")
