@@ -8,9 +8,7 @@ the end of its output are two things: a child of it may hold the pipe.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +18,7 @@ from resource import struct_rusage
 
 from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
-from toolserver.system import terminal, tree
+from toolserver.system import tree
 from toolserver.system.census import Census, Snapshot
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.ending import Ending, Outcome
@@ -31,7 +29,7 @@ from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
 from toolserver.system.reaping import Reaper
 from toolserver.system.retention import Kept, too_many
-from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
+from toolserver.system.starting import Launch, Starter
 
 __all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_name"]
 
@@ -123,7 +121,7 @@ class ProcessTable:
         self._chores: asyncio.TimerHandle | None = None
         self._at_chores: asyncio.Task[None] | None = None
         self._closing = False
-        self._handicap = tree.Handicap()
+        self._starter = Starter(self._marks)
 
     def open(self) -> None:
         """Adopt orphans from here on, and reap them. To be called on the main thread."""
@@ -184,12 +182,42 @@ class ProcessTable:
 
         Blocks for the one to two milliseconds of a vfork. Raises NotFound, Forbidden, InvalidRequest, Busy.
         """
-        self._refuse_when_full()
-        id = id or f"p{secrets.token_hex(8)}"
-        environ = {**env, tree.MARKER: id}
-        if pty is not None:
-            return self._start_on_terminal(id, argv, cwd, environ, pty, shown_cwd)
-        return self._start_on_pipes(id, argv, cwd, environ, fed, shown_cwd, merged)
+        launch = self._launch(id, argv, cwd, env, fed, pty, merged)
+        return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+
+    async def start_soon(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        fed: bool = False,
+        pty: tuple[int, int] | None = None,
+        id: str | None = None,
+        shown_cwd: str = ".",
+    ) -> Process:
+        """``start``, and nobody waits for it on a busy machine; at once where there is room.
+
+        A cancellation takes effect after it: the program is never there without being known.
+        """
+        launch = self._launch(id, argv, cwd, env, fed, pty, False)
+        if not self._starter.slow:
+            return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+        starting = asyncio.ensure_future(self._start_off_loop(launch, argv, shown_cwd))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            if starting.exception() is not None:
+                raise
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            return starting.result()
+
+    async def _start_off_loop(self, launch: Launch, argv: Sequence[str], shown_cwd: str) -> Process:
+        with self._reaper.starting():
+            return self._adopt(launch, await self._starter.off_loop(launch), argv, shown_cwd)
 
     def forget_old(self) -> None:
         """Drop the records that the limits keep no longer; one that somebody reads stays until he is done."""
@@ -245,7 +273,7 @@ class ProcessTable:
         self._reaper.close()
         await asyncio.to_thread(self._cgroups.close)
         self._pipes.close()
-        self._handicap.close()
+        self._starter.close()
         for process in self._processes.values():
             process.stdout.release()
             process.stderr.release()
@@ -285,68 +313,38 @@ class ProcessTable:
                 value=self._limits.max_processes,
             )
 
-    def _start_on_pipes(
+    def _launch(
         self,
-        id: str,
+        id: str | None,
         argv: Sequence[str],
         cwd: str,
-        env: dict[str, str],
+        env: Mapping[str, str],
         fed: bool,
-        shown_cwd: str,
+        pty: tuple[int, int] | None,
         merged: bool,
-    ) -> Process:
-        number = self._marks.new()
-        with contextlib.ExitStack() as child_ends:
-            ours: list[int] = []
-            try:
-                out = _pipe(ours, child_ends)
-                err = out if merged else _pipe(ours, child_ends)
-                into = _stdin_pipe(ours, child_ends) if fed else DEVNULL
-                with self._handicap.handed_down(), self._marks.handed_down(number):
-                    pid = spawn(argv, cwd, env, into, out, err)
-            except BaseException:
-                for fd in ours:
-                    os.close(fd)
-                raise
-        process = Process(id, pid, argv, shown_cwd, self._family)
+    ) -> Launch:
+        self._refuse_when_full()
+        id = id or f"p{secrets.token_hex(8)}"
+        launch = Launch(id, argv, cwd, {**env, tree.MARKER: id}, self._marks.new())
+        if pty is not None:
+            launch.on_terminal(pty)
+        else:
+            launch.on_pipes(fed=fed, merged=merged)
+        return launch
+
+    def _adopt(self, launch: Launch, pid: int, argv: Sequence[str], shown_cwd: str) -> Process:
+        process = Process(launch.id, pid, argv, shown_cwd, self._family)
         process.stdout, process.stderr = self._log(), self._log()
-        self._pipes.listen(ours[0], process.stdout)
-        if merged:
+        process.terminal_size = launch.terminal_size
+        self._pipes.listen(launch.out, process.stdout)
+        if launch.err < 0:
             process.stderr.close()
         else:
-            self._pipes.listen(ours[1], process.stderr)
-        if fed:
-            process.input = self._pipes.input(ours[-1], self._limits)
-        return self._keep(process, number)
-
-    def _start_on_terminal(
-        self,
-        id: str,
-        argv: Sequence[str],
-        cwd: str,
-        env: dict[str, str],
-        size: tuple[int, int],
-        shown_cwd: str,
-    ) -> Process:
-        refuse_missing(argv[0], cwd)
-        number = self._marks.new()
-        ours, theirs, name = terminal.open_terminal(*size)
-        try:
-            with self._handicap.handed_down(), self._marks.handed_down(number):
-                pid = spawn(terminal.on_terminal(argv, name), cwd, env, theirs, theirs, theirs, tried=argv)
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        process = Process(id, pid, argv, shown_cwd, self._family)
-        process.stdout, process.stderr = self._log(), self._log()
-        process.stderr.close()
-        self._pipes.listen(ours, process.stdout)
-        # A second descriptor: reading and writing end at different times.
-        process.input = self._pipes.input(os.dup(ours), self._limits, terminal=True)
-        process.terminal_size = size
-        return self._keep(process, number)
+            self._pipes.listen(launch.err, process.stderr)
+        if launch.into >= 0:
+            on_terminal = launch.terminal_size is not None
+            process.input = self._pipes.input(launch.into, self._limits, terminal=on_terminal)
+        return self._keep(process, launch.number)
 
     def _log(self) -> OutputLog:
         return OutputLog(self._spill_directory, self._limits.max_kept_output_bytes)
@@ -382,17 +380,3 @@ def _kept(process: Process) -> Kept:
         open=not all(each.closed for each in logs),
         followed=any(each.followed for each in logs),
     )
-
-
-def _pipe(ours: list[int], child_ends: contextlib.ExitStack) -> int:
-    read, write = os.pipe()
-    ours.append(read)
-    child_ends.callback(os.close, write)
-    return write
-
-
-def _stdin_pipe(ours: list[int], child_ends: contextlib.ExitStack) -> int:
-    read, write = os.pipe()
-    ours.append(write)
-    child_ends.callback(os.close, read)
-    return read

@@ -11,7 +11,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from toolserver.system import tree
@@ -29,6 +29,7 @@ class Reaper:
     def __init__(self) -> None:
         self._awaited: dict[int, int] = {}
         """Pid to pidfd, of programs whose end somebody wants to know."""
+        self._starting = 0
         self._timer: asyncio.TimerHandle | None = None
         self._old_handler: Any = signal.SIG_DFL
 
@@ -54,9 +55,21 @@ class Reaper:
         self._awaited[pid] = pidfd
         asyncio.get_running_loop().add_reader(pidfd, self._ended, pid, on_end)
 
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """In here a child may be there that is not watched yet, and whose status is not to be taken."""
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
+
     def sweep(self) -> None:
         """Take the status of adopted orphans; a status of our own programs is left to its pidfd."""
         self._timer = None
+        if self._starting:
+            self._sweep_soon()
+            return
         for pid in tree.children_of_this_process():
             if pid not in self._awaited:
                 with contextlib.suppress(ChildProcessError):

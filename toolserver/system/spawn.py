@@ -39,11 +39,14 @@ def spawn(
     stdout: int,
     stderr: int,
     tried: Sequence[str] | None = None,
+    *,
+    keep_lock: bool = True,
 ) -> int:
     """Start ``argv`` as the leader of a session of its own; its pid, after about half a millisecond.
 
-    ``tried`` is what the caller asked for, when ``argv`` is only the way there: refusals name it. Raises
-    NotFound, Forbidden, InvalidRequest, TooLarge, Busy.
+    ``tried`` is what the caller asked for, when ``argv`` is only the way there: refusals name it.
+    ``keep_lock`` keeps the interpreter's lock: handed back for half a millisecond, a busy thread could keep
+    it from us for five. Raises NotFound, Forbidden, InvalidRequest, TooLarge, Busy.
     """
     program = (tried or argv)[0]
     streams = stdin, stdout, stderr
@@ -51,7 +54,7 @@ def spawn(
         # A descriptor below 3 would be overwritten before its turn: possible where ours were closed.
         if _library() is None or any(0 <= fd < 3 for fd in streams):
             return _by_subprocess(argv, cwd, env, streams)
-        return _by_library(found(argv[0], cwd, env), argv, cwd, env, streams)
+        return _by_library(found(argv[0], cwd, env), argv, cwd, env, streams, keep_lock)
     except (OSError, ValueError) as error:
         raise not_started(error, program, cwd) from None
 
@@ -97,11 +100,7 @@ def not_started(error: OSError | ValueError, program: str, cwd: str) -> ToolErro
 
 @functools.cache
 def _library() -> ctypes.PyDLL | None:
-    """The C library, when it can do all that is needed.
-
-    ``PyDLL`` keeps the interpreter's lock: handed back during the half millisecond, a busy thread could
-    keep it from us for five.
-    """
+    """The C library, when it can do all that is needed. ``PyDLL`` keeps the interpreter's lock."""
     library = ctypes.PyDLL(None)
     return library if all(hasattr(library, name) for name in _NEEDED) else None
 
@@ -112,15 +111,17 @@ def _by_library(
     cwd: str,
     env: Mapping[str, str],
     streams: tuple[int, int, int],
+    keep_lock: bool,
 ) -> int:
     library = _library()
     assert library is not None
+    posix_spawn = library.posix_spawn if keep_lock else ctypes.CDLL(None).posix_spawn
     pid = ctypes.c_int()
     words = _strings(argv)
     variables = _strings([f"{name}={value}" for name, value in env.items()])
     actions = _actions(library, streams, cwd)
     try:
-        failed = library.posix_spawn(
+        failed = posix_spawn(
             ctypes.byref(pid), os.fsencode(program), actions, _attributes(), words, variables
         )
     finally:

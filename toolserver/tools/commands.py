@@ -59,6 +59,8 @@ class Commands:
         self._env = env
         self._limits = limits
         self._root = disk.directory(ROOT)
+        self._starting = asyncio.Lock()
+        """One after the other, as the system starts them: a name is looked for and taken in one turn."""
         self._clocks: dict[Process, asyncio.Task[None]] = {}
         self._tidying: asyncio.Task[None] | None = None
 
@@ -146,18 +148,19 @@ class Commands:
             found = await asyncio.to_thread(self._looked_up, request, path, env)
         argv, cwd = found
         # Another request of the same commandId may have started it while the directory was looked up.
-        if (other := self._running_already(request)) is not None:
-            return other
-        process = self._table.start(
-            argv,
-            cwd=cwd,
-            env=env,
-            fed=request.stdin_open or bool(stdin),
-            pty=None if request.pty is None else (request.pty.cols, request.pty.rows),
-            id=request.command_id,
-            shown_cwd=path,
-        )
-        process.asked = asked(request) if request.command_id else None
+        async with self._starting:
+            if (other := self._running_already(request)) is not None:
+                return other
+            process = await self._table.start_soon(
+                argv,
+                cwd=cwd,
+                env=env,
+                fed=request.stdin_open or bool(stdin),
+                pty=None if request.pty is None else (request.pty.cols, request.pty.rows),
+                id=request.command_id,
+                shown_cwd=path,
+            )
+            process.asked = asked(request) if request.command_id else None
         if process.input is not None:
             process.input.put(stdin)
             if request.pty is None and not request.stdin_open:

@@ -1,0 +1,140 @@
+"""A start in three steps: ends of pipes or a terminal, the spawn, and their being given away.
+
+The spawn waits for the program to be there: half a millisecond, and fifty where more programs want to run
+than there are processors, for the new one gets its turn like any other. So a start that may wait does so on
+a thread while the last ones took long; one at a time, for the daemon wears the program's marks meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from toolserver.system import terminal, tree
+from toolserver.system.marks import LimitMarks
+from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
+
+_LONG_SECONDS = 0.005
+"""A spawn that took this long: ten times what it takes where there is room."""
+
+
+@dataclass
+class Launch:
+    """A program that is about to be started, and the descriptors that it takes with it."""
+
+    id: str
+    argv: Sequence[str]
+    cwd: str
+    env: Mapping[str, str]
+    number: int
+    """Its mark, see ``marks``."""
+    streams: tuple[int, int, int] = (DEVNULL, DEVNULL, DEVNULL)
+    tried: Sequence[str] | None = None
+    terminal_size: tuple[int, int] | None = None
+    out: int = -1
+    """Our end of its output; of ``err``, when that is not the same; of its input, when it is fed."""
+    err: int = -1
+    into: int = -1
+    _theirs: list[int] = field(default_factory=list)
+
+    def on_pipes(self, *, fed: bool, merged: bool) -> None:
+        """Give it pipes. ``merged``: one for both streams of output."""
+        with self._undone_if_it_fails():
+            self.out, out = self._pipe()
+            err = out
+            if not merged:
+                self.err, err = self._pipe()
+            into = DEVNULL
+            if fed:
+                into, self.into = os.pipe()
+                self._theirs.append(into)
+            self.streams = into, out, err
+
+    def on_terminal(self, size: tuple[int, int]) -> None:
+        """Give it a terminal of ``size`` (columns, rows). Raises what a spawn would of a missing program."""
+        refuse_missing(self.argv[0], self.cwd)
+        with self._undone_if_it_fails():
+            self.out, theirs, name = terminal.open_terminal(*size)
+            self._theirs.append(theirs)
+            self.streams = theirs, theirs, theirs
+            # A second descriptor: reading and writing end at different times.
+            self.into = os.dup(self.out)
+        self.tried, self.argv = self.argv, terminal.on_terminal(self.argv, name)
+        self.terminal_size = size
+
+    def hand_over(self) -> None:
+        """It has its own now."""
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs.clear()
+
+    def undo(self) -> None:
+        """It was not started: close everything."""
+        self.hand_over()
+        for fd in (self.out, self.err, self.into):
+            if fd >= 0:
+                os.close(fd)
+
+    def _pipe(self) -> tuple[int, int]:
+        ours, theirs = os.pipe()
+        self._theirs.append(theirs)
+        return ours, theirs
+
+    @contextlib.contextmanager
+    def _undone_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.undo()
+            raise
+
+
+class Starter:
+    """Starts programs, marked. Used by the event loop's thread; ``off_loop`` by any number of tasks."""
+
+    def __init__(self, marks: LimitMarks) -> None:
+        self._marks = marks
+        self._handicap = tree.Handicap()
+        self._turn = threading.Lock()
+        self._threads = ThreadPoolExecutor(1, "spawn")
+        self._took = 0.0
+
+    @property
+    def slow(self) -> bool:
+        """Whether the last start took long, and the next may."""
+        return self._took > _LONG_SECONDS
+
+    def start(self, launch: Launch, *, keep_lock: bool = True) -> int:
+        """The program's pid. Raises what ``spawn`` does, with every descriptor closed.
+
+        ``keep_lock``: the interpreter's, for the moment that it takes.
+        """
+        begun = time.monotonic()
+        try:
+            with self._turn, self._handicap.handed_down(), self._marks.handed_down(launch.number):
+                pid = spawn(
+                    launch.argv, launch.cwd, launch.env, *launch.streams, launch.tried, keep_lock=keep_lock
+                )
+        except BaseException:
+            launch.undo()
+            raise
+        finally:
+            self._took = time.monotonic() - begun
+        launch.hand_over()
+        return pid
+
+    async def off_loop(self, launch: Launch) -> int:
+        """The same on a thread. Not to be cancelled: the program would be there, and nobody's."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: self.start(launch, keep_lock=False))
+
+    def close(self) -> None:
+        """Start no more."""
+        self._threads.shutdown(wait=False)
+        self._handicap.close()
