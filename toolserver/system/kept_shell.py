@@ -118,6 +118,8 @@ class KeptShell:
         places = await self._open(output)
         fed = await self._stdin(stdin)
         earlier = _children(self.process.pid)
+        if earlier is None:
+            earlier = await asyncio.to_thread(_started_since, self.process.pid, set())
         nonce, reply = self._expect()
         told = shell_lines.told(nonce, self._replies)
         self._say(
@@ -282,17 +284,17 @@ def _started_since(shell: int, earlier: set[int]) -> set[int]:
     return {pid for pid in ours if table[pid].alive}
 
 
-def _children(pid: int) -> set[int]:
-    """Pids of its own children, those that wait to be reaped too."""
+def _children(pid: int) -> set[int] | None:
+    """Pids of its own children, those that wait to be reaped too; None where the kernel does not tell."""
     try:
         # Non-blocking only says so: nothing in /proc is waited for.
         fd = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return set()
+        return None
     try:
         return set(map(int, os.read(fd, 1024 * 1024).split()))
     except OSError:
-        return set()
+        return None
     finally:
         os.close(fd)
 

@@ -18,7 +18,9 @@ import signal
 INTERRUPT = signal.SIGRTMAX - 5
 """Ends a command from within the shell. Of all signals one that no program has a use for."""
 
-_LEAVE = "builtin break 999 2>/dev/null; builtin return 130 2>/dev/null; builtin false"
+# A backslash in front, so that no alias is taken for it; and ``builtin``, so that no function is.
+_BUILTIN = r"\builtin"
+_LEAVE = f"{_BUILTIN} break 999 2>/dev/null; {_BUILTIN} return 130 2>/dev/null; {_BUILTIN} false"
 _DISARM = "builtin trap - DEBUG"
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 _REPLY = re.compile(rb"(?s)([0-9a-f]{16}) (\d{1,3}) (\S*) (.*)")
@@ -48,13 +50,14 @@ def opening(cwd: str, replies: str) -> bytes:
     ``replies`` is the path that ends are told to. SIGINT gets a trap that does nothing, because bash sends it
     to itself when a command substitution was ended by it.
     """
-    skip = f'case "$BASH_COMMAND" in "builtin printf "*{quoted(replies)}*|"{_DISARM}");; *) {_LEAVE};; esac'
-    trap = f"builtin shopt -s extdebug; builtin trap {quoted(skip)} DEBUG; {_LEAVE}"
+    ours = f'*"builtin printf "*{quoted(replies)}*|*"{_DISARM}"'
+    skip = f'case "$BASH_COMMAND" in {ours});; *) {_LEAVE};; esac'
+    trap = f"{_BUILTIN} shopt -s extdebug; {_BUILTIN} trap {quoted(skip)} DEBUG; {_LEAVE}"
     lines = (
-        f"builtin trap {quoted(trap)} RTMAX-5",
-        "builtin trap : INT",
-        f"builtin cd -- {quoted(cwd)}",
-        "builtin unset OLDPWD",
+        f"{_BUILTIN} trap {quoted(trap)} RTMAX-5",
+        f"{_BUILTIN} trap : INT",
+        f"{_BUILTIN} cd -- {quoted(cwd)}",
+        f"{_BUILTIN} unset OLDPWD",
     )
     return ("\n".join(lines) + "\n").encode()
 
@@ -63,21 +66,21 @@ def command(text: str, status: int, stdin: str, stdout: str, stderr: str, told: 
     """Run ``text`` after a command that ended with ``status``, on these paths; ``told`` comes after it.
 
     >>> print(command("echo $?", 3, "/i", "/o", "/e", b"end").decode())
-    (exit 3) || builtin eval 'echo $?' </i >/o 2>/e
+    (\\exit 3) || \\builtin eval 'echo $?' </i >/o 2>/e
     end
     """
-    before = f"(exit {status}) || " if status else ""
+    before = rf"(\exit {status}) || " if status else ""
     paths = f"<{word(stdin)} >{word(stdout)} 2>{word(stderr)}"
-    return f"{before}builtin eval {quoted(text)} {paths}\n".encode() + told
+    return f"{before}{_BUILTIN} eval {quoted(text)} {paths}\n".encode() + told
 
 
 def told(nonce: str, replies: str) -> bytes:
     """Tell the status of what came before to ``replies``, with the options that are on and the directory.
 
     >>> told("ab", "/r").decode()
-    'builtin printf \\'ab %s %s %s\\\\0\\' "$?" "$-" "$PWD" >/r\\n'
+    '\\\\builtin printf \\'ab %s %s %s\\\\0\\' "$?" "$-" "$PWD" >/r\\n'
     """
-    return f'builtin printf \'{nonce} %s %s %s\\0\' "$?" "$-" "$PWD" >{word(replies)}\n'.encode()
+    return f'{_BUILTIN} printf \'{nonce} %s %s %s\\0\' "$?" "$-" "$PWD" >{word(replies)}\n'.encode()
 
 
 def disarmed(options: str) -> bytes:
@@ -86,7 +89,9 @@ def disarmed(options: str) -> bytes:
     Several times, because a signal that was sent just before may be acted on between two lines.
     """
     kept = "".join(each for each in "ET" if each in options)
-    lines = [*[_DISARM] * 4, "builtin shopt -u extdebug", *([f"builtin set -{kept}"] if kept else [])]
+    lines = [*[f"\\{_DISARM}"] * 4, f"{_BUILTIN} shopt -u extdebug"]
+    if kept:
+        lines.append(f"{_BUILTIN} set -{kept}")
     return ("\n".join(lines) + "\n").encode()
 
 

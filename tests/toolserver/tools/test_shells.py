@@ -265,6 +265,33 @@ class TestExactness:
         assert (answer["stdout"], answer["exitCode"]) == ("still\n", 4)
         assert await shell.says("echo fine") == "fine\n"
 
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "printf() { echo fake; }; echo() { :; }; eval() { :; }; read() { :; }",
+            "shopt -s expand_aliases; alias builtin=false eval=false printf=false",
+            "IFS=0123456789; readonly IFS",
+            "set -o posix; if",
+            "set -Cfu; shopt -s failglob nullglob lastpipe",
+            "umask 777",
+            "exec 1>&- 2>&-; echo lost",
+            "exec 10>&- 11>&- 12>&- 255>&1",
+            "unset PATH HOME PWD BASH_ENV; PS4=$(echo x)",
+            "trap 'echo debug' DEBUG",
+            "ulimit -n 20",
+            "set -m; sleep 0.01 & fg",
+            "coproc cat",
+            "cd /; return; break; exec 3</dev/null",
+        ],
+    )
+    async def test_whatever_a_command_does_to_its_shell_the_next_is_told_right(
+        self, shell: Kept, command: str
+    ) -> None:
+        assert not (await shell(command))["shellEnded"]
+        answer = await shell(r"trap - DEBUG; \builtin printf out; \builtin printf err >&2; (exit 5)")
+        assert (answer["stdout"].removeprefix("debug\n"), answer["stderr"]) == ("out", "err")
+        assert (answer["exitCode"], answer["started"], answer["number"]) == (5, False, 2)
+
     async def test_a_users_own_tracing_and_error_trap(self, shell: Kept) -> None:
         answer = await shell("set -x; echo hi; set +x")
         assert answer["stdout"] == "hi\n"
