@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -88,11 +87,12 @@ def shown(workspace: HostedWorkspace) -> dict[str, Any]:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Sessions are stopped when the server is."""
-    app.state.workspaces = Workspaces(WorkspaceHost(os.environ.get("DATA_DIR")))
-    try:
-        yield
-    finally:
-        await app.state.workspaces.stop_all()
+    async with WorkspaceHost() as host:
+        app.state.workspaces = Workspaces(host)
+        try:
+            yield
+        finally:
+            await app.state.workspaces.stop_all()
 
 
 app = FastAPI(title="Workspaces", lifespan=lifespan)

@@ -1,7 +1,7 @@
 """A workspace, awaited: commands, files and git, each with one method, on top of the tool server's client.
 
-The tool server is found or started with the first use. A connection that was lost is made anew with the next
-call; what was under way on it is not repeated, for only the caller knows what may be done twice.
+Here is only what each method takes and hands back: its connection and its life are in ``connected``, how a
+file or an output comes whole in ``raw`` and ``output``, what git says in ``repository``.
 """
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ import builtins
 import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
 
-from orchestrator.backends import Properties
-from orchestrator.client import Client, open_client
 from orchestrator.workspace import output, raw, repository
-from orchestrator.workspace.places import Place, Reached
+from orchestrator.workspace.connected import Connected
 from orchestrator.workspace.results import CommandResult, FileOperationResult, GitChange, GitDiff
-from protocol.errors import InvalidRequest, Unavailable
+from protocol.errors import InvalidRequest
 from protocol.messages.base import Answer, Encoding, Request
 from protocol.messages.commands import Command
 from protocol.messages.edits import EditAnswer
@@ -36,26 +31,15 @@ WorkPath = str | os.PathLike[str]
 
 COMMAND_SECONDS = 30.0
 """A command that names no timeout. Users of other workspaces expect half a minute."""
-_AGAIN_SECONDS = 0.3
-"""Between tries to connect. A killed tool server is gone within milliseconds on a quiet machine."""
 _NO_LIMIT_MS = 2**31 - 1
 """24 days. The tool server's own default of ten minutes would end what was asked to have no limit."""
 
 
-class AsyncWorkspace:
+class AsyncWorkspace(Connected):
     """One workspace. Every method raises the protocol's own errors (``protocol.errors``).
 
     Paths in it start at its root; an absolute one is taken when it lies below the root.
     """
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._turn = asyncio.Lock()
-        self._stack = AsyncExitStack()
-        self._client: Client | None = None
-        self._reached: Reached | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._paused = self._closed = False
 
     @classmethod
     async def create(
@@ -72,86 +56,11 @@ class AsyncWorkspace:
         Its dev server answers when this returns, if it has one. ``close`` ends the session; the files stay in
         the data directory unless ``keep_files`` is false. For many users, keep one ``WorkspaceHost``.
         """
-        from orchestrator.workspace.host import WorkspaceHost
+        from orchestrator.workspace.host import create_alone
 
-        host = WorkspaceHost(data_dir)
-        return await host.create(template, backend=backend, user=user, keep_files=keep_files)
-
-    # -- its life ---------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def connect(self) -> Client:
-        """The client of its tool server, started or connected anew when need be."""
-        async with self._turn:
-            self._refuse_unless_open()
-            if self._client is None or self._watch is None or self._watch.done():
-                await self._disconnect()
-                self._client = await self._connected()
-                self._watch = asyncio.create_task(self._client.wait_closed())
-            return self._client
-
-    async def _connected(self) -> Client:
-        for last in (False, False, True):
-            self._reached = await self._place.open()
-            client = open_client(self._reached.url, self._reached.token, self._reached.headers)
-            try:
-                return await self._stack.enter_async_context(client)
-            except Unavailable:
-                # A process that was killed is there, and its port too, until its last thread is gone.
-                if last:
-                    raise
-                await asyncio.sleep(_AGAIN_SECONDS)
-        raise AssertionError("the last try returns or raises")
-
-    async def pause(self) -> None:
-        """End everything that runs in it, so that it takes no memory and no processor; keep every file."""
-        async with self._turn:
-            self._refuse_closed()
-            await self._disconnect()
-            await self._place.pause()
-            self._paused = True
-
-    async def resume(self) -> None:
-        """Go on after ``pause``. Files are as they were; programs are not started again."""
-        self._paused = False
-        await self.connect()
-
-    async def close(self) -> None:
-        """End everything that runs in it. Twice is no error."""
-        async with self._turn:
-            self._closed = True
-            await self._disconnect()
-            await self._place.close()
-
-    @property
-    def client(self) -> Client:
-        """Every operation of the tool server: ``await workspace.client.processes()``. After ``connect``."""
-        if self._client is None:
-            raise Unavailable("this workspace is not connected: use `async with`, or await connect() first")
-        return self._client
-
-    @property
-    def properties(self) -> Properties:
-        """What is kept apart from what, as data; ``left_open`` says what is not."""
-        return self._place.properties
-
-    @property
-    def preview_url(self) -> str | None:
-        """Where its dev server answers, once one runs."""
-        return self._place.preview_url
-
-    @property
-    def session_id(self) -> str | None:
-        """Its session; None when it is none, as in place."""
-        return None
+        return await create_alone(
+            template, backend=backend, user=user, data_dir=data_dir, keep_files=keep_files
+        )
 
     # -- commands ---------------------------------------------------------------------------------------
 
@@ -200,20 +109,18 @@ class AsyncWorkspace:
         """
         source = Path(source_path)
         target = await self._target(os.fspath(destination_path), source.name)
-        await self.connect()
-        assert self._reached is not None
-        answer = await raw.upload(self._reached, source, target)
+        _, reached = await self._reach()
+        answer = await raw.upload(reached, source, target)
         return FileOperationResult(str(source), answer.path, answer.size)
 
     async def file_download(self, source_path: WorkPath, destination_path: HostPath) -> FileOperationResult:
         """Copy a file of the workspace to this machine, by the same rules."""
         path = self.path(source_path)
-        client = await self.connect()
-        assert self._reached is not None
+        client, reached = await self._reach()
         entry = await client.stat(path=path)
         mode = entry.mode & 0o777 if entry.kind is Kind.FILE else 0o644
         target = await asyncio.to_thread(_host_target, os.fspath(destination_path), PurePosixPath(path).name)
-        size = await raw.download(self._reached, path, target, mode)
+        size = await raw.download(reached, path, target, mode)
         return FileOperationResult(path, str(target), size)
 
     async def read(
@@ -232,9 +139,8 @@ class AsyncWorkspace:
 
     async def read_bytes(self, path: WorkPath) -> bytes:
         """A file's bytes, of any size that memory takes."""
-        await self.connect()
-        assert self._reached is not None
-        return await raw.content(self._reached, self.path(path))
+        _, reached = await self._reach()
+        return await raw.content(reached, self.path(path))
 
     async def write(
         self, path: WorkPath, content: str | bytes, *, expected_hash: str | None = None
@@ -305,9 +211,8 @@ class AsyncWorkspace:
 
         Raises NotFound where there is no repository, and for a file that neither side has.
         """
-        client = await self.connect()
-        assert self._reached is not None
-        return await repository.diff(client, self._reached, self.path(path))
+        client, reached = await self._reach()
+        return await repository.diff(client, reached, self.path(path))
 
     # -- what they share --------------------------------------------------------------------------------
 
@@ -328,23 +233,6 @@ class AsyncWorkspace:
                 raise InvalidRequest("the source has no name of its own; name a file")
             return self.path(f"{path}/{name}")
         return path
-
-    async def _disconnect(self) -> None:
-        self._client = self._reached = None
-        watch, self._watch = self._watch, None
-        await self._stack.aclose()
-        if watch is not None:
-            watch.cancel()
-            await asyncio.wait({watch})
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise Unavailable("this workspace was closed; make a new one")
-
-    def _refuse_unless_open(self) -> None:
-        self._refuse_closed()
-        if self._paused:
-            raise Unavailable("this workspace is paused; call resume() first")
 
 
 def milliseconds(seconds: float | None) -> int:

@@ -10,6 +10,7 @@ import builtins
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from orchestrator.backends import Backend, Host, Properties
 from orchestrator.backends.installed import InstalledBackends
@@ -48,7 +49,11 @@ class Quiet:
 
 
 class WorkspaceHost:
-    """The workspaces of one data directory. Costs nothing until one is made; there is nothing to close."""
+    """The workspaces of one data directory. Costs nothing until one is made.
+
+    A program that stays uses it as a context manager: entering puts in order what a program that was killed
+    left half way, and what is asked often is quicker inside.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,18 @@ class WorkspaceHost:
         self._opening = asyncio.Lock()
         self._sessions: Sessions | None = None
         self._backends: Mapping[str, Backend] = {}
+
+    async def __aenter__(self) -> Self:
+        await (await self.sessions()).__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the registry. Sessions run on: closing their workspaces, or ``stop``, ends them."""
+        if self._sessions is not None:
+            await self._sessions.__aexit__(None, None, None)
 
     async def sessions(self) -> Sessions:
         """What all of it is made of, for whatever is not offered here."""
@@ -138,17 +155,31 @@ class HostedWorkspace(AsyncWorkspace):
 
     def __init__(self, place: _Hosted) -> None:
         super().__init__(place)
-        self._hosted = place
+        self.hosted = place
 
     @property
     def session_id(self) -> str:
         """Its session; the same one after a pause."""
-        return self._hosted.record.session_id
+        return self.hosted.record.session_id
 
     @property
     def user(self) -> str:
         """Whose it is."""
-        return self._hosted.record.user_id
+        return self.hosted.record.user_id
+
+
+async def create_alone(
+    template: str, *, backend: str, user: str, data_dir: str | os.PathLike[str] | None, keep_files: bool
+) -> HostedWorkspace:
+    """One workspace, and a host for it that is closed with it."""
+    host = WorkspaceHost(data_dir)
+    try:
+        workspace = await host.create(template, backend=backend, user=user, keep_files=keep_files)
+    except BaseException:
+        await host.close()
+        raise
+    workspace.hosted.is_only_one = True
+    return workspace
 
 
 class _Hosted:
@@ -163,6 +194,8 @@ class _Hosted:
         self._ends = ends
         """Whether closing ends the session, or only lets go of it."""
         self.keep_files = True
+        self.is_only_one = False
+        """Nobody else uses the host, so it is closed too."""
         self._paused = False
 
     @property
@@ -195,6 +228,8 @@ class _Hosted:
         if self._ends and not (self._paused and self.keep_files):
             await self._sessions.end(self.record, keep_files=self.keep_files)
         self._ends = False
+        if self.is_only_one:
+            await self._host.close()
 
 
 def _wishes(source: Source) -> PortWishes:
