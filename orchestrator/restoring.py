@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,9 @@ from orchestrator.templates import Source, SourceKind, find_source, template_in_
 from orchestrator.units import size_text
 from protocol.errors import Conflict, DevServerFailed, InstallFailed, InvalidRequest, NotFound
 from protocol.exclusions import Exclusions
+
+_TICK_SECONDS = 0.01
+"""By so much a file system's clock may be behind the one that a save is dated by: a kernel at 100 Hz."""
 
 
 @dataclass(frozen=True)
@@ -183,18 +187,23 @@ def _refuse_unsaved(sessions: Sessions, seen: list[Seen], saves: list[Kept]) -> 
 def changed_since(root: Path, instant: datetime | None) -> bool:
     """Whether anything there that a save holds came, went or changed since; follows no link. Blocks.
 
-    By the time that the kernel writes down, which no program sets. None: whether there is anything.
+    By the time that the kernel writes down, which no program sets; a directory has that of its last entry
+    that came or went. None: whether there is anything.
     """
+    if instant is None:
+        return next(_entries(root), None) is not None
+    since = instant.timestamp() - _TICK_SECONDS
+    return any(_changed(path) > since for path in (root, *_entries(root)))
+
+
+def _entries(root: Path) -> Iterator[Path]:
+    """All that a save holds, unless the workspace's own rules say otherwise."""
     rules = Exclusions.default()
     for place, directories, files in os.walk(root):
         here = Path(place).relative_to(root)
         directories[:] = [name for name in directories if not rules.excludes_entry(str(here / name), True)]
-        names = [*directories, *(name for name in files if not rules.excludes_entry(str(here / name)))]
-        if instant is None and names:
-            return True
-        if instant is not None and any(_changed(Path(place) / name) > instant.timestamp() for name in names):
-            return True
-    return False
+        taken = [name for name in files if not rules.excludes_entry(str(here / name))]
+        yield from (Path(place) / name for name in (*directories, *taken))
 
 
 def _changed(path: Path) -> float:
