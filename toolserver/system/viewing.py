@@ -1,7 +1,7 @@
 """A terminal's screen at the newest byte, drawn when somebody asks and at no other time.
 
 Between two looks nothing is emulated: output is only recorded. A look feeds what came since the last one; of
-more than ``_MAX_FED_BYTES`` it feeds the end, which fills any screen many times over, and of the rest it
+more than a bound it feeds the end, which fills any screen many times over, and of the rest it
 takes the modes that the terminal is left in. So a look costs the same after a kilobyte and after a gigabyte,
 and what it misses is a line that was drawn long ago and never again, on a screen without an end of its own.
 """
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from toolserver.system.output import OutputLog
 from toolserver.system.screen import Screen
 
-_MAX_FED_BYTES = 256 * 1024
-"""A quarter of a second of emulation; 130 screens of 80 x 24."""
+_FED_BYTES_PER_CELL = 16
+"""A screen drawn anew costs one to five bytes a cell, colours ten; so this is one and more of any."""
+_MIN_FED_BYTES, _MAX_FED_BYTES = 64 * 1024, 256 * 1024
+"""0.06 to 0.25 s of emulation; the least is 30 screens of 80 x 24."""
 _MAX_SKIPPED_BYTES = 16 * 1024 * 1024
 """Searched for modes; older ones are as the last look left them."""
 _SKIP_PIECE = 1024 * 1024
@@ -68,13 +70,19 @@ class View:
             end -= _cut(self._log.read(max(0, end - 3), 3).data)
             if self._screen is None:
                 self._screen = await asyncio.to_thread(Screen, *self._first_size)
-            if end - self._fed > _MAX_FED_BYTES or self._log.start > self._fed:
+            if end - self._fed > self._bound or self._log.start > self._fed:
                 await self._skip(self._screen, end)
             while self._fed < end:
                 await self._feed(self._screen, end)
             self._apply_sizes(self._screen, end)
             data = await asyncio.to_thread(self._screen.drawn)
             return Drawing(end, *size, data)
+
+    @property
+    def _bound(self) -> int:
+        """Bytes that are fed at most."""
+        cells = self.size[0] * self.size[1]
+        return min(max(_MIN_FED_BYTES, cells * _FED_BYTES_PER_CELL), _MAX_FED_BYTES)
 
     async def _feed(self, screen: Screen, end: int) -> None:
         """Up to the next change of size, or to ``end``."""
@@ -85,7 +93,7 @@ class View:
         await asyncio.to_thread(screen.feed, piece.data)
 
     async def _skip(self, screen: Screen, end: int) -> None:
-        target = max(end - _MAX_FED_BYTES, self._log.start)
+        target = max(end - self._bound, self._log.start)
         at = max(self._fed, target - _MAX_SKIPPED_BYTES)
         while at < target:
             piece = self._log.read(at, min(_SKIP_PIECE, target - at))
