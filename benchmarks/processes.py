@@ -17,7 +17,7 @@ from orchestrator.client import Client, open_client
 _BALLAST_BYTES = 500_000_000
 _HEAVY = f"ballast = bytearray(b'x' * {_BALLAST_BYTES}); from toolserver.__main__ import main; main()"
 _IDLE, _BUSY = 500, 64
-_LOUD = "while :; do echo a line of output; done"
+_LOUD = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
 
 
 async def fresh_processes(client: Client, scratch: Path, runs: int) -> list[Figure]:
@@ -47,9 +47,8 @@ async def under_load(client: Client, url: str, runs: int) -> list[Figure]:
         ids = [
             (await client.command(argv=["sleep", "1000"], background=True)).process_id for _ in range(_IDLE)
         ]
-        ids += [(await client.command(command=_LOUD, background=True)).process_id for _ in range(_BUSY)]
-        loud = asyncio.gather(*(_busy(client) for _ in range(_BUSY // 8)))
-        await asyncio.sleep(1)  # until all of them write
+        loud = asyncio.gather(*(_busy(client) for _ in range(_BUSY)))
+        await asyncio.sleep(1)  # until all of them are at it
         crowded = await compare("health", [("500 idle, 64 busy commands", healthy)], runs)
         loud.cancel()
         await asyncio.gather(loud, return_exceptions=True)
@@ -62,6 +61,5 @@ async def under_load(client: Client, url: str, runs: int) -> list[Figure]:
 
 
 async def _busy(client: Client) -> None:
-    """Starts one after the other, as well."""
     while True:
-        await client.command(argv=["true"])
+        await client.command(command=_LOUD)
