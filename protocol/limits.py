@@ -36,6 +36,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_list_entries: int = 10_000
     """Entries in one ``list`` answer; a node_modules directory of one level is far below."""
 
+    max_indexed_entries: int = 500_000
+    """Files and directories that are followed for changes: some 150 MB of memory, of a tree as large."""
+
+    max_kept_changes: int = 20_000
+    """Changes kept for ``watch`` with ``since``; whoever needs older ones is told to look again."""
+
     max_matches: int = 1_000
     """Matches in one ``search`` answer when the request names no number."""
 

@@ -23,6 +23,7 @@ from protocol.messages import (
     search,
     shells,
     terminals,
+    watch,
 )
 from protocol.messages.base import Answer, Log, Request
 
@@ -72,6 +73,7 @@ _TABLE = (
     Operation("remove", places.Remove, places.RemoveAnswer, Scope.WRITE),
     Operation("chmod", places.Chmod, places.ChmodAnswer, Scope.WRITE),
     Operation("activity", activity.Activity, activity.ActivityAnswer, Scope.READ),
+    Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent),
     Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches),
     Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),

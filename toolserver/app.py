@@ -23,6 +23,7 @@ from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
 from toolserver.system.pulse import Pulse
 from toolserver.system.trust import combined_bundle
+from toolserver.system.watcher import Watcher
 from toolserver.tools.activity import Activities, Standing
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Dispatcher
@@ -41,6 +42,7 @@ from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
 from toolserver.tools.terminals import SharedTerminals
+from toolserver.tools.watch import Watches
 from toolserver.wire import archive, pages, raw
 from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
@@ -124,8 +126,12 @@ def _assemble(
     places = Places(disk, config.state_dir, gate, locks, limits)
     stack.push_async_callback(places.close)
     pulse = Pulse()
+    watcher = Watcher(disk.descriptor, limits)
+    stack.push_async_callback(watcher.close)
+    watches = Watches(watcher, disk)
     dispatcher = Dispatcher(
         SharedTerminals(table, disk, env, limits),
+        watches,
         places,
         Reads(disk, gate, limits),
         Files(disk, gate, locks, limits),
@@ -140,6 +146,7 @@ def _assemble(
         Starts(archives, installs, dev),
         Activities(table, pulse, lambda: Standing(dev.process_id, shells.process_ids), lambda: dev.port),
         pulse=pulse,
+        around=watches.around,
     )
     socket_door = WebSocketDoor(dispatcher, limits)
     app = web.Application(
@@ -152,9 +159,9 @@ def _assemble(
     app.router.add_get(routes.PAGE, pages.index)
     app.router.add_get(routes.OPENAPI, pages.openapi)
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
-    app.router.add_put(routes.ARCHIVE, archive.put(archives, limits))
+    app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark))
     app.router.add_get(routes.ARCHIVE, archive.get(archives))
-    raw.add_routes(app.router, RawFiles(disk, config.state_dir, gate, locks, limits), limits)
+    raw.add_routes(app.router, RawFiles(disk, config.state_dir, gate, locks, limits), limits, watches.mark)
     app.router.add_post(routes.OPERATION, operation_handler(dispatcher))
     return app
 

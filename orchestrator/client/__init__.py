@@ -42,6 +42,7 @@ from protocol.messages import (
     search,
     shells,
     terminals,
+    watch,
 )
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
@@ -73,6 +74,7 @@ class Client:
     remove = Verb(places.Remove, places.RemoveAnswer)
     chmod = Verb(places.Chmod, places.ChmodAnswer)
     activity = Verb(activity.Activity, activity.ActivityAnswer)
+    watch = StreamingVerb(watch.Watch, watch.WatchAnswer, Events[watch.WatchEvent])
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
     edit = Verb(edits.Edit, edits.EditAnswer)
     command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])

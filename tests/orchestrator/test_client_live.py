@@ -229,6 +229,7 @@ PARAMS: dict[str, str] = {
     "move": '{"path": "copy.html", "to": "moved.html", "overwrite": true}',
     "chmod": '{"path": "moved.html", "mode": 384}',
     "remove": '{"path": "moved.html"}',
+    "watch": "",
     "search": '{"pattern": "h1"}',
     "edit": '{"path": "index.html", "oldText": "h1", "newText": "h2", "replaceAll": true}',
     "command": '{"command": "true"}',

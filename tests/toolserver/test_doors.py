@@ -59,6 +59,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("move", {"path": "made/copy", "to": "made/moved"}),
         ("chmod", {"path": "made/moved/a.txt", "mode": 0o600}),
         ("remove", {"path": "made", "recursive": True}),
+        ("watch", {"timeoutMs": 0}),
         ("search", {"pattern": "three"}),
         ("command", {"command": "cat; echo err >&2", "commandId": door, "stdinOpen": True, "yieldMs": 0}),
         ("send_input", {"processId": door, "data": "out", "eof": True}),

@@ -57,6 +57,11 @@ class Disk:
         self.root = root
         self._fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    @property
+    def descriptor(self) -> int:
+        """Of the root, for who looks at the tree on their own; it stays this object's."""
+        return self._fd
+
     def close(self) -> None:
         """Let go of the root."""
         os.close(self._fd)

@@ -7,6 +7,7 @@ import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import msgspec
@@ -48,12 +49,19 @@ class Call:
 class Dispatcher:
     """The handlers of all operations, by name."""
 
-    def __init__(self, *families: object, pulse: Pulse | None = None) -> None:
+    def __init__(
+        self,
+        *families: object,
+        pulse: Pulse | None = None,
+        around: Callable[[Request, Call], AbstractContextManager[None]] = lambda *_: nullcontext(),
+    ) -> None:
         """Each family has one async method per operation, of the operation's name.
 
+        ``around`` makes the context in which a request's handler runs.
         Raises LookupError when an operation has none, or two: found at start, not at the first request.
         """
         self._pulse = pulse or Pulse()
+        self._around = around
         self._handlers: dict[str, Handler] = {}
         for name in OPERATIONS:
             handlers = [getattr(family, name) for family in families if hasattr(family, name)]
@@ -63,7 +71,7 @@ class Dispatcher:
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""
-        with self._pulse.request(operation.name):
+        with self._around(request, call), self._pulse.request(operation.name):
             return await told(operation.name, call, self._handlers[operation.name](request, call))
 
 

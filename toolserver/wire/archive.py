@@ -14,8 +14,10 @@ from protocol import routes
 from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge, ToolError
 from protocol.limits import Limits
 from protocol.messages.archives import ArchiveFormat, InjectMode, Save
+from protocol.paths import ROOT
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Call, told
+from toolserver.tools.watch import Mark
 from toolserver.wire.http import json_response
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,7 +34,7 @@ _CUT = ArchiveInvalid("the upload ended before the archive did")
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
-def put(archives: Archives, limits: Limits) -> _Handler:
+def put(archives: Archives, limits: Limits, mark: Mark) -> _Handler:
     """PUT /v1/archive?mode=replace|merge&digest=sha256:…"""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -47,7 +49,8 @@ def put(archives: Archives, limits: Limits) -> _Handler:
         digest = request.query.get("digest")
         call = Call(request["id"])
         injected = archives.inject_stream(body_chunks(request, _CUT), mode, digest, call)
-        return json_response(await told("inject", call, injected))
+        with mark(call, (ROOT,)):
+            return json_response(await told("inject", call, injected))
 
     return handle
 

@@ -14,6 +14,7 @@ from protocol.errors import Conflict, InvalidRequest, TooLarge
 from protocol.limits import Limits
 from toolserver.tools.call import Call, told
 from toolserver.tools.raw import Conditions, Opened, RawFiles, byte_range, names
+from toolserver.tools.watch import Mark
 from toolserver.wire.archive import body_chunks, refuse_unknown_options
 from toolserver.wire.http import error_response, json_response
 
@@ -31,12 +32,12 @@ _SAFE = {
 }
 
 
-def add_routes(router: web.UrlDispatcher, files: RawFiles, limits: Limits) -> None:
+def add_routes(router: web.UrlDispatcher, files: RawFiles, limits: Limits, mark: Mark) -> None:
     """The four methods."""
     address = routes.FILE.format(path="{path:(?s:.+)}")  # a name may hold a line feed
     router.add_get(address, get(files))  # and HEAD
-    router.add_put(address, put(files, limits))
-    router.add_delete(address, delete(files))
+    router.add_put(address, put(files, limits, mark))
+    router.add_delete(address, delete(files, mark))
 
 
 def get(files: RawFiles) -> _Handler:
@@ -49,7 +50,7 @@ def get(files: RawFiles) -> _Handler:
     return handle
 
 
-def put(files: RawFiles, limits: Limits) -> _Handler:
+def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
     """PUT ?mode=755, with If-Match and If-None-Match."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -63,9 +64,11 @@ def put(files: RawFiles, limits: Limits) -> _Handler:
                 value=limits.max_upload_bytes,
             )
         body = body_chunks(request, InvalidRequest("the upload ended before the file did; send it again"))
+        call = Call(request["id"])
         written = files.write(_path(request), body, _conditions(request), mode)
         try:
-            answer, tag = await told("raw_write", Call(request["id"]), written)
+            with mark(call, (_path(request),)):
+                answer, tag = await told("raw_write", call, written)
         except Conflict as error:
             return _precondition_failed(error, request)
         response = json_response(answer, 201 if answer.created else 200)
@@ -75,14 +78,16 @@ def put(files: RawFiles, limits: Limits) -> _Handler:
     return handle
 
 
-def delete(files: RawFiles) -> _Handler:
+def delete(files: RawFiles, mark: Mark) -> _Handler:
     """DELETE, with If-Match."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         refuse_unknown_options(request, ())
+        call = Call(request["id"])
         removed = files.remove(_path(request), _conditions(request))
         try:
-            await told("raw_remove", Call(request["id"]), removed)
+            with mark(call, (_path(request),)):
+                await told("raw_remove", call, removed)
         except Conflict as error:
             return _precondition_failed(error, request)
         return web.Response(status=204)

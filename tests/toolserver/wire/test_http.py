@@ -153,7 +153,11 @@ async def test_a_wrong_type_is_named(http: Http) -> None:
         (b"\xff\xfe", "the request is not valid JSON: invalid character (byte 0)"),
         (b'["path"]', "expected 'object', got 'array'"),
         (b"[" * 100_000, "expected 'object', got 'array'"),
-        (b'{"x":' * 100_000, "unknown field 'x'; known are endLine, path, startLine"),
+        (
+            b'{"x":' * 100_000,
+            "unknown field 'x'; known are encoding, endLine, ifHash, length, maxBytes, maxLineBytes, "
+            "maxLines, offset, path, startLine",
+        ),
     ],
 )
 async def test_a_body_that_is_no_request_is_refused(http: Http, body: bytes, message: str) -> None:

@@ -203,7 +203,8 @@ class TestCancel:
         await socket.send("1", "cancel")
         assert code((await socket.end_of("1"))[1]) == "cancelled"
         assert is_alive(pid)
-        assert (await socket.ok("stop", processId=process))["killed"] == [pid]
+        killed = (await socket.ok("stop", processId=process))["killed"]
+        assert [each["pid"] for each in killed] == [pid]
 
 
 class TestOutliving:
