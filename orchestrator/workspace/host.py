@@ -112,7 +112,7 @@ class WorkspaceHost:
         source = await asyncio.to_thread(self._source, template)
         ready = await launch(sessions, person, source, _wishes(source), observer or Quiet(), backend)
         place = _Hosted(self, sessions, ready.record, ends=True)
-        place.keep_files = keep_files
+        place.keep_files, place.has_page = keep_files, ready.preview_url is not None
         return HostedWorkspace(place)
 
     async def open(self, session: str, *, user: str = DEFAULT_USER) -> HostedWorkspace:
@@ -185,8 +185,6 @@ async def create_alone(
 class _Hosted:
     """The place of a workspace that is a session."""
 
-    roots: tuple[str, ...] = ()
-
     def __init__(self, host: WorkspaceHost, sessions: Sessions, record: SessionRecord, ends: bool) -> None:
         self._host = host
         self._sessions = sessions
@@ -196,7 +194,15 @@ class _Hosted:
         self.keep_files = True
         self.is_only_one = False
         """Nobody else uses the host, so it is closed too."""
+        self.has_page = True
+        """Its dev server answered when it was brought up; taken for granted of one that another began."""
         self._paused = False
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where the local backend has it. ``/app`` and ``/workspace`` mean the root on every backend."""
+        directory = self._host.paths.workspace_dir(self.record.user_id, self.record.session_id)
+        return (str(directory), str(directory.resolve()))
 
     @property
     def properties(self) -> Properties:
@@ -205,8 +211,8 @@ class _Hosted:
 
     @property
     def preview_url(self) -> str | None:
-        """As seen from this machine."""
-        return f"{self._sessions.dev_server(self.record).url}/"
+        """As seen from this machine; None when it has no dev server."""
+        return f"{self._sessions.dev_server(self.record).url}/" if self.has_page else None
 
     async def open(self) -> Reached:
         """Its tool server; a paused session is started again first, on its files or its latest save."""
@@ -214,6 +220,7 @@ class _Hosted:
             before = self.record
             resumed = await resume(self._sessions, before.user_id, before.session_id, Quiet())
             self.record, self._paused = resumed.record, False
+            self.has_page = resumed.preview_url is not None
         endpoint = self._sessions.tool_server(self.record)
         return Reached(endpoint.url, self.record.token, endpoint.headers)
 

@@ -40,10 +40,20 @@ def test_a_session_is_worked_in_and_its_files_are_kept(data: Path) -> None:
         workspace.write("index.html", "<h1>mine</h1>")
         assert b"mine" in get(workspace.preview_url)[1]
         assert workspace.execute_command("pwd", "/app").exit_code == 0
+        root = workspace.execute_command("pwd").stdout.rstrip("\n")
+        assert workspace.execute_command("pwd", root).stdout == f"{root}\n"
         with pytest.raises(OutsideWorkspace):
             workspace.execute_command("pwd", "/etc")
     assert not running(session)
     assert (data / "workspaces" / "ann" / str(session) / "index.html").read_text() == "<h1>mine</h1>"
+
+
+def test_one_without_a_dev_server_has_no_page(data: Path) -> None:
+    with Workspace.create("research-pipeline", data_dir=data) as workspace:
+        assert workspace.preview_url is None
+        workspace.pause()
+        workspace.resume()
+        assert workspace.preview_url is None
 
 
 def test_its_files_go_with_it_when_that_was_asked_for(data: Path) -> None:
