@@ -1,0 +1,116 @@
+"""A start that is done on a thread is a start like any other, and a table that was used leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import NotFound
+from protocol.limits import Limits
+from tests.builder import exactly
+from toolserver.system import starting
+from toolserver.system.processes import ProcessTable
+
+ENV = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+async def table(tmp_path: Path) -> AsyncIterator[ProcessTable]:
+    made = ProcessTable(Limits(stop_grace_ms=200), tmp_path)
+    made.open()
+    yield made
+    assert await made.close() == []
+
+
+@pytest.fixture(params=["at once", "on a thread"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "_LONG_SECONDS", -1.0 if request.param == "on a thread" else 1e9)
+
+
+@pytest.mark.usefixtures("_way")
+class TestEitherWay:
+    async def test_each_of_many_has_its_own_output_and_status(self, table: ProcessTable) -> None:
+        orphan = "(sleep 0.01 &) ; (true &) ; "
+        started = [
+            table.start_soon(["sh", "-c", f"{orphan}echo {code}; exit {code}"], cwd="/", env=ENV)
+            for code in range(30)
+        ]
+        for code, process in enumerate(await asyncio.gather(*started)):
+            assert (await process.wait()).code == code
+            assert process.stdout.read(0, 100).data == b"%d\n" % code
+
+    async def test_what_is_not_there_is_refused_and_leaves_nothing_open(self, table: ProcessTable) -> None:
+        before = descriptors()
+        for pty in (None, (80, 24)):
+            with pytest.raises(NotFound, match=exactly("there is no program './nothing'; check its name")):
+                await table.start_soon(["./nothing"], cwd="/", env=ENV, pty=pty)
+        assert descriptors() == before
+        assert table.all() == []
+
+    async def test_a_start_that_is_cancelled_is_known_before_its_caller_is_told(
+        self, table: ProcessTable
+    ) -> None:
+        async def start_and_wait() -> None:
+            process = await table.start_soon(["sleep", "1000"], cwd="/", env=ENV, id="one")
+            try:
+                await process.wait()
+            except asyncio.CancelledError:
+                await table.stop(process)
+                raise
+
+        task = asyncio.create_task(start_and_wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not table.get("one").running
+
+    async def test_hundreds_in_a_row_leave_no_descriptor_no_task_and_no_thread(
+        self, table: ProcessTable
+    ) -> None:
+        async def rounds(count: int) -> None:
+            for _ in range(count):
+                process = await table.start_soon(["true"], cwd="/", env=ENV)
+                await process.wait()
+                table.forget(process)
+
+        def held() -> tuple[int, int, int]:
+            return len(descriptors()), len(asyncio.all_tasks()), threading.active_count()
+
+        await rounds(30)
+        await asyncio.to_thread(int)
+        before = held()
+        await rounds(300)
+        async with asyncio.timeout(30):
+            while held() > (before[0], before[1], before[2] + 8):
+                await asyncio.sleep(0.01)
+        assert threading.active_count() <= before[2] + 8
+
+
+async def test_a_child_that_is_not_known_yet_is_not_reaped(table: ProcessTable) -> None:
+    """Its status is its starter's: a sweep in between would take it."""
+
+    def ended() -> int:
+        pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], ENV)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return pid
+
+    with table._reaper.starting():
+        pid = await asyncio.to_thread(ended)
+        table._reaper.sweep()
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def descriptors() -> list[str]:
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(each.readlink()))
+    return sorted(found)
