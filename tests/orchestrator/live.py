@@ -104,6 +104,7 @@ class Up:
         if not line:
             raise AssertionError(self.end()[1])
         self.said = json.loads(line)
+        assert "error" not in self.said, self.said
         return self
 
     @property
