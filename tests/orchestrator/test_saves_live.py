@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.common import Options
-from tests.orchestrator.live import Host, get
+from tests.orchestrator.live import WORKSPACE, Host, free_port, get
+
+# Several tool servers one after another, each a start of a Python of its own.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -23,18 +27,27 @@ def host(tmp_path: Path) -> Iterator[Host]:
     host.end_everything()
 
 
+def started(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
+    """``workspace up --detach`` to its end, on a machine however busy."""
+    ports = ["--port", "0", "--dev-port", str(free_port())]
+    command = [*WORKSPACE, "up", *words, "--detach", *ports]
+    return subprocess.run(
+        command, cwd=host.directory, env=host.environ, capture_output=True, text=True, check=False
+    )
+
+
 def up(host: Host, *words: str) -> dict[str, Any]:
     """Brought up and left running."""
-    done = host.run("up", *words, "--detach", "--port", "0", "--json")
-    assert done.returncode == 0, done.stderr.decode()
+    done = started(host, *words, "--json")
+    assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
 
 def refused(host: Host, *words: str) -> str:
     """What is told when it does not come up."""
-    done = host.run("up", *words, "--detach", "--port", "0")
+    done = started(host, *words)
     assert done.returncode == 1
-    return done.stderr.decode()
+    return done.stderr
 
 
 def root_of(host: Host, said: dict[str, Any]) -> Path:
