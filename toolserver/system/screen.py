@@ -93,11 +93,24 @@ def _rows(buffer: Any, lines: int, columns: int) -> str:
     return "".join(f"\x1b[{y + 1};1H{cells}" for y, cells in told if cells) + _PLAIN
 
 
+def whole_cells(line: Any, columns: int) -> list[Char]:
+    """A line's cells. Half of a wide character is blank once the other half is written over."""
+    from wcwidth import wcwidth
+
+    cells = [line[x] for x in range(columns)]
+    wide = [bool(cell.data) and wcwidth(cell.data[0]) == 2 for cell in cells]
+    for x, cell in enumerate(cells):
+        cut = wide[x] and (x + 1 == columns or cells[x + 1].data)
+        if cut or (not cell.data and (x == 0 or not wide[x - 1])):
+            cells[x] = cell._replace(data=" ")
+            wide[x] = False
+    return cells
+
+
 def _cells(line: Any, columns: int) -> str:
     """One line, without the blank end that an erased one has anyway."""
     blank, parts, style, last = " ", [], "", 0
-    for x in range(columns):
-        cell = line[x]
+    for cell in whole_cells(line, columns):
         if (wanted := _style(cell)) != style:
             parts.append(wanted or "\x1b[0m")
             style = wanted
@@ -140,8 +153,9 @@ def _placed(cursor: Any, buffer: Any, columns: int) -> str:
     if cursor.x < columns:
         return f"{style}\x1b[{cursor.y + 1};{cursor.x + 1}H"
     line = buffer[cursor.y]
-    x = columns - 1 if line[columns - 1].data else columns - 2
-    return f"\x1b[{cursor.y + 1};{x + 1}H{_style(line[x]) or _PLAIN}{line[x].data}{style}"
+    cells = whole_cells(line, columns)
+    x = columns - 1 if cells[-1].data else columns - 2
+    return f"\x1b[{cursor.y + 1};{x + 1}H{_style(cells[x]) or _PLAIN}{cells[x].data}{style}"
 
 
 _EMULATOR: list[type] = []

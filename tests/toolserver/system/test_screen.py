@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolserver.system.output import OutputLog
-from toolserver.system.screen import Screen
+from toolserver.system.screen import Screen, whole_cells
 from toolserver.system.viewing import View
 
 COLS, ROWS = 20, 5
@@ -21,7 +21,7 @@ JUNK = b"junk\x1b[31mred\x1b[?1049hother\x1b[2;3r\x1b[5;5H"
 def shown(screen: Screen) -> tuple[Any, ...]:
     """Everything that a person could see."""
     inner = screen._screen
-    cells = [[inner.buffer[y][x] for x in range(inner.columns)] for y in range(inner.lines)]
+    cells = [whole_cells(inner.buffer[y], inner.columns) for y in range(inner.lines)]
     cursor = inner.cursor
     return cells, (cursor.x, cursor.y, cursor.hidden), cursor.attrs._replace(data=" ")
 
