@@ -227,7 +227,9 @@ async def test_many_first_containers_at_once_are_on_the_one_network(tmp_path: Pa
     name = f"{NETWORK}-first"
     drivers = [backend(tmp_path / data, network=name) for data in ("one", "two")]
     try:
-        guests = await asyncio.gather(*(driver.create(launch()) for driver in drivers * 3))
+        async with asyncio.TaskGroup() as group:
+            starting = [group.create_task(driver.create(launch())) for driver in drivers * 3]
+        guests = [task.result() for task in starting]
         addresses = {guest.labels["address"] for guest in guests}
         assert len(addresses) == len(guests)
     finally:
