@@ -29,7 +29,8 @@ from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, 
 from orchestrator.backends.environment import area_marker, sandbox_environment
 from orchestrator.backends.local_provision import provision_home
 from orchestrator.directories import give_tree, private_directory, remove_tree
-from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
+from orchestrator.isolation.isolation import Isolation, Setting
+from orchestrator.isolation.sandbox import Sandbox, Settled
 from orchestrator.paths import PathManager, SessionArea
 from protocol.errors import AlreadyExists, Unavailable
 

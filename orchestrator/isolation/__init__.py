@@ -4,7 +4,9 @@
     probe.py      the facts, looked up
     reach.py      what a sandbox has to reach: paths and ports
     identity.py   a user per session: ids, owners and modes of its directories
-    isolation.py  these four put together, for a backend
+    sandbox.py    one sandbox, and the files written for it
+    orders.py     what the launcher is told about it
+    isolation.py  these put together, for a backend
     bubblewrap.py the command line of bubblewrap
     launcher.py   the program that ties itself down and becomes the daemon; with it, in its process:
                   kernel.py landlock.py seccomp.py view.py network.py

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-import os
 import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.directories import private_directory
 from orchestrator.isolation import bubblewrap, identity, network, probe, reach
 from orchestrator.isolation.identity import Identity
+from orchestrator.isolation.orders import Orders
+from orchestrator.isolation.sandbox import Sandbox, Settled, write_accounts, write_resolver
 from orchestrator.isolation.tiers import (
     NAMES,
     NETWORK_OPTION,
@@ -42,9 +43,6 @@ ONE_USER_VARIABLE = "WORKSPACE_ONE_USER"
 _ANY_PORT_FILE = "any-port"
 """In the area of a session that may connect to any port of this host."""
 _INFORMATION_FILE = "bwrap.json"
-_ACCOUNTS = Path("/etc/passwd")
-_OWN_PACKAGE = Path(__file__).parents[1]
-"""Of which the launcher needs a part, also inside bubblewrap."""
 
 
 _TRIAL_SECONDS = 20.0
@@ -74,29 +72,6 @@ class Setting:
         network = _one_of(environ, NETWORK_OPTION, [network.value for network in Network])
         allow, one = (environ.get(name, "").lower() in _YES for name in (ALLOW_VARIABLE, ONE_USER_VARIABLE))
         return cls(Wish(wish), allow, Network(network), one)
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """One to be made."""
-
-    person: str
-    root: Path
-    area: SessionArea
-    cache: Path
-    """Package caches, shared by the sessions of one person."""
-    ports: tuple[int, ...]
-    """Those it may listen on, and which are reached from this host; 0 is any free one."""
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A sandbox whose directories have their owner."""
-
-    sandbox: Sandbox
-    identity: Identity | None
-    cache: Path
-    """Where its package caches are: its own, when no two users can share one here."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +106,10 @@ class Isolation:
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         return cls(tier, facts, setting, paths, environ, tuple(needs))
+
+    @functools.cached_property
+    def _orders(self) -> Orders:
+        return Orders(self.tier, self.facts, self.paths, self.environ, self.needs)
 
     @property
     def promises(self) -> Promises:
@@ -171,7 +150,13 @@ class Isolation:
 
     def refuse_ports(self, ports: Iterable[int]) -> None:
         """Raise InvalidRequest for a port that every workspace may connect to."""
-        common = self._outgoing if self.tier.ports else self._lent if self.tier.network else frozenset()
+        common = (
+            self._orders.outgoing
+            if self.tier.ports
+            else self._orders.lent
+            if self.tier.network
+            else frozenset()
+        )
         shared = common & {*ports}
         if shared:
             raise InvalidRequest(
@@ -180,8 +165,8 @@ class Isolation:
 
     def settle(self, sandbox: Sandbox) -> Settled:
         """Give the sandbox's directories to whom it will run as: who had its root before, or nobody yet."""
-        if self._own_resolver:
-            _write_resolver(sandbox.area)
+        if self._orders.own_resolver:
+            write_resolver(sandbox.area)
         if not self.tier.users:
             private_directory(sandbox.cache)
             return Settled(sandbox, None, sandbox.cache)
@@ -193,21 +178,21 @@ class Isolation:
         identity.give(whom, sandbox.root, sandbox.area)
         shared = identity.share(sandbox.cache, whom.person)
         if self.tier.own_processes:
-            _write_accounts(sandbox.area, uid)
+            write_accounts(sandbox.area, uid)
         return Settled(sandbox, whom, sandbox.cache if shared else sandbox.area.home / ".cache")
 
     def command(self, settled: Settled, command: Sequence[str]) -> tuple[str, ...]:
         """What to start so that ``command`` runs within the tier."""
         if not self.tier.anything:
             return tuple(command)
-        tied = [*self._identity(settled), *self._rules(settled)]
+        tied = [*self._orders.identity(settled), *self._orders.rules(settled)]
         if not self.tier.bwrap:
-            return _launched([*self._network(settled), *self._view(settled), *tied], command)
+            return _launched([*self._orders.network(settled), *self._orders.view(settled), *tied], command)
         area = settled.sandbox.area
         inner = _launched(tied, command)
-        wrapped = (probe.bwrap() or "bwrap", *bubblewrap.options(self._inside(settled)), "--", *inner)
+        wrapped = (probe.bwrap() or "bwrap", *bubblewrap.options(self._orders.inside(settled)), "--", *inner)
         return _launched(
-            [*self._network(settled), ("inform", str(area.directory / _INFORMATION_FILE))], wrapped
+            [*self._orders.network(settled), ("inform", str(area.directory / _INFORMATION_FILE))], wrapped
         )
 
     def leader(self, area: SessionArea) -> int | None:
@@ -242,123 +227,14 @@ class Isolation:
         """The part of a PATH that is within reach."""
         if not self.tier.anything:
             return value
-        return reach.search_path(value, [*map(Path, reach.SYSTEM), *self._readable(), self.paths.tools_dir])
+        return reach.search_path(
+            value, [*map(Path, reach.SYSTEM), *self._orders.readable(), self.paths.tools_dir]
+        )
 
     @property
     def reason(self) -> str:
         """Why nothing keeps several users apart, as a clause; only where that is so."""
         return why_not(self.setting.wish, self.facts)
-
-    @property
-    def _outgoing(self) -> frozenset[int]:
-        return reach.outgoing_ports(self.environ)
-
-    @property
-    def _lent(self) -> frozenset[int]:
-        return reach.lent_ports(self.environ)
-
-    @functools.cached_property
-    def _own_resolver(self) -> bool:
-        """Whether names are resolved by a server on this host's loopback, out of reach from a network."""
-        return self.tier.network and reach.has_loopback_resolver(_text(Path(reach.RESOLVER)))
-
-    def _network(self, settled: Settled) -> Iterator[tuple[str, str]]:
-        """What the launcher is told of the network, as pairs."""
-        if not self.tier.network:
-            return
-        sandbox = settled.sandbox
-        yield "network", probe.pasta() or "pasta"
-        yield "helper", str(sandbox.area.directory)
-        yield from (("publish", str(port)) for port in sorted({*sandbox.ports} - {0}))
-        yield from (("borrow", str(port)) for port in sorted(self._lent))
-        tables = (_text(Path("/proc/net", name)) for name in ("fib_trie", "if_inet6"))
-        yield from (("shut", address) for address in reach.host_addresses(*tables))
-        if self._own_resolver:
-            yield "forward", network.NAME_SERVER
-            yield from () if self.tier.bwrap else (("resolver", str(_resolver(sandbox.area))),)
-
-    def _view(self, settled: Settled) -> Iterator[tuple[str, str]]:
-        if not self.tier.view:
-            return
-        covers = probe.outermost([*self.facts.closed, *probe.closed([self.paths.base_dir]), "/tmp"])
-        yield from (("cover", directory) for directory in covers)
-        for path in (self.paths.base_dir, *self.needs):
-            yield from (("keep", each) for each in sorted({str(path), str(path.resolve())}) if path.exists())
-        yield "tmp", str(settled.sandbox.area.temporary)
-        yield "passwd", str(_accounts(settled.sandbox.area))
-
-    def _identity(self, settled: Settled) -> Iterator[tuple[str, str]]:
-        if (whom := settled.identity) is not None:
-            yield from (("uid", str(whom.uid)), ("gid", str(whom.uid)), ("group", str(whom.person)))
-
-    def _rules(self, settled: Settled) -> Iterator[tuple[str, str]]:
-        if self.tier.landlock:
-            yield "landlock", str(self.tier.landlock)
-            yield from self._files(settled)
-        if self.tier.ports:
-            yield from (("bind", str(port)) for port in {0, *settled.sandbox.ports})
-            own = {port for port in settled.sandbox.ports if port}
-            yield from (("connect", str(port)) for port in sorted(self._outgoing | own))
-        if self.tier.filter:
-            yield "filter", os.uname().machine
-
-    def _inside(self, settled: Settled) -> bubblewrap.Inside:
-        area = settled.sandbox.area
-        shown = {"/etc/passwd": str(_accounts(area))} if settled.identity is not None else {}
-        if self._own_resolver:
-            shown[str(Path(reach.RESOLVER).resolve())] = str(_resolver(area))
-        return bubblewrap.Inside(
-            readable=tuple(map(str, [*self._readable(), *self._linked(), _OWN_PACKAGE])),
-            writable=tuple(map(str, self._own(settled))),
-            temporary=str(area.temporary),
-            shown=shown,
-            directory=str(area.directory),
-            becomes_another=settled.identity is not None,
-            root=self.facts.root,
-        )
-
-    def _linked(self) -> Iterator[Path]:
-        """What is to be read and has another name: a link such as /lib, or a path that leads over one."""
-        data = self.paths.base_dir.resolve()
-        for path in (*map(Path, reach.SYSTEM), *self.needs):
-            if path.exists() and path != path.resolve() and not data.is_relative_to(path.resolve()):
-                yield path
-
-    @staticmethod
-    def _own(settled: Settled) -> tuple[Path, ...]:
-        area = settled.sandbox.area
-        return (settled.sandbox.root, area.home, area.temporary, area.state, settled.cache)
-
-    def _files(self, settled: Settled) -> Iterator[tuple[str, str]]:
-        yield from (("write", str(path)) for path in self._own(settled))
-        yield from (("write", path) for path in ("/tmp", "/dev/shm") if self.tier.own_processes)
-        yield from (("device", path) for path in reach.DEVICES)
-        # Another's /proc/PID/oom_score_adj is this user's to write, unless each session has its own.
-        yield ("device" if self.tier.users else "read"), "/proc"
-        yield from (("read", str(path)) for path in self._readable())
-        # There they are places of their own, not ways to others.
-        yield from (("read", str(path)) for path in self._linked() if self.tier.bwrap)
-        yield from (("list", str(path.parent)) for path in reach.package_directories())
-
-    def _readable(self) -> list[Path]:
-        """Existing paths to read and run; nothing of the data directory but the tools' links."""
-        data = self.paths.base_dir.resolve()
-        wanted = [*map(Path, reach.SYSTEM), Path(reach.RESOLVER).resolve(), *self.needs]
-        real = reach.distinct(path.resolve() for path in wanted if path.exists())
-        return [*(each for path in real for each in reach.carved(path, data)), self.paths.tools_dir]
-
-
-def _accounts(area: SessionArea) -> Path:
-    return area.directory / "passwd"
-
-
-def _write_accounts(area: SessionArea, uid: int) -> None:
-    """The host's accounts and the session's: Node, git and ssh want a name for who runs them."""
-    line = f"workspace:x:{uid}:{uid}:workspace:{area.home}:/bin/sh\n"
-    known = _ACCOUNTS.read_text() if _ACCOUNTS.exists() else ""
-    file = _accounts(area)
-    file.write_text(known + ("" if not known or known.endswith("\n") else "\n") + line)
-    file.chmod(0o644)
 
 
 def _launched(told: Iterable[tuple[str, str]], command: Sequence[str]) -> tuple[str, ...]:
@@ -375,23 +251,5 @@ def _one_of(environ: Mapping[str, str], name: str, known: Sequence[str]) -> str:
     return value
 
 
-def _resolver(area: SessionArea) -> Path:
-    return area.directory / "resolv.conf"
-
-
-def _write_resolver(area: SessionArea) -> None:
-    """The host's, but for who is asked: its own server is reached through pasta."""
-    file = _resolver(area)
-    file.write_text(reach.resolver_at(network.NAME_SERVER, _text(Path(reach.RESOLVER))))
-    file.chmod(0o644)
-
-
 def _has_entries(directory: Path) -> bool:
     return any(directory.iterdir())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.directories import private_directory, remove_tree
-from orchestrator.isolation import identity, probe
-from orchestrator.isolation.isolation import Isolation, Sandbox, Setting, Settled
+from orchestrator.isolation import identity, probe, reach
+from orchestrator.isolation.isolation import Isolation, Setting
+from orchestrator.isolation.sandbox import Sandbox, Settled
 from orchestrator.isolation.tiers import Facts, Network, Tier, Wish
 from orchestrator.paths import PathManager
 from protocol.errors import InvalidRequest, Unavailable
@@ -148,6 +149,20 @@ def test_a_network_of_its_own_publishes_its_ports_and_borrows_those_of_the_hosts
         [],
         [],
     ]
+
+
+@pytest.mark.parametrize(("server", "asked"), [("127.0.0.53", ["169.254.1.1"]), ("10.0.0.1", [])])
+def test_a_resolver_on_the_hosts_loopback_is_asked_through_the_network_helper(
+    server: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = tmp_path / "resolv.conf"
+    host.write_text(f"nameserver {server}\nsearch example.org\n")
+    monkeypatch.setattr(reach, "RESOLVER", str(host))
+    it = isolation(tmp_path / "data", NETWORK)
+    command = it.command(it.settle(sandbox(tmp_path / "data")), DAEMON)
+    assert told(command, "forward") == asked
+    shown = [Path(path).read_text() for path in told(command, "resolver")]
+    assert shown == [f"nameserver {each}\nsearch example.org\n" for each in asked]
 
 
 def test_where_ports_are_ones_own_only_borrowed_ones_are_taken(tmp_path: Path) -> None:
