@@ -17,8 +17,8 @@ from toolserver.system.input import Input
 from toolserver.system.output import OutputLog
 
 _READ_BYTES = 64 * 1024
-_READ_BYTES_PER_TURN = 1024 * 1024
-"""Of one stream's output, then the others' turn."""
+_READ_BYTES_PER_TURN = 256 * 1024
+"""Of one stream's output, then the others' turn: half a millisecond, and no more than is kept in memory."""
 _DRAIN_BYTES = 4 * 1024 * 1024
 """Read from a pipe when its program ends: more than a pipe can hold, so all that the program wrote is in."""
 

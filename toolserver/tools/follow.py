@@ -17,7 +17,7 @@ from toolserver.tools.call import Call, Emit
 PIECE_BYTES = 64 * 1024
 """At most this much in one event: four of them fit any socket buffer, and a frame limit is far."""
 
-_BYTES_PER_TURN = 1024 * 1024
+_BYTES_PER_TURN = 256 * 1024
 """Told to one caller, then the others' turn; as much as is read of a pipe in a turn, so that a caller with
 room keeps up with any program."""
 
