@@ -52,7 +52,8 @@ class Orders:
         yield from (("publish", str(port)) for port in sorted({*box.ports} - {0}))
         yield from (("borrow", str(port)) for port in sorted(self.lent))
         tables = (text(Path("/proc/net", name)) for name in ("fib_trie", "if_inet6"))
-        yield from (("shut", address) for address in reach.host_addresses(*tables))
+        shut = {*reach.host_addresses(*tables)} - reach.named_hosts(self.environ)
+        yield from (("shut", address) for address in sorted(shut))
         if self.own_resolver:
             yield "forward", NAME_SERVER
             yield from () if self.tier.bwrap else (("resolver", str(resolver(box.area))),)

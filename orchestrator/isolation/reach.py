@@ -65,6 +65,15 @@ def lent_ports(environ: Mapping[str, str]) -> frozenset[int]:
     return frozenset({port for port in named if port} | {*map(int, words)})
 
 
+def named_hosts(environ: Mapping[str, str]) -> frozenset[str]:
+    """The hosts of the proxies and of the package registry that the environment names.
+
+    >>> sorted(named_hosts({"HTTPS_PROXY": "http://172.17.0.1:3128", "HOME": "http://x"}))
+    ['172.17.0.1']
+    """
+    return frozenset(_host(value) for name, value in environ.items() if name.lower() in _ADDRESSES)
+
+
 def is_loopback(host: str) -> bool:
     """
     >>> [is_loopback(host) for host in ("localhost", "127.0.0.53", "::1", "10.0.0.1", "proxy", "")]
