@@ -1,4 +1,4 @@
-"""How ends are learned: of our programs by a pidfd and ``wait4``, of adopted orphans by SIGCHLD.
+"""How ends are learned: of our programs by a pidfd and ``wait4``, of adopted orphans by looking for them.
 
 A status is taken by pid and never by "any child", so that nobody takes somebody else's: not as PID 1, not
 for ten thousand orphans. What is reaped here for nobody was re-parented to us and has no record.
@@ -16,8 +16,9 @@ from typing import Any
 
 from toolserver.system import tree
 
-_REAP_DELAY_SECONDS = 0.05
-"""Orphans end in bursts; one sweep takes them all."""
+_SOON_SECONDS, _LATER_SECONDS = 0.05, 1.0
+"""After one of our programs has ended, which is when orphans come and go; and as long as we have children.
+SIGCHLD would tell at once, and wake the loop for every program that its pidfd tells of anyway."""
 
 OnEnd = Callable[[int, resource.struct_rusage], None]
 """Gets the wait status and what the program used."""
@@ -35,11 +36,9 @@ class Reaper:
 
     def open(self) -> None:
         """Reap orphans from here on. To be called on the main thread."""
-        loop = asyncio.get_running_loop()
-        # Not loop.add_signal_handler: uvloop keeps SIGCHLD for its own subprocesses, which are not used here.
-        self._old_handler = signal.signal(
-            signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._sweep_soon)
-        )
+        # Whoever started us may have it ignored; then the kernel would throw every status away.
+        self._old_handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._sweep_in(_SOON_SECONDS)
 
     def close(self) -> None:
         """Leave signals as they were found, and let go of every pidfd."""
@@ -54,6 +53,7 @@ class Reaper:
         pidfd = os.pidfd_open(pid)
         self._awaited[pid] = pidfd
         asyncio.get_running_loop().add_reader(pidfd, self._ended, pid, on_end)
+        self._sweep_in(_LATER_SECONDS)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
@@ -68,7 +68,14 @@ class Reaper:
         """Take the status of adopted orphans; a status of our own programs is left to its pidfd."""
         self._timer = None
         if self._starting:
-            self._sweep_soon()
+            self._sweep_in(_SOON_SECONDS)
+            return
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        self._sweep_in(_LATER_SECONDS)
+        if ended is None:
             return
         for pid in tree.children_of_this_process():
             if pid not in self._awaited:
@@ -80,12 +87,18 @@ class Reaper:
         if reaped:
             self._let_go(pid)
             on_end(status, usage)
+            self._sweep_in(_SOON_SECONDS)
 
     def _let_go(self, pid: int) -> None:
         pidfd = self._awaited.pop(pid)
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
 
-    def _sweep_soon(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_REAP_DELAY_SECONDS, self.sweep)
+    def _sweep_in(self, seconds: float) -> None:
+        """At the latest; a look that is due earlier stays."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self.sweep)
