@@ -56,11 +56,17 @@ class Dev:
 
     def line(self) -> dict[str, Any]:
         """The next line of its standard output."""
-        found: dict[str, Any] = json.loads(self._lines.get(timeout=WAIT_SECONDS))
+        try:
+            found: dict[str, Any] = json.loads(self._lines.get(timeout=WAIT_SECONDS))
+        except queue.Empty:
+            raise AssertionError("".join(self._errors)) from None
         return found
 
     def until_told(self, text: str, times: int = 1) -> None:
-        until(lambda: "".join(self._errors).count(text) >= times)
+        try:
+            until(lambda: "".join(self._errors).count(text) >= times)
+        except AssertionError:
+            raise AssertionError("".join(self._errors)) from None
 
     def page(self, path: str = "") -> str:
         try:
