@@ -32,7 +32,7 @@ from orchestrator.directories import give_tree, private_directory, remove_tree
 from orchestrator.isolation.isolation import Isolation, Setting
 from orchestrator.isolation.sandbox import Sandbox, Settled
 from orchestrator.paths import PathManager, SessionArea
-from protocol.errors import AlreadyExists, Unavailable
+from protocol.errors import AlreadyExists, Busy, Unavailable
 
 T = TypeVar("T")
 
@@ -51,6 +51,8 @@ KILL_SECONDS = 5.0
 """KILL takes effect at once, but for a process stuck in the kernel, which is then reported."""
 
 _LISTENING = re.compile(rb"listening on http://\S+:(\d+)\s*\n")
+_LOST_PORT = re.compile(r"Failed to bind any port for '-t 127\.0\.0\.1/(\d+)'")
+"""What the way into a network of its own says of a port that another program took since it was chosen."""
 _LOG_TAIL_CHARACTERS = 2000
 
 
@@ -236,6 +238,9 @@ class LocalBackend:
             return int(found[1])
         how = f"was not up after {START_SECONDS:g} s" if self._runs(guest) else "ended at once"
         lines = await asyncio.to_thread(place.last_lines)
+        if (lost := _LOST_PORT.search("\n".join(lines[-1:]))) is not None:
+            port = int(lost[1])
+            raise Busy(f"port {port} was taken by another program meanwhile", lost_port=port)
         raise Unavailable(
             f"the tool server {how}: {lines[-1] if lines else 'it said nothing'} (its log is {place.log})",
             log=str(place.log),
