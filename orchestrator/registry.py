@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ VERSION = 2
 """Of the file; ``migrations`` has a step for each. Kept here: a file that is not behind costs no import."""
 BUSY_SECONDS = 5.0
 """A write takes a millisecond; this is for a disk that stalls."""
+_PAUSE_SECONDS = 0.01
 FULL_BYTES = MIB
 """A disk with less room is taken for full: the memory file alone, that WAL shares, takes 32 KiB."""
 
@@ -78,17 +80,25 @@ class Registry:
         return self._ask(lambda db: _in_transaction(db, work), _WRITE_ANYHOW if ending else _WRITE)
 
     def _ask(self, work: Work[T], ways: Sequence[_Way]) -> T:
-        """What ``work`` gives, by the first way that the disk allows; else why the usual one failed."""
-        errors: list[sqlite3.Error] = []
-        for way in ways:
-            try:
-                with self._open(way) as db:
-                    return work(db)
-            except sqlite3.Error as error:
-                errors.append(error)
-                if _is_busy(error):
-                    break  # whoever else is in there, another way in is none
-        raise _unusable(self._path, errors[0]) from errors[0]
+        """What ``work`` gives, by the first way that the disk allows; else why the usual one failed.
+
+        SQLite waits for others by itself, but not always: where two would wait for each other, one is refused
+        at once, and asks again.
+        """
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            errors: list[sqlite3.Error] = []
+            for way in ways:
+                try:
+                    with self._open(way) as db:
+                        return work(db)
+                except sqlite3.Error as error:
+                    errors.append(error)
+                    if _is_busy(error):
+                        break  # whoever else is in there, another way in is none
+            if not _is_busy(errors[-1]) or time.monotonic() > until:
+                raise _unusable(self._path, errors[0]) from errors[0]
+            time.sleep(_PAUSE_SECONDS)
 
     @contextmanager
     def _open(self, way: _Way) -> Iterator[sqlite3.Connection]:
