@@ -33,6 +33,7 @@ from toolserver.tools.edit import Edits
 from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
+from toolserver.tools.names import Names
 from toolserver.tools.places import Places
 from toolserver.tools.processes import ProcessControl
 from toolserver.tools.raw import RawFiles
@@ -135,7 +136,7 @@ def _assemble(
         places,
         Reads(disk, gate, limits),
         Files(disk, gate, locks, limits),
-        Searches(table, disk, limits, find_ripgrep(tool_path), env),
+        Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits)),
         Edits(disk, gate, locks, limits),
         commands,
         control,

@@ -14,6 +14,10 @@ class PatternKind(enum.Enum):
 
     REGEX = "regex"
     LITERAL = "literal"
+    FUZZY = "fuzzy"
+    """Of names: the characters in this order, with others between them; the best come first."""
+    GLOB = "glob"
+    """Of names: as .gitignore writes patterns, ``src/**/*.ts``."""
 
 
 class Where(enum.Enum):
@@ -27,7 +31,8 @@ class Search(Request, frozen=True, kw_only=True):
     """Find text in files, or files by name. Honours .gitignore, skips hidden files, unless told otherwise."""
 
     pattern: str
-    """A regular expression in ripgrep's syntax, or plain text; names are matched by their relative path."""
+    """A regular expression in ripgrep's syntax, or plain text; names are matched by their relative path. Names
+    have ``fuzzy`` and ``glob``, too."""
     kind: PatternKind = PatternKind.REGEX
     in_: Where = msgspec.field(default=Where.CONTENT, name="in")
     path: str = "."
@@ -37,14 +42,23 @@ class Search(Request, frozen=True, kw_only=True):
     case_sensitive: bool = True
     word: bool = False
     """Only whole words."""
+    multiline: bool = False
+    """A match may go over line ends; ``.`` takes a line end only with ``(?s)``."""
+    types: list[str] = []
+    """Only files of these kinds, by ripgrep's names: ``ts``, ``py``."""
+    before: int = 0
+    """Lines told before each match, and ``after`` it; at most 100."""
+    after: int = 0
     hidden: bool = False
     ignored: bool = False
     """Also what .gitignore leaves out."""
     max_matches: int | None = None
+    max_per_file: int | None = None
+    """Matching lines of one file."""
 
 
-class Match(Answer, frozen=True, kw_only=True):
-    """One matching line, or one matching name (line and column 0, text empty)."""
+class Match(Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """One matching line, or one matching name (line and column 0, text empty). Defaults are left out."""
 
     path: str
     line: int
@@ -52,8 +66,15 @@ class Match(Answer, frozen=True, kw_only=True):
     column: int
     """Of the first match on the line, from 1, in characters."""
     text: str
-    """The line without its end."""
+    """The line without its end; of a match over several lines, all of them."""
     text_truncated: bool = False
+    end_line: int | None = None
+    """Last line of a match over several."""
+    before: list[str] = []
+    """The lines before it, as many as were asked for and are there."""
+    after: list[str] = []
+    score: int | None = None
+    """Of a name found by ``fuzzy``: how well it fits; only good for comparing."""
 
 
 class Matches(Event, frozen=True, kw_only=True, tag="matches"):
@@ -63,7 +84,7 @@ class Matches(Event, frozen=True, kw_only=True, tag="matches"):
 
 
 class SearchAnswer(Answer, frozen=True, kw_only=True):
-    """All matches in path order. When they were streamed, ``matches`` is empty and ``matchCount`` counts."""
+    """All matches in path order, fuzzy ones by score. When they were streamed, ``matches`` is empty and ``matchCount`` counts."""
 
     matches: list[Match]
     match_count: int

@@ -98,6 +98,8 @@ class TreeIndex:
         watch: Callable[[str, int], None] = lambda *_: None,
         unwatch: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.version = 0
+        """Another one whenever an entry is."""
         self.entries: dict[str, Entry] = {}
         self._names: dict[str, set[str]] = {}
         """Of each directory."""
@@ -128,7 +130,12 @@ class TreeIndex:
         finally:
             directories.close()
             os.close(root)
+        self.version += differing.any
         return in_order(differing, self.entries)
+
+    def regular_files(self) -> dict[str, Entry]:
+        """A copy, of those that are no directory, link or device."""
+        return {path: entry for path, entry in self.entries.items() if stat.S_ISREG(entry.mode)}
 
     def _look(self, path: str, why: Look, directories: Directories, differing: _Differing) -> bool:
         """Whether the names in it are to be looked at, too."""
@@ -193,6 +200,10 @@ class _Differing:
     created: list[str] = field(default_factory=list)
     modified: set[str] = field(default_factory=set)
     gone: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def any(self) -> bool:
+        return bool(self.created or self.modified or self.gone)
 
 
 def in_order(differing: _Differing, entries: Mapping[str, Entry]) -> list[Change]:

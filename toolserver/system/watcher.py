@@ -15,7 +15,7 @@ import errno
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from protocol.errors import Unavailable
@@ -32,7 +32,7 @@ from toolserver.system.inotify import (
     Notice,
 )
 from toolserver.system.threads import whole
-from toolserver.system.tree_index import Change, Look, TooMany, TreeIndex
+from toolserver.system.tree_index import Change, Entry, Look, TooMany, TreeIndex
 
 _GATHER_SECONDS = 0.01
 """Between a notice and the look at what it names: one save in an editor is five notices."""
@@ -50,6 +50,15 @@ class Numbered:
     number: int
     change: Change
     request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All files at one moment; whoever has it may look at it on any thread."""
+
+    version: int
+    """Another one when something came, went, or moved, or an entry became another."""
+    files: Mapping[str, Entry]
 
 
 class Marks:
@@ -104,6 +113,7 @@ class Watcher:
         """Some directories could not be watched."""
         self._suspects: dict[str, Look] = {}
         self._overflowed = False
+        self._snapshot: Snapshot | None = None
         self._starting: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._looking = asyncio.Lock()
@@ -138,6 +148,15 @@ class Watcher:
         await self._look()
         assert self._index is not None
         return self._index
+
+    async def snapshot(self) -> Snapshot:
+        """What is there, up to date with all that happened before this call."""
+        index = await self.index()
+        async with self._looking:
+            if self._snapshot is None or self._snapshot.version != index.version:
+                files = await whole(index.regular_files)
+                self._snapshot = Snapshot(index.version, files)
+            return self._snapshot
 
     def since(self, number: int) -> list[Numbered] | None:
         """What came after ``number``; None when that is not known any more."""
@@ -189,7 +208,7 @@ class Watcher:
         if self._inotify is not None:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
-        self._inotify = self._index = self._starting = None
+        self._inotify = self._index = self._starting = self._snapshot = None
         self._paths.clear()
         self._watches.clear()
         self._failure = error

@@ -89,7 +89,8 @@ class Lines:
             self._keep(b"\n")
             self._line += 1
             self._in_line = 0
-            self.is_done = self.is_done or (self.last is not None and self._line > self.last)
+            if self.last is not None and self._line > self.last:
+                self.is_done = True
 
     def _begin_line(self) -> bool:
         most = self.bounds.max_lines

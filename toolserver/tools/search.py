@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
+from msgspec import structs
 
 from protocol.errors import Internal, InvalidRequest, TooLarge, Unavailable
 from protocol.limits import Limits
@@ -18,11 +20,13 @@ from protocol.paths import RESERVED, ROOT, WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
+from toolserver.tools.names import Names
 
 _Naming = Callable[[bytes], str]
 _BATCH = 100
 """Matches in one event."""
 _READ_BYTES = 256 * 1024
+_MAX_CONTEXT = 100
 
 
 class _Text(msgspec.Struct):
@@ -64,8 +68,10 @@ class Searches:
         limits: Limits,
         ripgrep: str | None,
         env: Mapping[str, str],
+        names: Names,
     ) -> None:
         self._table = table
+        self._names = names
         self._disk = disk
         self._limits = limits
         self._ripgrep = ripgrep
@@ -74,16 +80,27 @@ class Searches:
     async def search(self, request: Search, call: Call) -> SearchAnswer:
         """Matches as they are found, at most ``maxMatches``; the program ends with the request."""
         limit = self._limit(request)
-        names = _name_pattern(request) if request.in_ is Where.NAMES else None
+        if request.in_ is Where.NAMES:
+            return await self._names.search(request, limit, call, partial(self._walk, request))
         path = self._disk.path(request.path)
+        async with self._running(request, path) as (process, naming):
+            found = matched(_lines(process), naming, request, self._limits.max_match_text_bytes)
+            return await _collect(found, limit, call, process)
+
+    async def _walk(self, request: Search) -> list[str]:
+        """Every name that a search in names may find, by a walk of ripgrep's."""
+        async with self._running(request, self._disk.path(request.path)) as (process, naming):
+            found = [naming(line) async for line in _lines(process)]
+            await _refuse_failure(process)
+            return sorted(found)
+
+    @asynccontextmanager
+    async def _running(self, request: Search, path: WorkspacePath) -> AsyncIterator[tuple[Process, _Naming]]:
         below, target = await asyncio.to_thread(self._disk.place, path)
         argv = [self._program(), *arguments(request, target)]
         process = self._table.start(argv, cwd=below, env=self._env, shown_cwd=path)
         try:
-            naming = partial(shown_path, path, is_file=target != ".")
-            lines = _lines(process)
-            found = _named(lines, names, naming) if names else _matched(lines, naming, self._limits)
-            return await _collect(found, limit, call, process)
+            yield process, partial(shown_path, path, is_file=target != ".")
         finally:
             if process.running:
                 await asyncio.shield(self._table.stop(process, grace_ms=0))
@@ -94,8 +111,10 @@ class Searches:
             raise InvalidRequest("'maxMatches' is above 0", field="maxMatches")
         if not request.pattern or "\0" in request.pattern:
             raise InvalidRequest("'pattern' is empty or holds a NUL character", field="pattern")
-        if any("\0" in glob for glob in request.glob):
-            raise InvalidRequest("'glob' holds a NUL character", field="glob")
+        for field, values in (("glob", request.glob), ("types", request.types)):
+            if any("\0" in value for value in values):
+                raise InvalidRequest(f"{field!r} holds a NUL character", field=field)
+        _refuse_unfit(request)
         return min(request.max_matches or self._limits.max_matches, 100_000)
 
     def _program(self) -> str:
@@ -104,6 +123,16 @@ class Searches:
                 "ripgrep is not installed; install it, or workspace-core[embedded], and restart"
             )
         return self._ripgrep
+
+
+def _refuse_unfit(request: Search) -> None:
+    """Raise InvalidRequest for options that do not go together, or past their bounds."""
+    if request.in_ is Where.CONTENT and request.kind in (PatternKind.FUZZY, PatternKind.GLOB):
+        raise InvalidRequest(f'{request.kind.value!r} is for names: say "in": "names"', field="kind")
+    if not (0 <= request.before <= _MAX_CONTEXT and 0 <= request.after <= _MAX_CONTEXT):
+        raise InvalidRequest(f"'before' and 'after' are from 0 to {_MAX_CONTEXT}", field="before")
+    if request.max_per_file is not None and request.max_per_file < 1:
+        raise InvalidRequest("'maxPerFile' is 1 or more", field="maxPerFile")
 
 
 def find_ripgrep(search_path: str) -> str | None:
@@ -124,22 +153,18 @@ def arguments(request: Search, target: str) -> list[str]:
     options += ["--no-ignore"] if request.ignored else []
     options += [f"--glob={glob}" for glob in globs]
     options += [f"--glob=!/{RESERVED}/"] if request.hidden or request.ignored else []
+    options += [f"--type={name}" for name in request.types]
     if request.in_ is Where.NAMES:
         return [*options, "--files", "--null", "--", target]
     options += ["--json"]
     options += ["--ignore-case"] if not request.case_sensitive else []
     options += ["--word-regexp"] if request.word else []
+    options += ["--multiline"] if request.multiline else []
+    options += [f"--before-context={request.before}"] if request.before else []
+    options += [f"--after-context={request.after}"] if request.after else []
+    options += [f"--max-count={request.max_per_file}"] if request.max_per_file is not None else []
     options += ["--fixed-strings"] if request.kind is PatternKind.LITERAL else []
     return [*options, f"--regexp={request.pattern}", "--", target]
-
-
-def _name_pattern(request: Search) -> re.Pattern[str]:
-    text = re.escape(request.pattern) if request.kind is PatternKind.LITERAL else request.pattern
-    text = rf"\b(?:{text})\b" if request.word else text
-    try:
-        return re.compile(text, 0 if request.case_sensitive else re.IGNORECASE)
-    except re.error as error:
-        raise InvalidRequest(f"'pattern' is no regular expression: {error}", field="pattern") from None
 
 
 async def _lines(process: Process) -> AsyncIterator[bytes]:
@@ -174,32 +199,95 @@ def shown_path(base: WorkspacePath, found: bytes, is_file: bool) -> str:
     return name if base == ROOT else f"{base}/{name}"
 
 
-async def _matched(lines: AsyncIterator[bytes], naming: _Naming, limits: Limits) -> AsyncIterator[Match]:
+async def matched(
+    lines: AsyncIterator[bytes], naming: _Naming, request: Search, most: int
+) -> AsyncIterator[Match]:
+    """Matches out of ripgrep's lines, each with the lines around it, as soon as those are known."""
+    around = Around(request.before, request.after)
     async for line in lines:
         event = _decoder.decode(line)
-        if event.type == "match":
-            yield _match(event.data, naming, limits.max_match_text_bytes)
+        found: Iterable[Match] = ()
+        if event.type in ("match", "context"):
+            match = _match(event.data, naming, most) if event.type == "match" else None
+            found = around.feed(event.data.line_number or 0, _texts(event.data, most), match)
+        elif event.type == "end":
+            found = around.end()
+        for each in found:
+            yield each
 
 
-async def _named(
-    lines: AsyncIterator[bytes], pattern: re.Pattern[str], naming: _Naming
-) -> AsyncIterator[Match]:
-    async for line in lines:
-        path = naming(line)
-        if pattern.search(path):
-            yield Match(path=path, line=0, column=0, text="")
+class Around:
+    """Gives each match of a file the lines around it, which come before and after it.
+
+    >>> around = Around(before=1, after=1)
+    >>> match = Match(path="a", line=2, column=1, text="two")
+    >>> [*around.feed(1, ["one"], None), *around.feed(2, ["two"], match), *around.feed(3, ["three"], None)]
+    []
+    >>> [(each.before, each.after) for each in around.end()]
+    [(['one'], ['three'])]
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        self._before, self._after = before, after
+        self._lines: dict[int, str] = {}
+        self._waiting: deque[Match] = deque()
+
+    def feed(self, number: int, texts: list[str], match: Match | None) -> Iterator[Match]:
+        """The matches that are complete, now that these lines, from ``number`` on, are known."""
+        if match is not None and not (self._before or self._after):
+            yield match
+            return
+        yield from self._complete(number)
+        self._lines.update(enumerate(texts, number))
+        if match is not None:
+            self._waiting.append(match)
+
+    def end(self) -> Iterator[Match]:
+        """The rest of the file's matches."""
+        yield from self._complete(None)
+        self._lines.clear()
+
+    def _complete(self, number: int | None) -> Iterator[Match]:
+        while self._waiting and (number is None or _last_line(self._waiting[0]) + self._after < number):
+            yield self._with_lines(self._waiting.popleft())
+        if number is not None:
+            first = min(number, self._waiting[0].line if self._waiting else number) - self._before
+            for old in [each for each in self._lines if each < first]:
+                del self._lines[old]
+
+    def _with_lines(self, match: Match) -> Match:
+        last = _last_line(match)
+        before = range(match.line - self._before, match.line)
+        after = range(last + 1, last + 1 + self._after)
+        return structs.replace(
+            match,
+            before=[self._lines[each] for each in before if each in self._lines],
+            after=[self._lines[each] for each in after if each in self._lines],
+        )
+
+
+def _last_line(match: Match) -> int:
+    return match.end_line or match.line
+
+
+def _texts(data: _Data, most: int) -> list[str]:
+    """The lines of an event, without their ends."""
+    raw = (data.lines or _Text("")).raw().rstrip(b"\n").split(b"\n")
+    return [line.rstrip(b"\r")[:most].decode(errors="replace") for line in raw]
 
 
 def _match(data: _Data, naming: _Naming, max_bytes: int) -> Match:
     line = (data.lines or _Text("")).raw()
     start = data.submatches[0].start if data.submatches else 0
     text = line.rstrip(b"\r\n")
+    ends = text.count(b"\n")
     return Match(
         path=naming((data.path or _Text("")).raw()),
         line=data.line_number or 0,
-        column=len(line[:start].decode(errors="replace")) + 1,
+        column=len(line[:start].rpartition(b"\n")[2].decode(errors="replace")) + 1,
         text=text[:max_bytes].decode(errors="replace"),
         text_truncated=len(text) > max_bytes,
+        end_line=(data.line_number or 0) + ends if ends else None,
     )
 
 

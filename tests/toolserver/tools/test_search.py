@@ -95,6 +95,8 @@ SAME: list[tuple[Json, list[str]]] = [
     ({"pattern": "^$"}, ["-e", "^$"]),
     ({"pattern": "(?i)TWO"}, ["-e", "(?i)TWO"]),
     ({"pattern": "nothing like this"}, ["-e", "nothing like this"]),
+    ({"pattern": "one", "types": ["ts"]}, ["--type=ts", "-e", "one"]),
+    ({"pattern": "one", "maxPerFile": 1}, ["--max-count=1", "-e", "one"]),
 ]
 
 
@@ -112,8 +114,8 @@ async def test_the_matches_are_those_of_ripgrep_by_hand(
 async def test_a_match_tells_line_column_and_text(http: Http, tree: Path) -> None:
     answer = await http.ok("search", pattern="one", glob="uml.txt")
     assert answer["matches"] == [
-        {"path": "uml.txt", "line": 1, "column": 10, "text": "käse ünë one", "textTruncated": False},
-        {"path": "uml.txt", "line": 2, "column": 3, "text": "😀 one", "textTruncated": False},
+        {"path": "uml.txt", "line": 1, "column": 10, "text": "käse ünë one"},
+        {"path": "uml.txt", "line": 2, "column": 3, "text": "😀 one"},
     ]
 
 
@@ -168,15 +170,18 @@ NAMED: list[tuple[Json, list[str]]] = [
     ({"pattern": "out"}, []),
     ({"pattern": "out", "ignored": True}, ["ignored/out.js"]),
     ({"pattern": "-dash"}, ["src/deep/-dash.txt"]),
+    ({"pattern": "src/*.ts", "kind": "glob"}, ["src/main.ts"]),
+    ({"pattern": "**/deep/*", "kind": "glob"}, ["src/deep/-dash.txt", "src/deep/x.ts"]),
+    ({"pattern": "index", "path": "node_modules"}, ["node_modules/pkg/index.js"]),
+    ({"pattern": ".", "types": ["ts"]}, ["src/deep/x.ts", "src/main.ts"]),
+    ({"pattern": "main", "path": "src/main.ts"}, ["src/main.ts"]),
 ]
 
 
 @pytest.mark.parametrize(("params", "expected"), NAMED, ids=[json.dumps(params) for params, _ in NAMED])
 async def test_files_are_found_by_name(http: Http, tree: Path, params: Json, expected: list[str]) -> None:
     answer = await http.ok("search", **{"in": "names", **params})
-    assert answer["matches"] == [
-        {"path": path, "line": 0, "column": 0, "text": "", "textTruncated": False} for path in expected
-    ]
+    assert answer["matches"] == [{"path": path, "line": 0, "column": 0, "text": ""} for path in expected]
 
 
 async def test_an_ignore_file_holds_without_a_repository(http: Http, root: Path) -> None:
@@ -225,7 +230,14 @@ REFUSED: list[tuple[Json, str]] = [
     ({"pattern": "a", "maxMatches": 0}, "'maxMatches' is above 0"),
     ({"pattern": "a", "glob": "{a"}, "ripgrep refuses the search: "),
     ({"pattern": "a", "glob": "a\0"}, "'glob' holds a NUL character"),
-    ({"pattern": "a", "kind": "fuzzy"}, "invalid enum value 'fuzzy' in 'kind'; known are literal, regex"),
+    (
+        {"pattern": "a", "kind": "x"},
+        "invalid enum value 'x' in 'kind'; known are fuzzy, glob, literal, regex",
+    ),
+    ({"pattern": "a", "kind": "fuzzy"}, '\'fuzzy\' is for names: say "in": "names"'),
+    ({"pattern": "a", "before": 101}, "'before' and 'after' are from 0 to 100"),
+    ({"pattern": "a", "types": ["nope"]}, "ripgrep refuses the search: "),
+    ({"pattern": "a", "maxPerFile": 0}, "'maxPerFile' is 1 or more"),
 ]
 
 
@@ -294,3 +306,78 @@ async def test_many_searches_at_once(http: Http, tree: Path, daemon: Daemon) -> 
     answers: list[Any] = await asyncio.gather(*(http.ok("search", pattern="one") for _ in range(30)))
     assert all(found(answer) == expected for answer in answers)
     await until(lambda: daemon.children() == set())
+
+
+async def test_the_lines_around_a_match_are_told_with_it(http: Http, root: Path) -> None:
+    (root / "a").write_text("1\n2\nx3\nx4\n5\n6\n7\nx8\n")
+    answer = await http.ok("search", pattern="x", before=2, after=1)
+    assert [(each["line"], each.get("before", []), each.get("after", [])) for each in answer["matches"]] == [
+        (3, ["1", "2"], ["x4"]),
+        (4, ["2", "x3"], ["5"]),
+        (8, ["6", "7"], []),
+    ]
+
+
+async def test_lines_around_a_match_are_those_of_its_own_file(http: Http, root: Path) -> None:
+    for name in ("a", "b", "c"):
+        (root / name).write_text(f"{name} before\nx\n{name} after\n")
+    matches = (await http.ok("search", pattern="^x", before=5, after=5))["matches"]
+    assert [(each["before"], each["after"]) for each in matches] == [
+        ([f"{name} before"], [f"{name} after"]) for name in ("a", "b", "c")
+    ]
+
+
+async def test_a_match_may_go_over_lines(http: Http, root: Path) -> None:
+    (root / "a").write_text("0\nfoo(\n  bar\n)\nend\n")
+    assert (await http.ok("search", pattern=r"foo\(\s+bar"))["matches"] == []
+    (match,) = (await http.ok("search", pattern=r"foo\(\s+bar", multiline=True, after=1))["matches"]
+    assert (match["line"], match["endLine"], match["text"]) == (2, 3, "foo(\n  bar")
+    assert match["after"] == [")"]
+
+
+async def test_names_come_by_how_well_they_fit(http: Http, root: Path) -> None:
+    for name in ("src/app.ts", "src/a/p/p.ts", "docs/map.md", "README.md", "src/components/AppHeader.tsx"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    answer = await http.ok("search", **{"in": "names", "kind": "fuzzy", "pattern": "app"})
+    assert [each["path"] for each in answer["matches"]] == [
+        "src/app.ts",
+        "src/components/AppHeader.tsx",
+        "src/a/p/p.ts",
+    ]
+    scores = [each["score"] for each in answer["matches"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+async def test_names_are_those_of_ripgrep_whatever_is_ignored(http: Http, root: Path) -> None:
+    for name in (
+        "a.log",
+        "keep.log",
+        "src/b.log",
+        "src/keep.log",
+        "out/x.ts",
+        "src/out/y.ts",
+        "top/z",
+        "src/top/z",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / ".gitignore").write_text("*.log\n!keep.log\nout/\n/top\n# a comment\n")
+    (root / "src/.gitignore").write_text("keep.log\n!out/\n")
+    (root / ".ignore").write_text("!b.log\n")
+    assert await names(http) == await names_by_hand(http)
+    (root / ".gitignore").write_text("src/\n")
+    assert await names(http) == await names_by_hand(http) == ["a.log", "keep.log", "out/x.ts", "top/z"]
+    (root / ".gitignore").unlink()
+    (root / "new.txt").touch()
+    assert await names(http) == await names_by_hand(http)
+
+
+async def names(http: Http) -> list[str]:
+    answer = await http.ok("search", **{"in": "names", "pattern": "."})
+    return [each["path"] for each in answer["matches"]]
+
+
+async def names_by_hand(http: Http) -> list[str]:
+    argv = [str(RIPGREP), "--no-config", "--no-require-git", "--files"]
+    return sorted((await http.ok("command", argv=argv))["stdout"].splitlines())
