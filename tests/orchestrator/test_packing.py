@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.packing import packed
+from orchestrator.packing import Packed, packed
 from orchestrator.templates import find_source
 from protocol.errors import ArchiveUnsafe, InvalidRequest
 from protocol.limits import MIB
@@ -23,10 +23,13 @@ def write(directory: Path, *paths: str) -> None:
         (directory / path).write_text(path)
 
 
+async def bytes_of(archive: Packed) -> bytes:
+    return b"".join([chunk async for chunk in archive.chunks()])
+
+
 async def names_in(directory: Path, data_dir: Path) -> set[str]:
     archive = packed(find_source(str(directory), [], directory), data_dir)
-    content = b"".join([chunk async for chunk in archive.chunks()])
-    with tarfile.open(fileobj=io.BytesIO(content)) as found:
+    with tarfile.open(fileobj=io.BytesIO(await bytes_of(archive))) as found:
         return {member.name for member in found if member.isfile()}
 
 
@@ -55,7 +58,7 @@ async def test_the_same_files_give_the_same_digest(tmp_path: Path) -> None:
         write(tmp_path / name, "index.html", "src/x")
     one, two = (packed(find_source(str(tmp_path / name), [], tmp_path), Path("/d")) for name in ("a", "b"))
     assert one.digest == two.digest
-    assert await one.read() == await two.read()
+    assert await bytes_of(one) == await bytes_of(two)
     assert one.note.startswith("2 files, ")
 
 
@@ -63,7 +66,7 @@ async def test_an_archive_is_sent_as_it_is(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "save.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("a"))
     found = packed(find_source("save.tar", [], tmp_path), Path("/d"))
-    assert b"".join([chunk async for chunk in found.chunks()]) == (tmp_path / "save.tar").read_bytes()
+    assert await bytes_of(found) == (tmp_path / "save.tar").read_bytes()
 
 
 def test_a_link_that_leaves_a_template_is_told_before_anything_starts(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_half_a_gigabyte_is_packed_in_the_memory_of_a_few_pieces(tmp_path: Path)
             file.write(noise)
     program = f"""
 import re, pathlib
-from orchestrator.packing import packed
+from orchestrator.packing import Packed, packed
 from orchestrator.templates import find_source
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()
