@@ -15,7 +15,8 @@ class PatternKind(enum.Enum):
     REGEX = "regex"
     LITERAL = "literal"
     FUZZY = "fuzzy"
-    """Of names: the characters in this order, with others between them; the best come first."""
+    """Of names: the characters in this order, with others between them; the best come first. Small letters
+    stand for both."""
     GLOB = "glob"
     """Of names: as .gitignore writes patterns, ``src/**/*.ts``."""
 
@@ -31,8 +32,8 @@ class Search(Request, frozen=True, kw_only=True):
     """Find text in files, or files by name. Honours .gitignore, skips hidden files, unless told otherwise."""
 
     pattern: str
-    """A regular expression in ripgrep's syntax, or plain text; names are matched by their relative path. Names
-    have ``fuzzy`` and ``glob``, too."""
+    """A regular expression in ripgrep's syntax, or plain text. Names, which are relative paths, have
+    ``fuzzy`` and ``glob``, too."""
     kind: PatternKind = PatternKind.REGEX
     in_: Where = msgspec.field(default=Where.CONTENT, name="in")
     path: str = "."
@@ -84,7 +85,8 @@ class Matches(Event, frozen=True, kw_only=True, tag="matches"):
 
 
 class SearchAnswer(Answer, frozen=True, kw_only=True):
-    """All matches in path order, fuzzy ones by score. When they were streamed, ``matches`` is empty and ``matchCount`` counts."""
+    """All matches in path order, fuzzy ones by score. When they were streamed, ``matches`` is empty and
+    ``matchCount`` counts."""
 
     matches: list[Match]
     match_count: int
