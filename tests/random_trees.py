@@ -6,6 +6,7 @@ import os
 
 from hypothesis import strategies as st
 
+from protocol.archives import is_reserved
 from tests.trees import Directory, File, Link, Node, Tree
 
 # Names as people and tools make them: spaces, line feeds, other scripts, a leading dot, bytes that are no
@@ -18,6 +19,8 @@ _NAMES = st.one_of(
     st.integers(90, 120).map(lambda length: "l" * length),
     st.just(os.fsdecode(b"latin-\xe9")),
 ).filter(lambda name: name not in {".", ".."} and len(os.fsencode(name)) <= 255)
+_OUTER_NAMES = _NAMES.filter(lambda name: not is_reserved(name))
+"""In the root, where one name is the tool server's own and no content."""
 
 _FILES = st.builds(File, st.binary(max_size=2000), st.sampled_from([0o644, 0o755, 0o600, 0o444]))
 _DIRECTORIES = st.builds(Directory, st.sampled_from([0o755, 0o700, 0o555]))
@@ -33,7 +36,7 @@ def trees(draw: st.DrawFn) -> Tree:
     tree: Tree = {}
 
     def grow(above: str, depth: int) -> None:
-        for name in draw(st.lists(_NAMES, max_size=4, unique=True)):
+        for name in draw(st.lists(_NAMES if above else _OUTER_NAMES, max_size=4, unique=True)):
             node = draw(_ANY if depth else _LEAVES)
             tree[above + name] = node
             if isinstance(node, Directory):

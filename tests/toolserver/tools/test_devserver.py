@@ -293,8 +293,9 @@ class TestFailing:
     async def test_a_crashed_ones_child_does_not_keep_the_port(
         self, http: Http, site: Path, port: int
     ) -> None:
-        line = f"{SERVE} & sleep 0.5; exit 5"
+        line = f"{SERVE} & while [ ! -e go ]; do sleep 0.02; done; exit 5"
         await http.ok("dev_start", command=line, port=port)
+        (site / "go").touch()
         while (await http.ok("dev_status"))["state"] != "crashed":
             await asyncio.sleep(0.02)
         assert (await http.ok("dev_start", command=SERVE, port=port))["state"] == "ready"
