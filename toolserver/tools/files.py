@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import stat
 from datetime import UTC, datetime
@@ -207,7 +208,7 @@ def printable(name: str) -> str:
     >>> printable("caf\\udce9") == "caf\\ufffd"
     True
     """
-    return os.fsencode(name).decode(errors="replace")
+    return name if name.isascii() else os.fsencode(name).decode(errors="replace")
 
 
 def instant(seconds: float) -> str:
@@ -216,10 +217,21 @@ def instant(seconds: float) -> str:
     >>> instant(0), instant(2**40)
     ('1970-01-01T00:00:00+00:00', '9999-12-31T23:59:59.999999+00:00')
     """
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    fraction = f".{microseconds:06d}" if microseconds else ""
+    return _LAST if (second := _second(whole)) is None else f"{second}{fraction}+00:00"
+
+
+_LAST = datetime.max.replace(tzinfo=UTC).isoformat()
+
+
+@functools.lru_cache(maxsize=4096)
+def _second(seconds: int) -> str | None:
+    """Without its zone; kept, for a tool writes many files within one. None beyond the calendar."""
     try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat()
+        return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
     except (OverflowError, ValueError, OSError):
-        return (datetime.max if seconds > 0 else datetime.min).replace(tzinfo=UTC).isoformat()
+        return None if seconds > 0 else datetime.min.isoformat()
 
 
 def _kind(mode: int) -> Kind:

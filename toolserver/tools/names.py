@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import functools
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -44,14 +45,22 @@ class Listed:
     """Names in order, and as one text for expressions that look through all of them at once."""
 
     names: list[str]
-    _text: str | None = None
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
         """One name a line; a name that holds a line end stands there with a blank in its place."""
-        if self._text is None:
-            self._text = "\n".join(name.replace("\n", " ") for name in self.names)
-        return self._text
+        return "\n".join(name.replace("\n", " ") for name in self.names)
+
+    @functools.cached_property
+    def small(self) -> str:
+        """The same in small letters, where that leaves every character in its place."""
+        small = self.text.lower()
+        return small if len(small) == len(self.text) else self.text
+
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """Where in the text each name begins."""
+        return [0, *itertools.accumulate(len(name) + 1 for name in self.names[:-1])]
 
     def below(self, directory: str) -> Listed:
         """Those in a directory, or the one file of that name."""
@@ -231,13 +240,12 @@ def ranked(pattern: str, listed: Listed, case_sensitive: bool) -> Iterator[tuple
     >>> [name for name, _ in ranked("mts", Listed(["a/main.ts", "mats/x", "tsm"]), False)]
     ['a/main.ts', 'mats/x']
     """
-    lines = sieve(pattern, case_sensitive).finditer(listed.text)
-    starts = [match.start() for match in lines]
-    chosen = (listed.names[number] for number in _line_numbers(listed.text, starts))
-    scored = [
-        (points, name) for name in chosen if (points := score(pattern, name, case_sensitive)) is not None
-    ]
-    return ((name, points) for points, name in sorted(scored, key=lambda each: (-each[0], each[1])))
+    text, wanted = (listed.text, pattern) if case_sensitive else (listed.small, pattern.lower())
+    scored = []
+    for line in sieve(wanted).finditer(text):
+        name = listed.names[bisect.bisect_left(listed.starts, line.start())]
+        scored.append((-score(wanted, line[0], name), name))
+    return ((name, -points) for points, name in sorted(scored))
 
 
 def globs(request: Search) -> Callable[[str], bool]:
@@ -263,14 +271,6 @@ def _chosen(listed: Listed, choose: Choose, wanted: Callable[[str], bool], limit
         Match(path=printable(name), line=0, column=0, text="", score=points)
         for name, points in itertools.islice(fitting, limit + 1)
     ]
-
-
-def _line_numbers(text: str, starts: Sequence[int]) -> Iterator[int]:
-    number, at = 0, 0
-    for start in starts:
-        number += text.count("\n", at, start)
-        at = start
-        yield number
 
 
 def _is_hidden(path: str) -> bool:
