@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 from websockets.asyncio.client import connect
 
+from benchmarks.files import listing, raw_files, trees
 from benchmarks.floors import bare_server, kept_bash, program, run
 from benchmarks.measure import Act, Figure, compare
 from benchmarks.processes import fresh_processes, under_load
@@ -69,6 +70,9 @@ async def all_cases(scratch: Path, rg: str, runs: int) -> Cases:
         yield await streams(client, scratch, max(3, runs // 50))
         yield await searches(client, root, rg, max(5, runs // 10))
         yield await archives(client, scratch, max(3, runs // 50))
+        yield await raw_files(url, root, max(3, runs // 50))
+        yield await listing(client, root, max(5, runs // 4))
+        yield await trees(client, root, rg, max(5, runs // 10))
         yield [memory(pid, "idle, after the cases")]
 
 
