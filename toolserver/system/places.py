@@ -13,33 +13,20 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.errors import AlreadyExists, Conflict, InvalidRequest, NotAFile, TooLarge, ToolError
+from protocol.errors import AlreadyExists, Conflict, InvalidRequest, NotAFile, ToolError
 from protocol.limits import Limits
 from protocol.paths import RESERVED, ROOT, WorkspacePath
 from toolserver.system import moving
+from toolserver.system.copying import Copying, held
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.disk import Disk, refused, temporary_name
 from toolserver.system.removal import remove_trash, trash_name
 
 _NOREPLACE, _EXCHANGE = 1, 2
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_COPY_BYTES = 1 << 30
-"""In one call: the kernel copies, and shares blocks where the file system can."""
-_SLOW_COPY_BYTES = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass
-class Copied:
-    """What a copy consists of so far."""
-
-    entries: int = 0
-    bytes: int = 0
 
 
 class Places:
@@ -75,17 +62,17 @@ class Places:
 
     def copy(
         self, path: WorkspacePath, to: WorkspacePath, overwrite: bool, parents: bool
-    ) -> tuple[Copied, bool]:
+    ) -> tuple[Copying, bool]:
         """What the copy consists of, and whether something was replaced."""
         self._refuse_inside_itself(path, to, "copied")
-        copied, staged = Copied(), temporary_name()
+        copying, staged = Copying(self._limits), temporary_name()
         made = self._disk.make_directories(_above(to)) if parents else []
         try:
             with self._disk.parent(path) as (fd, name), self._disk.parent(to) as (above, _):
                 try:
-                    self._copy_entry(fd, name, above, staged, copied, path)
+                    copying.entry(fd, name, above, staged, path)
                     with self._disk.parent(to) as target:
-                        return copied, self._put((above, staged), target, overwrite, to)
+                        return copying, self._put((above, staged), target, overwrite, to)
                 except BaseException:
                     if moving.exists(above, staged):
                         self._throw_away(above, staged)
@@ -156,14 +143,14 @@ class Places:
 
     def _bases(self, make: bool = False) -> Iterator[contextlib.AbstractContextManager[int]]:
         """Directories that hold trash: on the state directory's file system, and on the root's."""
-        yield _directory(os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        yield held(os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         with self._disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as root:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(RESERVED, 0o700, dir_fd=root)
             if not moving.exists(root, RESERVED):
                 return
-            yield _directory(os.open(RESERVED, DIRECTORY, dir_fd=root))
+            yield held(os.open(RESERVED, DIRECTORY, dir_fd=root))
             if not make:
                 with contextlib.suppress(OSError):  # somebody keeps something there
                     os.rmdir(RESERVED, dir_fd=root)
@@ -189,44 +176,6 @@ class Places:
         except ToolError:
             return f"{self._real(WorkspacePath(above))}/{name}"
 
-    def _copy_entry(self, fd: int, name: str, above: int, new: str, so_far: Copied, path: str) -> None:
-        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        self._count(so_far, info, path)
-        if stat.S_ISLNK(info.st_mode):
-            os.symlink(os.readlink(name, dir_fd=fd), new, dir_fd=above)
-        elif stat.S_ISDIR(info.st_mode):
-            self._copy_directory(fd, name, above, new, so_far, path)
-        elif stat.S_ISREG(info.st_mode):
-            _copy_file(fd, name, above, new)
-        else:
-            raise Conflict(f"{path!r} is a socket, a FIFO or a device, which cannot be copied", path=path)
-        times = info.st_atime_ns, info.st_mtime_ns
-        os.utime(new, ns=times, dir_fd=above, follow_symlinks=False)
-
-    def _copy_directory(self, fd: int, name: str, above: int, new: str, so_far: Copied, path: str) -> None:
-        with _directory(os.open(name, DIRECTORY, dir_fd=fd)) as source:
-            os.mkdir(new, 0o700, dir_fd=above)
-            with _directory(os.open(new, DIRECTORY, dir_fd=above)) as target:
-                for entry in os.listdir(source):
-                    self._copy_entry(source, entry, target, entry, so_far, f"{path}/{entry}")
-                os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
-
-    def _count(self, so_far: Copied, info: os.stat_result, path: str) -> None:
-        so_far.entries += 1
-        so_far.bytes += info.st_size if stat.S_ISREG(info.st_mode) else 0
-        limits = self._limits
-        for name, value, limit in (
-            ("maxArchiveEntries", so_far.entries, limits.max_archive_entries),
-            ("maxUnpackedBytes", so_far.bytes, limits.max_unpacked_bytes),
-            ("maxArchiveDepth", path.count("/"), limits.max_archive_depth),
-        ):
-            if value > limit:
-                raise TooLarge(
-                    f"the copy would pass {name}, which is {limit}; nothing was copied",
-                    limit=name,
-                    value=limit,
-                )
-
 
 def _above(path: WorkspacePath) -> WorkspacePath:
     return WorkspacePath(path.rpartition("/")[0] or ROOT)
@@ -250,7 +199,7 @@ def _made(fd: int, name: str, mode: int | None, path: str) -> bool:
             return False
         raise AlreadyExists(f"{path!r} is there already, and is no directory", path=path) from None
     if mode is not None:  # not by mkdir, from which the umask takes bits away
-        with _directory(os.open(name, DIRECTORY, dir_fd=fd)) as made:
+        with held(os.open(name, DIRECTORY, dir_fd=fd)) as made:
             os.fchmod(made, mode)
     return True
 
@@ -292,36 +241,5 @@ def _rename(source: tuple[int, str], target: tuple[int, str], flags: int) -> Non
     raise OSError(number, os.strerror(number), name)
 
 
-def _copy_file(fd: int, name: str, above: int, new: str) -> None:
-    with _directory(os.open(name, _READ, dir_fd=fd)) as source:
-        info = os.fstat(source)
-        if not stat.S_ISREG(info.st_mode):  # swapped for something else since it was looked at
-            raise OSError(errno.EINVAL, "is no file any more", name)
-        with _directory(os.open(new, _WRITE, 0o600, dir_fd=above)) as target:
-            _copy_bytes(source, target)
-            os.fchmod(target, stat.S_IMODE(info.st_mode))
-
-
-def _copy_bytes(source: int, target: int) -> None:
-    try:
-        while os.copy_file_range(source, target, _COPY_BYTES):
-            pass
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        while data := os.read(source, _SLOW_COPY_BYTES):
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(target, rest) :]
-
-
 def _is_directory(fd: int, name: str, *, follow: bool = False) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=follow).st_mode)
-
-
-@contextlib.contextmanager
-def _directory(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import io
-import mimetypes
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import imagesize
 from msgspec.structs import replace
 
 from protocol.errors import InvalidRequest, NotAFile, TooLarge, ToolError
@@ -35,14 +32,13 @@ from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk, refused
 from toolserver.system.gate import Gate
 from toolserver.tools.call import Call
+from toolserver.tools.media import image_size, media_type
 from toolserver.tools.pieces import Bounds, Lines, range_of_bytes
 from toolserver.tools.text import charset_of, content_hash, line_range
 
 _BLOCK_BYTES = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
 """Of a file too large to be read whole: what it is taken for, it is taken for by its beginning."""
-_IMAGE_HEAD_BYTES = 256 * 1024
-"""A JPEG tells its size after its metadata, which may hold a thumbnail."""
 _UTF16 = (Charset.UTF16_LE, Charset.UTF16_BE)
 
 
@@ -160,7 +156,7 @@ def of_whole(source: Source, data: bytes, request: Read, bounds: Bounds) -> Read
         return _bytes_of(source, charset, digest, request, bounds)
     if request.encoding is Encoding.BASE64 or charset is None:
         _refuse_lines(source.path, request, charset)
-        return _exact(source, charset, digest, data, bounds, _image(data))
+        return _exact(source, charset, digest, data, bounds, image_size(data))
     # Lines are counted in UTF-8, whatever the file is in.
     text = data if charset is Charset.UTF8 else data.decode(charset.value).encode()
     total = text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
@@ -292,31 +288,6 @@ def _described(source: Source, charset: Charset | None, digest: str | None) -> R
         total_lines=None,
         hash=digest,
     )
-
-
-def media_type(path: str, is_text: bool) -> str:
-    """By the name, as far as it is known and fits the content.
-
-    >>> media_type("a.png", False), media_type("a.unknown", True), media_type("a.mp4", True)
-    ('image/png', 'text/plain', 'text/plain')
-    """
-    kind, packed = mimetypes.guess_type(path)
-    if kind is None or packed or (is_text and kind.partition("/")[0] in ("video", "audio")):
-        return "text/plain" if is_text else "application/octet-stream"
-    return kind
-
-
-def _image(data: bytes) -> ImageSize | None:
-    """None for what is no image whose head is understood.
-
-    >>> _image(b"GIF89a\\x02\\x00\\x03\\x00")
-    ImageSize(width=2, height=3)
-    """
-    try:
-        width, height = imagesize.get(io.BytesIO(data[:_IMAGE_HEAD_BYTES]))
-    except (ValueError, IndexError, KeyError, OverflowError):
-        return None
-    return ImageSize(width=width, height=height) if width > 0 and height > 0 else None
 
 
 def _hash_of(source: Source) -> str:

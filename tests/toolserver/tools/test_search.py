@@ -14,7 +14,8 @@ import pytest
 
 from protocol.messages.search import PatternKind, Search, Where
 from tests.builder import Daemon, Http, Json, Socket, until
-from toolserver.tools.search import arguments, find_ripgrep
+from toolserver.tools.ripgrep import arguments
+from toolserver.tools.search import find_ripgrep
 
 RIPGREP = find_ripgrep(os.pathsep.join((os.environ["PATH"], str(Path(sys.executable).parent))))
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.builder import Daemon, Http, Json, Socket, emptied, http_of, running, socket_of, until
+from toolserver.system.touching import Marks
 from toolserver.system.tree_index import Change, What
-from toolserver.system.watcher import Marks
 
 
 class Follower:
