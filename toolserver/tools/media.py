@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import mimetypes
 
-import imagesize
-
 from protocol.messages.files import ImageSize
 
 _IMAGE_HEAD_BYTES = 256 * 1024
@@ -31,6 +29,8 @@ def image_size(data: bytes) -> ImageSize | None:
     >>> image_size(b"GIF89a\\x02\\x00\\x03\\x00")
     ImageSize(width=2, height=3)
     """
+    import imagesize  # for those who read images alone
+
     try:
         width, height = imagesize.get(io.BytesIO(data[:_IMAGE_HEAD_BYTES]))
     except (ValueError, IndexError, KeyError, OverflowError):

@@ -14,9 +14,9 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
-from pathspec import GitIgnoreSpec
 
 from protocol.errors import InvalidRequest, ToolError, Unavailable
 from protocol.limits import Limits
@@ -28,7 +28,10 @@ from toolserver.system.watcher import Snapshot, Watcher
 from toolserver.tools.call import Call
 from toolserver.tools.files import printable
 from toolserver.tools.fuzzy import score, sieve
-from toolserver.tools.watch import spec
+from toolserver.tools.patterns import ignore_file, spec
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 """The first kind that says anything of a path decides."""
@@ -84,8 +87,8 @@ class Ignoring:
     def leaves_out(self, path: str, is_directory: bool = False) -> bool:
         """Whether the path, or a directory above it, is left out.
 
-        >>> rules = Ignoring({(".gitignore", ""): GitIgnoreSpec.from_lines(["*.log", "out/"]),
-        ...                   (".gitignore", "a"): GitIgnoreSpec.from_lines(["!keep.log"])})
+        >>> rules = Ignoring({(".gitignore", ""): ignore_file(["*.log", "out/"]),
+        ...                   (".gitignore", "a"): ignore_file(["!keep.log"])})
         >>> [rules.leaves_out(path) for path in ("x.log", "a/x.log", "a/keep.log", "out/x", "a/b")]
         [True, True, False, True, False]
         """
@@ -195,9 +198,9 @@ class Names:
         """The patterns of an ignore file; none of one that cannot be read."""
         try:
             data, _ = self._disk.read(WorkspacePath(path), _MAX_IGNORE_BYTES)
-            return GitIgnoreSpec.from_lines(data.decode(errors="replace").splitlines())
-        except (ToolError, ValueError):
-            return GitIgnoreSpec.from_lines([])
+            return ignore_file(data.decode(errors="replace").splitlines())
+        except ToolError:
+            return ignore_file([])
 
 
 def choosing(request: Search) -> Choose:

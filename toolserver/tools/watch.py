@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from protocol.errors import InvalidRequest, ToolError
 from protocol.messages.archives import Inject
@@ -32,9 +31,13 @@ from protocol.paths import ROOT, WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.watcher import Numbered, Watcher
 from toolserver.tools.call import Call
+from toolserver.tools.patterns import spec
 
 Mark = Callable[[Call, tuple[str, ...]], contextlib.AbstractContextManager[None]]
 """Makes the context in which somebody touches these paths."""
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
 _MAX_DEBOUNCE_MS = 60_000
 _BATCH = 1000
 """Changes in one event; an injection has thousands."""
@@ -93,14 +96,6 @@ class Filter:
             from_=source,
             request_id=each.request_id,
         )
-
-
-def spec(patterns: Sequence[str], field: str) -> GitIgnoreSpec | None:
-    """Patterns as .gitignore has them; None for none. Raises InvalidRequest."""
-    try:
-        return GitIgnoreSpec.from_lines(patterns) if patterns else None
-    except ValueError as error:
-        raise InvalidRequest(f"{field!r} holds a pattern that cannot be read: {error}", field=field) from None
 
 
 def touched(request: Request) -> tuple[str, ...]:
