@@ -17,6 +17,7 @@ from orchestrator.records import SessionRecord
 from orchestrator.save_rules import LATEST, ContentWish, FromSave
 from orchestrator.save_store import SaveStore
 from orchestrator.saving import own_template
+from orchestrator.session_states import State
 from orchestrator.sessions import PortWishes, Sessions
 from orchestrator.units import size_text
 from protocol.errors import DevServerFailed, InstallFailed, NotFound, ToolError
@@ -56,7 +57,9 @@ async def resume(
     """
     record, stages = await sessions.get(user, session_id), Stages(observer)
     async with contextlib.AsyncExitStack() as held:
-        content = None if sessions.keeps_files(record) else await _saved(sessions, record, wish, held)
+        content = None
+        if record.state is State.STOPPED and not sessions.keeps_files(record):
+            content = await _saved(sessions, record, wish, held)
         with stages.under_way(Stage.SANDBOX) as done:
             asked = wishes or sessions.wishes_of(record)
             record = await sessions.restart(record, asked)
@@ -64,6 +67,8 @@ async def resume(
                 observer.remark(remark)
             done(sessions.tool_server(record).url)
         try:
+            if content is None and not sessions.keeps_files(record):  # the start has saved what it still held
+                content = await _saved(sessions, record, wish, held)
             return await _brought_up(sessions, record, content, stages)
         except BaseException:
             with contextlib.suppress(ToolError):  # what failed first is what a person has to know

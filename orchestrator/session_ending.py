@@ -15,6 +15,8 @@ from orchestrator.backends import Backend, Destroyed, GuestState
 from orchestrator.leases import Purpose
 from orchestrator.paths import UserId
 from orchestrator.records import SessionRecord
+from orchestrator.rescuing import rescued
+from orchestrator.save_store import SaveStore
 from orchestrator.saving import Saved
 from orchestrator.session_finding import Finding, sandbox_of
 from orchestrator.session_states import Event, State
@@ -123,6 +125,8 @@ class Ending(Finding):
         state = guests.get(sandbox_of(record))
         if state is None or (state is GuestState.DEAD and driver.properties.keeps_files):
             return None
+        if state is GuestState.DEAD and (save := await rescued(driver, record, SaveStore(self._paths))):
+            return save
         try:
             return await self.save(record)
         except ToolError as error:

@@ -20,6 +20,7 @@ from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspac
 from orchestrator.plan import LaunchPlan
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free
 from orchestrator.records import SessionRecord
+from orchestrator.rescuing import rescued
 from orchestrator.save_store import SaveStore
 from orchestrator.session_finding import Finding, sandbox_of
 from orchestrator.session_states import Event, State
@@ -162,6 +163,8 @@ class Starting(Finding):
             return msgspec.structs.replace(record, **fresh, **_ports(wishes, taken))
 
         clean = record.state is State.STOPPED
+        if not clean:
+            await self._rescue(record, driver)
         record = await self._leasing.claim(record.session_id, Purpose.START, Event.RESUME, anew)
         try:
             if not clean:  # what is left of the earlier run
@@ -172,6 +175,14 @@ class Starting(Finding):
         except BaseException as error:
             await asyncio.shield(self._back_to_stopped(record, driver, str(error)))
             raise
+
+    async def _rescue(self, record: SessionRecord, driver: Backend) -> None:
+        """What is left of the earlier run goes; what only that holds is saved first, or this raises."""
+        await self._leasing.claim(record.session_id, Purpose.STOP)
+        try:
+            await rescued(driver, record, SaveStore(self._paths))
+        finally:
+            await asyncio.shield(self._leasing.release(record.session_id))
 
     async def _admit_dead(self, record: SessionRecord) -> None:
         """One that runs in the registry only is an error from now on, which may be resumed."""

@@ -37,6 +37,8 @@ class Properties:
     """A sandbox runs again after the host was restarted."""
     makes_images: bool = False
     """``create`` takes a ``Launch.content``."""
+    revives: bool = False
+    """One that ended without being asked can be started again with its files in it: it is a ``Revives``."""
     isolation: str = ""
     """What keeps workspaces apart, for a person."""
     left_open: tuple[str, ...] = ()
@@ -164,3 +166,13 @@ class Backend(Protocol):
 
     def endpoint(self, guest: Guest, port: int) -> Endpoint:
         """Where ``port`` of the sandbox is reached. Asks nobody, and promises nothing about who listens."""
+
+
+class Revives(Backend, Protocol):
+    """A backend with ``properties.revives``."""
+
+    async def revive(self, guest_id: str) -> Guest:
+        """Start a dead sandbox again as it was, files and token too, until its tool server answers.
+
+        One that runs is as well. Raises NotFound when there is none, and whatever keeps it from starting.
+        """

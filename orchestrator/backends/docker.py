@@ -35,10 +35,11 @@ from orchestrator.backends.docker_container import (
 )
 from orchestrator.backends.docker_engine import Engine, open_engine
 from orchestrator.backends.docker_provision import provision
+from orchestrator.backends.turns import Turns
 from orchestrator.derived_image import build_context
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager
-from protocol.errors import AlreadyExists, Conflict, Unavailable
+from protocol.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from protocol.routes import HEALTH
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ PROPERTIES = Properties(
     keeps_files=False,
     survives_host_restart=False,
     makes_images=True,
+    revives=True,
 )
 
 START_SECONDS = 60.0
@@ -77,13 +79,14 @@ class DockerBackend:
     def __init__(self, paths: PathManager, settings: Settings) -> None:
         self._owner = _Owner(paths.base_dir / NAME / "owner")
         self._settings = settings
+        self._turns = Turns()
 
     async def create(self, launch: Launch) -> Guest:
         """Make the container, start it, wait until its tool server answers."""
         id = guest_id(launch.user_id, launch.session_id)
         split_guest_id(id)  # checked again: it becomes a name
         owner = await asyncio.to_thread(self._owner.made)
-        async with open_engine() as engine:
+        async with self._turns, open_engine() as engine:
             image = await self._image(engine, owner, launch)
             making = asyncio.create_task(self._made(engine, owner, launch, image))
             try:
@@ -110,6 +113,21 @@ class DockerBackend:
             killed = [await _ended(engine, each["Id"]) for each in found]
             images = await engine.remove_images({OWNER: owner, USER: user, SESSION: session})
         return Destroyed(found=bool(found or images), killed=sum(killed))
+
+    async def revive(self, guest_id: str) -> Guest:
+        """Start the container again: its volumes, its ports and the token's digest are as they were."""
+        user, session = split_guest_id(guest_id)
+        owner = await asyncio.to_thread(self._owner.read)
+        labels = {OWNER: owner or "", USER: user, SESSION: session}
+        async with open_engine() as engine:
+            found = await engine.find(labels) if owner else []
+            if not found:
+                raise NotFound(f"there is no container of {guest_id}")
+            container = str(found[0]["Id"])
+            await self._start(engine, container)
+            guest = await _started(engine, container, labels)
+            await self._answers(engine, guest)
+            return guest
 
     async def guests(self) -> list[Guest]:
         """By their labels; one that was only half made is among them, dead."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,14 +70,45 @@ def test_ctrl_c_before_it_is_ready_leaves_no_container(host: Host) -> None:
     assert host.json("ls", "--all") == []
 
 
-def test_files_that_cannot_be_saved_are_given_up_only_when_told(host: Host) -> None:
+@pytest.fixture
+def crashed(host: Host) -> str:
+    """A session with work in it that no save holds, and whose container was killed."""
     with host.up(*UP, "--detach") as up:
         up.ready()
         up.end()
+    host.json("call", "write", json.dumps({"path": "work.txt", "content": "mine"}))
     docker("kill", *running())
     assert [row["state"] for row in host.json("ls")] == ["dead"]
-    done = host.inside("down", up.session)
-    assert (done.returncode, b"--remove" in done.stderr) == (1, True)
-    assert running() != []
-    assert host.inside("down", up.session, "--remove").returncode == 0
+    return up.session
+
+
+def test_resuming_one_whose_container_was_killed_goes_on_with_all_that_was_in_it(
+    host: Host, crashed: str
+) -> None:
+    assert host.json("resume", crashed)["session"] == crashed
+    assert host.json("call", "read", '{"path": "work.txt"}')["content"] == "mine"
+    assert len(running()) == 1
+
+
+def test_ending_one_whose_container_was_killed_saves_what_was_in_it(host: Host, crashed: str) -> None:
+    save = host.json("down", crashed)[0]["kept"]
+    assert running() == []
+    with host.up(save, "--backend", "docker") as again:
+        again.ready()
+        assert host.json("call", "read", '{"path": "work.txt"}')["content"] == "mine"
+        again.signal(signal.SIGINT)
+
+
+def test_files_that_cannot_be_saved_are_given_up_only_when_told(host: Host, crashed: str) -> None:
+    (port,) = {
+        binding["HostPort"]
+        for each in json.loads(docker("inspect", *running()))
+        for binding in each["HostConfig"]["PortBindings"]["3001/tcp"]
+    }
+    with socket.create_server(("127.0.0.1", int(port))):  # so the container cannot be started again
+        for command in ("resume", "down"):
+            done = host.inside(command, crashed)
+            assert (done.returncode, b"--remove" in done.stderr) == (1, True), done.stderr
+            assert running() != []
+        assert host.inside("down", crashed, "--remove").returncode == 0
     assert running() == []
