@@ -28,6 +28,7 @@ from orchestrator import processes
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
 from orchestrator.backends.environment import area_marker, sandbox_environment
 from orchestrator.backends.local_provision import provision_home
+from orchestrator.backends.turns import Turns
 from orchestrator.directories import give_tree, private_directory, remove_tree
 from orchestrator.isolation.isolation import Isolation, Setting
 from orchestrator.isolation.sandbox import Sandbox, Settled
@@ -43,8 +44,8 @@ PID, STARTED = "pid", "started"
 WRAPPER = "wrapper"
 """The process around the daemon, when there is one: ``pid:started``."""
 
-START_SECONDS = 20.0
-"""From exec to ``listening on``; 0.4 s when quiet. The rest is for a machine that starts fifty at once."""
+START_SECONDS = 60.0
+"""From exec to ``listening on``; 0.4 s when quiet. The rest is for a machine on which others start too."""
 TERM_SECONDS = 10.0
 """The daemon ends its own commands within this after TERM; also what a container engine gives."""
 KILL_SECONDS = 5.0
@@ -86,6 +87,7 @@ class LocalBackend:
         self._settings = settings
         self._children: set[int] = set()
         """Daemons started by this very process, which therefore has to reap them."""
+        self._turns = Turns()
         self._isolation = Isolation.choose(
             settings.isolation, paths, settings.environ, settings.tools, settings.command
         )
@@ -118,9 +120,10 @@ class LocalBackend:
         place = _Place.of(self._paths, guest.id)
         await asyncio.to_thread(place.make, launch.existing)
         try:
-            with self._tool_port(launch) as told:
-                guest = await _to_the_end(self._spawned, guest, told, place)
-                port = await self._listening_port(guest, place)
+            async with self._turns:
+                with self._tool_port(launch) as told:
+                    guest = await _to_the_end(self._spawned, guest, told, place)
+                    port = await self._listening_port(guest, place)
             guest = msgspec.structs.replace(guest, tool_port=port, labels=self._labels(guest, place))
             await asyncio.to_thread(place.write_label, guest)
         except BaseException:

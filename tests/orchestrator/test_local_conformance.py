@@ -1,4 +1,4 @@
-"""The local backend does what every backend must."""
+"""The local backend does what every backend must, and the tools are the same in it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from orchestrator.backends.environment import marker
 from orchestrator.backends.local import open_backend
 from orchestrator.paths import PathManager
 from orchestrator.toolchain import find_toolchain
-from tests.backend_suite import BackendSuite, Open
+from tests.backend_suite import Open
+from tests.tool_suite import ToolSuite
 
 ENVIRON = {**os.environ, "WORKSPACE_ALLOW_SEVERAL_USERS": "1"}
 """Two users also where nothing keeps them apart: less is promised there, and the rest is tested."""
 
 
-class TestLocal(BackendSuite):
+class TestLocal(ToolSuite):
     @pytest.fixture
     def data(self) -> Iterator[Path]:
         """Not in pytest's own directory, which is closed to everybody but who runs the tests."""
