@@ -36,7 +36,6 @@ from orchestrator.backends.docker_container import (
 from orchestrator.backends.docker_engine import Engine, open_engine
 from orchestrator.backends.docker_provision import provision
 from orchestrator.backends.turns import Turns
-from orchestrator.backends.turns import Turns
 from orchestrator.derived_image import build_context
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager
