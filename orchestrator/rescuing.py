@@ -32,8 +32,8 @@ async def rescued(driver: Backend, record: SessionRecord, store: SaveStore) -> S
     except ToolError as error:
         raise Unavailable(
             f"{record.session_id} ended without being asked, and what it held since its last save could not "
-            f"be saved: {error.message}; give that up by `workspace down {record.session_id} --remove`; its saves "
-            f"stay",
+            f"be saved: {error.message}; give that up by `workspace down {record.session_id} --remove`, "
+            f"which leaves its saves",
             sessionId=record.session_id,
         ) from error
 
