@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.support import IMAGE, docker
-from tests.orchestrator.live import Host, get, template
+from tests.orchestrator.live import Host, free_port, get, template
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
 UP = ("site", "--backend", "docker")
@@ -73,7 +73,7 @@ def test_ctrl_c_before_it_is_ready_leaves_no_container(host: Host) -> None:
 @pytest.fixture
 def crashed(host: Host) -> str:
     """A session with work in it that no save holds, and whose container was killed."""
-    with host.up(*UP, "--detach") as up:
+    with host.up(*UP, "--detach", "--port", str(free_port())) as up:
         up.ready()
         up.end()
     host.json("call", "write", json.dumps({"path": "work.txt", "content": "mine"}))
