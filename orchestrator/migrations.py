@@ -73,6 +73,12 @@ def m002_workspaces_and_leases(db: Database) -> None:
     )
 
 
+@registry()
+def m003_plans(db: Database) -> None:
+    """What of a session's launch holds whenever it is started again; earlier ones had nothing kept."""
+    _run(db, "ALTER TABLE sessions ADD COLUMN plan BLOB")
+
+
 def migrate(db: sqlite3.Connection, version: int) -> None:
     """Bring the file to ``version``, within the transaction that ``db`` is in."""
     registry.apply(Database(db, recursive_triggers=False, execute_plugins=False))

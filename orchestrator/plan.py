@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from orchestrator.git_history import GIT, GitHistory, GitLayer, find_git_history
 from orchestrator.workspace_config import CORE_IMAGE_ROOT, HOME_WORKSPACE, guest_path
 from protocol.errors import InvalidRequest
@@ -136,6 +138,37 @@ class LaunchPlan:
         top, _, below = path.partition("/")
         stays = top == GIT and below and not GitLayer(Path(GIT)).takes(below)
         return self.workspace_plan.takes(path) and not stays
+
+
+class KeptPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a plan holds for as long as its session: places, owner, trust. What was copied is there by now.
+
+    Plain data, for the registry.
+    """
+
+    guest_home: str
+    guest_path: str
+    workdir: str
+    owner: str
+    mode: str
+    trust_agents: bool
+
+    @classmethod
+    def of(cls, plan: LaunchPlan) -> KeptPlan:
+        """
+        >>> kept = KeptPlan.of(launch_plan(WorkspaceSpec(copy_cwd=False, user_cwd=Path("/nowhere"))))
+        >>> kept.workdir, KeptPlan.of(kept.launch_plan()) == kept
+        ('/app', True)
+        """
+        places = {name: getattr(plan.workspace_plan, name) for name in cls.__struct_fields__[:-1]}
+        return cls(**places, trust_agents=plan.trust_agents)
+
+    def launch_plan(self) -> LaunchPlan:
+        """For starting the session again: the same places and trust, and nothing to copy."""
+        nowhere = Path("/")
+        places = {name: getattr(self, name) for name in self.__struct_fields__[:-1]}
+        plan = WorkspacePlan(enabled=False, host_path=nowhere, **places)
+        return LaunchPlan(WorkspaceSpec(False, nowhere), plan, GitHistory(), self.trust_agents)
 
 
 def guest_home(environ: Mapping[str, str]) -> str:

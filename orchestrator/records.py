@@ -11,12 +11,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from orchestrator.backends import Guest
 from orchestrator.leases import Holder, Lease, Purpose, may_take
 from orchestrator.paths import SessionId, UserId, WorkspaceId, is_plain_name
+from orchestrator.plan import KeptPlan
 from orchestrator.registry import Registry
 from orchestrator.session_states import BETWEEN, LIVE, Event, State, after
 from protocol.errors import Busy, Conflict, NotFound
@@ -55,6 +57,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Its files may be somebody's work: whatever fails, they are kept."""
     discards: bool = False
     """While it stops: its files shall go."""
+    plan: KeptPlan | None = None
+    """What of its launch holds whenever it is started; None when nothing was planned."""
 
 
 class WorkspaceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +241,8 @@ def _sql(states: Sequence[State]) -> str:
 
 
 _LIVE_SQL, _BETWEEN_SQL = _sql(LIVE), _sql(BETWEEN)
+_DATA: dict[str, type[Any]] = {"guest": Guest, "plan": KeptPlan}
+"""Columns of JSON, or nothing."""
 _BEGINNING = (Event.MADE, Event.READY, Event.RESUME)
 
 
@@ -255,8 +261,8 @@ def _put(db: sqlite3.Connection, record: SessionRecord) -> SessionRecord:
 
 
 def _columns(record: SessionRecord) -> dict[str, object]:
-    guest = msgspec.json.encode(record.guest) if record.guest else None
-    return msgspec.structs.asdict(record) | {"state": record.state.value, "guest": guest}
+    data = {name: msgspec.json.encode(value) if (value := getattr(record, name)) else None for name in _DATA}
+    return msgspec.structs.asdict(record) | {"state": record.state.value} | data
 
 
 def _ports(db: sqlite3.Connection, but_of: str = "") -> frozenset[int]:
@@ -331,7 +337,7 @@ _USE_WORKSPACE = """
 
 def _record(row: sqlite3.Row) -> SessionRecord:
     values = dict(row)
-    values["guest"] = msgspec.json.decode(row["guest"], type=Guest) if row["guest"] else None
+    values |= {name: msgspec.json.decode(row[name], type=kind) for name, kind in _DATA.items() if row[name]}
     values |= {name: bool(row[name]) for name in ("has_work", "discards")}  # SQLite has no truth values
     return msgspec.convert(values, SessionRecord)
 

@@ -17,7 +17,7 @@ from orchestrator.backends import Backend, Guest, Launch
 from orchestrator.directories import private_directory
 from orchestrator.leases import Purpose
 from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspace_id
-from orchestrator.plan import LaunchPlan
+from orchestrator.plan import KeptPlan, LaunchPlan
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free
 from orchestrator.records import SessionRecord
 from orchestrator.rescuing import rescued
@@ -136,7 +136,8 @@ class Starting(Finding):
 
         def chosen(taken: frozenset[int]) -> SessionRecord:
             record = self._new_record(user, template, backend, workspace)
-            return msgspec.structs.replace(record, **_ports(wishes, taken))
+            kept = KeptPlan.of(plan) if plan else None
+            return msgspec.structs.replace(record, plan=kept, **_ports(wishes, taken))
 
         # A thread goes on when nobody waits for it any more: what it adds is to be taken away again.
         adding = asyncio.create_task(self._leasing.add(chosen))
@@ -267,4 +268,5 @@ def _launch_of(record: SessionRecord) -> Launch:
         token=record.token,
         tool_port=record.tool_port,
         dev_port=record.dev_port,
+        plan=record.plan.launch_plan() if record.plan else None,
     )

@@ -9,6 +9,7 @@ from orchestrator.backends import Destroyed
 from orchestrator.ports import Wish, without
 from orchestrator.records import LIVE, SessionRecord
 from orchestrator.saving import Saved
+from orchestrator.session_states import State
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class PortWishes:
         return None
 
 
+ENDED_UNASKED = "its tool server ended without being asked"
+
+
 @dataclass(frozen=True)
 class Seen:
     """A session, and whether its sandbox runs."""
@@ -48,6 +52,14 @@ class Seen:
         if self.unknown:
             return "unknown"
         return self.record.state.value if self.alive else "dead"
+
+    @property
+    def reason(self) -> str:
+        """Why it is not as it was meant to be, and the way on; empty when it is."""
+        if self.state == "dead":
+            again = f"; `workspace resume {self.record.session_id}` starts it again"
+            return f"{ENDED_UNASKED}{again if self.record.state is State.RUNNING else ''}"
+        return self.unknown or self.record.reason
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ def ls(options: Options, stopped: bool, idle: float | None) -> None:
             row["idle"] = sentence
     for why in sorted({each.unknown for each in seen if each.unknown}):
         tell(f"workspace: state unknown: {why}")
+    for each in seen:
+        if each.reason and not each.unknown:
+            tell(f"{each.record.session_id} is {each.state}: {each.reason}")
     if options.as_json:
         print_json(rows)
     elif rows:
@@ -77,7 +80,7 @@ def as_data(sessions: Sessions, seen: Seen) -> dict[str, Any]:
         "user": record.user_id,
         "template": record.template,
         "state": seen.state,
-        "reason": seen.unknown or record.reason or None,
+        "reason": seen.reason or None,
         "workspace": record.workspace_id,
         "backend": record.backend,
         "previewUrl": f"{sessions.dev_server(record).url}/" if reachable else None,

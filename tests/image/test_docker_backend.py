@@ -1,4 +1,5 @@
-"""The docker backend does what every backend must, on the real engine; and what only a container can."""
+"""The docker backend does what every backend must, and the tools are the same in it, on the real engine; and
+what only a container can."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ from orchestrator.backends.docker import DockerBackend
 from orchestrator.backends.docker_container import MIB, OWNER, Settings
 from orchestrator.paths import PathManager
 from protocol.errors import Busy, NotFound, ToolError, Unavailable
-from tests.backend_suite import PATIENCE_SECONDS, BackendSuite, Open, Sandbox, launch
+from tests.backend_suite import PATIENCE_SECONDS, Open, Sandbox, launch
 from tests.image.support import IMAGE, daemon_pid, docker
 from tests.image.support import Guest as Container
 from tests.orchestrator.live import free_port
+from tests.tool_suite import ToolSuite
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
 
@@ -51,7 +53,7 @@ def inspected(guest: Guest) -> Any:
     return json.loads(docker("inspect", guest.labels["container"]))[0]
 
 
-class TestDocker(BackendSuite):
+class TestDocker(ToolSuite):
     @pytest.fixture
     def open(self) -> Open:
         return backend

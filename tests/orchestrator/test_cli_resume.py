@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import processes
+from orchestrator.backends.environment import marker
+from orchestrator.trust import CLAUDE_SETTINGS, CODEX_CONFIG
 from tests.orchestrator.live import Host, get, template, until
 
 
@@ -43,15 +46,65 @@ def test_a_stopped_session_is_resumed_on_its_files_with_its_page(host: Host) -> 
     assert (done.returncode, b"is running: it runs already" in done.stderr) == (1, True)
 
 
-def test_one_whose_tool_server_was_killed_is_resumed(host: Host) -> None:
+def kill(pids: set[int]) -> None:
+    """All at once, as a host that runs out of memory would."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_one_whose_tool_server_was_killed_is_told_resumed_on_its_files_and_ended(host: Host) -> None:
     with host.up("site", "--detach") as up:
         up.ready()
         up.end()
-        for pid in up.processes():
-            os.kill(pid, signal.SIGKILL)
+        host.json("call", "write", json.dumps({"path": "work.txt", "content": "mine"}))
+        kill(up.processes())
     until(lambda: [row["state"] for row in host.json("ls")] == ["dead"])
+    sentence = "its tool server ended without being asked"
+    assert sentence in host.json("ls")[0]["reason"]
+    assert f"{up.session} is dead: {sentence}; `workspace resume" in host.inside("ls").stderr.decode()
     assert b"Hello" in get(host.json("resume", up.session)["previewUrl"])[1]
-    assert [row["state"] for row in host.json("ls")] == ["running"]
+    assert [(row["state"], row["reason"]) for row in host.json("ls")] == [("running", None)]
+    assert host.json("call", "read", '{"path": "work.txt"}')["content"] == "mine"
+    kill(up.processes())
+    assert host.json("down", up.session, "--remove")[0]["survivors"] == []
+    assert (host.sessions(), host.json("ls", "--all")) == ([], [])
+
+
+def test_one_whose_tool_server_is_killed_while_it_comes_up_is_told_and_nothing_is_left(host: Host) -> None:
+    with host.up("endless") as up:
+        until(lambda: [row["state"] for row in host.json("ls")] == ["initializing"])
+        (row,) = host.json("ls")
+        kill(processes.members(marker(row["session"])))
+        code, _ = up.end()
+    assert code == 1
+    assert (host.sessions(), host.json("ls", "--all")) == ([], [])
+
+
+def test_when_both_are_killed_while_it_comes_up_the_next_ls_undoes_it(host: Host) -> None:
+    with host.up("endless") as up:
+        until(lambda: [row["state"] for row in host.json("ls")] == ["initializing"])
+        (row,) = host.json("ls")
+        up.process.kill()
+        up.process.wait()
+        kill(processes.members(marker(row["session"])))
+        done = host.inside("ls")
+    assert b"was left initializing: its start was undone" in done.stderr
+    assert (host.sessions(), host.json("ls", "--all")) == ([], [])
+
+
+def test_agents_still_trust_a_persons_own_directory_when_it_is_resumed(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    with host.up("./mine", "--detach") as up:
+        up.ready()
+        up.end()
+    look = ("exec", "--", "sh", "-c", f"cd ~ && cat {CODEX_CONFIG} {CLAUDE_SETTINGS}")
+    placed = host.inside(*look).stdout
+    assert b"trust_level" in placed
+    assert b"hasTrustDialogAccepted" in placed
+    host.json("down")
+    host.json("resume", up.session)
+    assert host.inside(*look).stdout == placed
 
 
 def test_an_up_that_was_killed_half_way_is_undone_by_the_next_ls(host: Host) -> None:

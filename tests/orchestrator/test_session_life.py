@@ -14,6 +14,7 @@ from orchestrator.backends import Guest, GuestState, Launch
 from orchestrator.leases import Holder
 from orchestrator.leasing import Leasing
 from orchestrator.paths import PathManager, SessionId, UserId
+from orchestrator.plan import GuestProfile, WorkspaceSpec, launch_plan
 from orchestrator.ports import Wish
 from orchestrator.records import Records, SessionRecord
 from orchestrator.session_states import State
@@ -123,6 +124,20 @@ async def test_a_stopped_session_runs_again_on_its_files_with_its_ports_and_a_ne
     assert (again.session_id, again.workspace_id) == (record.session_id, record.workspace_id)
     assert (again.dev_port, again.state) == (record.dev_port, State.RUNNING)
     assert again.token != record.token
+
+
+async def test_places_and_trust_of_the_launch_hold_when_it_is_resumed_and_nothing_is_copied_again(
+    sessions: Sessions, backend: Backend, tmp_path: Path
+) -> None:
+    profile = GuestProfile("/home/me", "/srv/mine", "me:us")
+    plan = launch_plan(WorkspaceSpec(copy_cwd=True, user_cwd=tmp_path), profile, trust_agents=True)
+    record = await sessions.ready(await sessions.begin(ANN, "site", WISHES, "dictionary", plan))
+    await sessions.end(record)
+    await sessions.restart(await sessions.get(ANN, record.session_id))
+    first, again = [each.plan for each in backend.launches]
+    assert (first, again is not None and again.trust_agents) == (plan, True)
+    assert again is not None
+    assert again.workspace_plan == replace(plan.workspace_plan, enabled=False, host_path=Path("/"))
 
 
 async def test_ports_that_another_has_by_now_are_chosen_anew(sessions: Sessions) -> None:
