@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -113,6 +113,12 @@ class Area:
                 raise
             os.mkdir(f"{number}{_IN_PARTS}", dir_fd=self._old)
             move_by_parts(above, name, self._old, str(number))
+
+    def set_modes(self, modes: Mapping[str, int]) -> None:
+        """Give directories that stay their new bits; a step of theirs without entries knows the old ones."""
+        for path, mode in modes.items():
+            above, name = self._root.of(path)
+            _set_mode(above, name, mode)
 
     def commit(self) -> None:
         """The new state holds."""

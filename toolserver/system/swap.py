@@ -18,7 +18,7 @@ import enum
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from protocol.errors import Busy, Conflict, Forbidden, Internal, NoSpace, ToolError
@@ -99,6 +99,11 @@ class Staging:
         area = self._opened()
         self._swap(area, swap_steps.merging(self._root, area.new))
 
+    def change(self, steps: list[Step], modes: Mapping[str, tuple[int, int]]) -> None:
+        """These entries alone change places; ``modes`` are bits before and after of directories that stay."""
+        bits = [Step(os.fsencode(path), False, False, before) for path, (before, _) in modes.items()]
+        self._swap(self._opened(), [*bits, *steps], {path: after for path, (_, after) in modes.items()})
+
     def discard(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Remove what was staged and not put in place, and what was replaced. Does nothing twice.
 
@@ -122,12 +127,13 @@ class Staging:
             raise RuntimeError("open the staging first")
         return self._area
 
-    def _swap(self, area: Area, steps: list[Step]) -> None:
+    def _swap(self, area: Area, steps: list[Step], modes: Mapping[str, int] | None = None) -> None:
         step = None
         try:
             area.begin(steps)
             for number, step in enumerate(steps):
                 area.apply(number, step)
+            area.set_modes(modes or {})
             area.commit()
         except BaseException as error:
             _take_back(area)
