@@ -23,6 +23,7 @@ from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.system.uploads import Upload
+from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.text import content_hash
 
@@ -114,6 +115,8 @@ class Opened:
 
     fd: int
     info: os.stat_result
+    content: bytes | None = None
+    """Of a small file that the kernel had at hand: then nobody has to wait for it."""
 
     @property
     def tag(self) -> str:
@@ -121,7 +124,9 @@ class Opened:
         return tag_of(self.info)
 
     def read(self, offset: int, count: int) -> bytes:
-        """At most ``count`` bytes from ``offset`` on; blocks."""
+        """At most ``count`` bytes from ``offset`` on; blocks, unless there is ``content``."""
+        if self.content is not None:
+            return self.content[offset : offset + count]
         return os.pread(self.fd, count, offset)
 
 
@@ -140,11 +145,13 @@ class RawFiles:
         """A regular file, for reading."""
         path = self._disk.path(raw)
         async with self._gate.shared():
-            file = await whole(self._open, path)
+            now = self._disk.read_now(path, SMALL_BYTES)
+            file = await whole(self._open, path) if now is None else Opened(-1, now[1], now[0])
         try:
             yield file
         finally:
-            os.close(file.fd)
+            if file.content is None:
+                os.close(file.fd)
 
     async def write(
         self, raw: str, chunks: AsyncIterator[bytes], conditions: Conditions, mode: int | None

@@ -32,6 +32,7 @@ from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk, refused
 from toolserver.system.gate import Gate
 from toolserver.tools.call import Call
+from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.media import image_size, media_type
 from toolserver.tools.pieces import Bounds, Lines, range_of_bytes
 from toolserver.tools.text import charset_of, content_hash, line_range
@@ -78,8 +79,10 @@ class Reads:
         """One file."""
         path = self._disk.path(request.path)
         refuse_contradictions(request)
-        # On a thread, to the last step: on the loop all others would wait while megabytes are decoded.
         async with self._gate.shared():
+            if (now := self._read_now(path, request)) is not None:
+                return now
+            # On a thread, to the last step: on the loop all others would wait while megabytes are decoded.
             return await asyncio.to_thread(self._read, path, request, self._limits.max_read_bytes)
 
     async def read_many(self, request: ReadMany, call: Call) -> ReadManyAnswer:
@@ -91,6 +94,18 @@ class Reads:
             )
         async with self._gate.shared():
             return await asyncio.to_thread(self._read_many, request.files)
+
+    def _read_now(self, path: WorkspacePath, request: Read) -> ReadAnswer | None:
+        """A small file that the kernel has at hand: a thread would cost more than the reading."""
+        if request.if_hash is not None or request.offset is not None or request.length is not None:
+            return None
+        found = self._disk.read_now(path, SMALL_BYTES)
+        if found is None:
+            return None
+        data, info = found
+        return of_whole(
+            Source(path, -1, info.st_size), data, request, _bounds(request, self._limits.max_read_bytes)
+        )
 
     def _read_many(self, requests: list[Read]) -> ReadManyAnswer:
         room = self._limits.max_read_bytes
@@ -118,16 +133,17 @@ class Reads:
                 raise refused(error, path) from None
 
     def _answer(self, source: Source, request: Read, room: int) -> ReadAnswer:
-        bounds = Bounds(
-            min(room, room if request.max_bytes is None else request.max_bytes),
-            request.max_lines,
-            request.max_line_bytes,
-        )
+        bounds = _bounds(request, room)
         if request.if_hash is not None and (digest := _hash_of(source)) == request.if_hash:
             return replace(_described(source, None, digest), unchanged=True)
         if source.size > self._limits.max_read_bytes:
             return _of_large(source, request, bounds, self._limits.max_read_bytes)
         return of_whole(source, source.read(0, self._limits.max_read_bytes + 1), request, bounds)
+
+
+def _bounds(request: Read, room: int) -> Bounds:
+    most = room if request.max_bytes is None else min(room, request.max_bytes)
+    return Bounds(most, request.max_lines, request.max_line_bytes)
 
 
 def refuse_contradictions(request: Read) -> None:

@@ -139,7 +139,7 @@ async def _send(
     """The bytes; a file that gets shorter meanwhile cuts the connection, for its length was promised."""
     try:
         while count:
-            data = await asyncio.to_thread(file.read, offset, min(count, _SEND_BYTES))
+            data = await _piece(file, offset, min(count, _SEND_BYTES))
             if not data:
                 raise ConnectionError("the file got shorter while it was sent")
             async with asyncio.timeout(_STALL_SECONDS):
@@ -150,6 +150,12 @@ async def _send(
         if request.transport is not None:
             request.transport.abort()
         raise
+
+
+async def _piece(file: Opened, offset: int, count: int) -> bytes:
+    if file.content is not None:
+        return file.read(offset, count)
+    return await asyncio.to_thread(file.read, offset, count)
 
 
 def _headers(request: web.Request, file: Opened) -> dict[str, str]:
