@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import signal
+import struct
+import termios
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -37,6 +40,8 @@ INTERRUPTED = 130
 """The status of a command that was interrupted, as after Ctrl-C."""
 _RESTORE_SECONDS = 5.0
 """For a shell to answer after an interruption; a gut feeling, it has nothing to do but three builtins."""
+_LOOK_SECONDS = 1.0
+"""Between two looks at whether the shell can still tell an end."""
 _MAX_REPLY_BYTES = 64 * 1024
 
 
@@ -126,7 +131,7 @@ class KeptShell:
             shell_lines.command(text, self._status, fed or os.devnull, places.stdout, places.stderr, told)
         )
         try:
-            await _first({reply, self._end, unwanted}, seconds)
+            await self._told_or_deaf(reply, unwanted, seconds)
             interrupted = not reply.done() and not self._end.done()
             if interrupted:
                 await self._interrupt(reply, earlier)
@@ -191,6 +196,31 @@ class KeptShell:
             gone += [places.stdout, places.stderr]
         if gone:
             await asyncio.to_thread(_unlink, gone)
+
+    async def _told_or_deaf(self, reply: _Reply, unwanted: asyncio.Future[None], seconds: float) -> None:
+        """Until the end is told, or the time is over; a shell that will never tell it is ended.
+
+        Bash reads its script byte by byte, so the line that tells the end lies unread while a command runs.
+        When that was read and nothing told, it is given an empty line: one that reads this as well has gone
+        on without a word. It runs nothing any more (``set -n``), may open nothing, or has other builtins.
+        """
+        ends: set[asyncio.Future[Any]] = {reply, self._end, unwanted}
+        deadline = time.monotonic() + seconds
+        asked = False
+        while (left := deadline - time.monotonic()) > 0:
+            await _first(ends, min(left, _LOOK_SECONDS))
+            if any(each.done() for each in ends):
+                return
+            if self._unread():
+                continue
+            # It may have told and read on since; then that lies in the pipe.
+            self._on_reply()
+            if asked and not reply.done():
+                await self._table.stop(self.process)
+                await _first({self._end}, _RESTORE_SECONDS)
+                return
+            asked = True
+            self._say(b"\n")
 
     # Interruption ----------------------------------------------------------------------------------
 
@@ -268,6 +298,11 @@ class KeptShell:
             loop.add_writer(self._script, self._write)
         else:
             loop.remove_writer(self._script)
+
+    def _unread(self) -> int:
+        """Bytes of its script that it has not read yet."""
+        (waiting,) = struct.unpack("i", fcntl.ioctl(self._script, termios.FIONREAD, bytes(4)))
+        return len(self._unwritten) + int(waiting)
 
     def _make(self, *names: str) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

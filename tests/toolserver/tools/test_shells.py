@@ -343,6 +343,20 @@ class TestTheShellsEnd:
         assert (fresh["stdout"], fresh["started"], fresh["restarted"]) == ("[]\n", True, True)
         assert fresh["processId"] != before["processId"]
 
+    @pytest.mark.parametrize("command", ["ulimit -n 4; echo a", "echo a; set -n", "builtin() { :; }; echo a"])
+    async def test_one_that_can_tell_no_end_any_more_is_ended_long_before_the_clock(
+        self, shell: Kept, command: str
+    ) -> None:
+        answer = await shell(command)
+        assert (answer["shellEnded"], answer["timedOut"], answer["stdout"]) == (True, False, "a\n")
+        assert (await shell("echo fresh"))["stdout"] == "fresh\n"
+
+    async def test_one_whose_own_trap_holds_up_the_end_is_waited_for(self, shell: Kept) -> None:
+        slow = """trap '[[ $BASH_COMMAND = *printf* ]] && sleep 3' DEBUG"""
+        answer = await shell(slow)
+        assert (answer["shellEnded"], answer["exitCode"]) == (False, 0)
+        assert (await shell("trap - DEBUG; echo there"))["stdout"] == "there\n"
+
     async def test_restart_ends_all_and_begins_anew(self, shell: Kept, socket: Socket) -> None:
         await shell("x=1; sleep 1000 & (setsid sleep 1001 &)")
         pids = [int(each) for each in (await shell.says("pgrep -f 'sleep 100[01]'")).split()]
