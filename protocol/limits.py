@@ -27,6 +27,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_write_bytes: int = 10 * MIB
     """One file's content in ``write`` or ``edit``."""
 
+    max_edit_files: int = 1_000
+    """Files that one ``edit`` or ``replace`` changes."""
+
+    max_edit_bytes: int = 256 * MIB
+    """Content, before the change, of all files of one ``edit`` or ``replace``: it is held in memory."""
+
+    max_edit_diff_bytes: int = 4 * MIB
+    """Of all diffs in one answer, which holds each twice; files past it are told without."""
+
     max_upload_bytes: int = 8 * GIB
     """One file's content over ``/v1/files``, which streams: as much as an archive's content."""
 

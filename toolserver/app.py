@@ -17,7 +17,7 @@ from aiohttp import web
 
 from protocol import routes
 from toolserver.config import VARIABLES, Config
-from toolserver.system import swap, tree
+from toolserver.system import edit_journal, swap, tree
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
@@ -95,11 +95,12 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
 
 
 def prepare_directories(config: Config) -> None:
-    """Make root and state directory, and finish or undo what a killed injection has left."""
+    """Make root and state directory, and finish or undo what a killed injection or edit has left."""
     config.root.mkdir(parents=True, exist_ok=True)
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     outcome = swap.recover(config.root, config.state_dir)
-    log.info("directories ready", extra={"data": {"recovery": str(outcome)}})
+    edits = [each.value for each in edit_journal.recover(config.root, config.state_dir)]
+    log.info("directories ready", extra={"data": {"recovery": str(outcome), "edits": edits}})
 
 
 def _assemble(
@@ -137,7 +138,7 @@ def _assemble(
         Reads(disk, gate, limits),
         Files(disk, gate, locks, limits),
         Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits)),
-        Edits(disk, gate, locks, limits),
+        Edits(disk, config.state_dir, gate, locks, limits, watches.mark),
         commands,
         control,
         shells,

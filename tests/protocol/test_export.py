@@ -16,7 +16,7 @@ from protocol.export.openapi import describe, document
 from protocol.export.schema import components
 from protocol.messages.base import Encoding
 from protocol.messages.commands import Command, Pty
-from protocol.messages.edits import Edit, Replacement
+from protocol.messages.edits import Edit, FileEdit
 from protocol.messages.files import Write
 from protocol.messages.search import Search, Where
 from protocol.operations import OPERATIONS, Operation
@@ -92,7 +92,7 @@ SAMPLES = [
     Write(path="a", content="x", encoding=Encoding.BASE64, mode=0o600),
     Search(pattern="x", in_=Where.NAMES, glob=["*.ts"], max_matches=3),
     Command(argv=["a"], env={"A": "b"}, pty=Pty(), timeout_ms=5),
-    Edit(edits=[Replacement(path="a", old_text="b", new_text="c")]),
+    Edit(edits=[FileEdit(path="a", old_text="b", new_text="c")]),
 ]
 
 

@@ -355,7 +355,7 @@ def _adopt_at(
     try:
         fd = fill(directory, temporary)
         try:
-            _set_mode_and_owner(fd, old, mode)
+            keep_mode_and_owner(fd, old, mode)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -378,7 +378,8 @@ def _existing(fd: int, name: str) -> os.stat_result | None:
         return None
 
 
-def _set_mode_and_owner(fd: int, old: os.stat_result | None, mode: int | None) -> None:
+def keep_mode_and_owner(fd: int, old: os.stat_result | None, mode: int | None) -> None:
+    """Give the open file those of ``old``, which it is to replace; ``mode`` if one is wanted."""
     if old is not None and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
         # Without the right to give files away the new file is ours; its content is what was asked for.
         with contextlib.suppress(PermissionError):

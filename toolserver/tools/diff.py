@@ -53,9 +53,60 @@ def unified_diff(path: str, old: str, new: str) -> str:
     -x
     +y
     """
+    return _headed(shown_name("a/", path), shown_name("b/", path), hunks(old, new))
+
+
+def created_diff(path: str, new: str, mode: int = 0o644) -> str:
+    """The diff of a new file, with git's head, which also tells of one that is empty."""
+    head = f"diff --git {quoted('a/', path)} {quoted('b/', path)}\nnew file mode 100{mode:o}\n"
+    return head + _headed("/dev/null", shown_name("b/", path), hunks("", new))
+
+
+def deleted_diff(path: str, old: str, mode: int = 0o644) -> str:
+    """The diff of a file that goes."""
+    head = f"diff --git {quoted('a/', path)} {quoted('b/', path)}\ndeleted file mode 100{mode:o}\n"
+    return head + _headed(shown_name("a/", path), "/dev/null", hunks(old, ""))
+
+
+def moved_diff(path: str, to: str, old: str, new: str) -> str:
+    """The diff of a file that gets another name, and perhaps other content."""
+    names = f"rename from {quoted('', path)}\nrename to {quoted('', to)}\n"
+    head = f"diff --git {quoted('a/', path)} {quoted('b/', to)}\n{names}"
+    return head + _headed(shown_name("a/", path), shown_name("b/", to), hunks(old, new))
+
+
+def hunks(old: str, new: str) -> str:
+    """Only what changed, without the names."""
     before, after = lines_of(old), lines_of(new)
-    hunks = [_printed(group, before, after) for group in _Anchored(before, after).get_grouped_opcodes()]
-    return "".join([f"--- a/{path}\n", f"+++ b/{path}\n", *hunks]) if hunks else ""
+    groups = _Anchored(before, after).get_grouped_opcodes()
+    return "".join([_printed(group, before, after) for group in groups])
+
+
+def _headed(old_name: str, new_name: str, text: str) -> str:
+    return f"--- {old_name}\n+++ {new_name}\n{text}" if text else ""
+
+
+def shown_name(side: str, path: str) -> str:
+    """A name in a head, where a tab ends one that has spaces."""
+    name = quoted(side, path)
+    return f"{name}\t" if " " in path and not name.startswith('"') else name
+
+
+def quoted(side: str, path: str) -> str:
+    r"""A name as git writes it: in quotes when a line could not hold it otherwise.
+
+    >>> quoted("a/", "x y"), quoted("b/", 'a"\n')
+    ('a/x y', '"b/a\\"\\012"')
+    """
+    if path.isprintable() and not {'"', "\\"} & set(path):
+        return side + path
+    return '"' + side + "".join(map(_escaped, path.encode(errors="surrogateescape"))) + '"'
+
+
+def _escaped(byte: int) -> str:
+    if byte in b'"\\':
+        return "\\" + chr(byte)
+    return chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}"
 
 
 def same_lines(old: Sequence[str], new: Sequence[str]) -> list[Same]:

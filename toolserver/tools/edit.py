@@ -1,208 +1,246 @@
-"""edit: exact replacements in one file or several, all or nothing."""
+"""edit: many changes to many files, planned in memory and then made in one step.
+
+    read all -> plan (pure, see ``editing``) -> expected hashes -> commit (see ``edit_journal``)
+
+From reading to commit the files' locks are held, so what was checked is what is replaced.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from protocol.errors import AmbiguousMatch, InvalidRequest, NoMatch, NotAFile, ToolError
+from protocol.errors import Conflict, NotAFile, NotFound, TooLarge, ToolError
 from protocol.limits import Limits
-from protocol.messages.edits import Edit, EditAnswer, EditedFile, Replacement
-from protocol.paths import WorkspacePath
+from protocol.messages.edits import Edit, EditAnswer, EditedFile, FileEdit
+from protocol.paths import ROOT, WorkspacePath
+from toolserver.system import edit_journal
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
-from toolserver.tools.diff import unified_diff
-from toolserver.tools.files import read_within, refuse_stale, refuse_too_large
+from toolserver.tools.editing.changes import Act, Planned, acts_of, plan
+from toolserver.tools.editing.described import Result, described, results
+from toolserver.tools.editing.documents import document_of
+from toolserver.tools.editing.steps import steps
+from toolserver.tools.files import refuse_stale, refuse_too_large
 from toolserver.tools.locks import PathLocks
-from toolserver.tools.text import as_text, content_hash
 
-_Wanted = list[tuple[WorkspacePath, Replacement]]
-_SHOWN_LINES = 20
-"""Line numbers named in an error; more say nothing new."""
+Around = Callable[..., contextlib.AbstractContextManager[None]]
+"""``(request id, "edit", *real paths)``: the context, on a worker thread, in which these paths change."""
+Mark = Callable[[Call, tuple[str, ...]], contextlib.AbstractContextManager[None]]
+"""Makes the context in which a caller touches these paths."""
+_MAX_TOLD = 1000
+"""Edits told of one by one in an answer."""
+_FRESH_BYTES = 64 * 1024
+"""Of a file's content, and of the diff, that a conflict carries."""
+
+
+@dataclass
+class Changed:
+    """What came of a request."""
+
+    planned: Planned
+    results: list[Result]
+    files: list[EditedFile]
+
+
+@dataclass
+class _Loaded:
+    """The files that a request names, by real path."""
+
+    shown: dict[WorkspacePath, str] = field(default_factory=dict)
+    before: dict[WorkspacePath, bytes] = field(default_factory=dict)
+    stats: dict[WorkspacePath, os.stat_result] = field(default_factory=dict)
 
 
 class Edits:
-    """The handler."""
+    """The handler, and the way for others that change files as one."""
 
-    def __init__(self, disk: Disk, gate: Gate, locks: PathLocks, limits: Limits) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        state: Path,
+        gate: Gate,
+        locks: PathLocks,
+        limits: Limits,
+        mark: Mark = lambda *_: contextlib.nullcontext(),
+        around: Around = lambda *_: contextlib.nullcontext(),
+    ) -> None:
         self._disk = disk
+        self._state = state
         self._gate = gate
         self._locks = locks
         self._limits = limits
+        self._mark = mark
+        self._around = around
 
     async def edit(self, request: Edit, call: Call) -> EditAnswer:
         """Plan every file first; only when all of it holds is anything written."""
-        wanted = [(self._disk.path(each.path), each) for each in replacements(request)]
+        edits = steps(request)
+        acts = await asyncio.to_thread(acts_of, edits)
+        changed = await self.change(acts, call, expected=edits, dry_run=request.dry_run)
+        return _answer(changed)
+
+    async def change(
+        self, acts: Sequence[Act], call: Call, *, expected: Sequence[FileEdit] = (), dry_run: bool = False
+    ) -> Changed:
+        """Make all of ``acts``, or none; ``expected`` are those whose hashes must hold."""
         async with self._gate.shared():
-            files = await asyncio.to_thread(self._files, wanted)
-            async with self._locks.hold(*files):
-                return await whole(self._edit, files, request.dry_run)
+            names = await asyncio.to_thread(self._names, acts)
+            # As tuples: what is held until the end is what was there at the beginning.
+            paths = tuple(dict.fromkeys(names.values()))
+            async with self._locks.hold(*paths):
+                loaded = await asyncio.to_thread(self._load, names)
+                changed = await asyncio.to_thread(self._plan, acts, names, loaded, expected)
+                if not dry_run:
+                    await self._commit(changed, loaded, call)
+                return changed
 
-    def _files(self, wanted: _Wanted) -> dict[WorkspacePath, _Wanted]:
-        """The edits by the file that they really go to: a link and what it leads to are one file."""
-        files: dict[WorkspacePath, _Wanted] = {}
-        for path, edit in wanted:
-            files.setdefault(self._disk.real_path(path), []).append((path, edit))
-        return files
+    async def _commit(self, changed: Changed, loaded: _Loaded, call: Call) -> None:
+        found = [each.write(loaded.stats) for each in changed.results]
+        writes = [each for each in found if each is not None]
+        touched = [each.path for each in writes]
+        if not writes:
+            return
+        with self._mark(call, tuple(touched)):
+            await whole(self._write, call.request_id, writes)
 
-    def _edit(self, files: dict[WorkspacePath, _Wanted], dry_run: bool) -> EditAnswer:
-        planned = [self._plan(edits) for edits in files.values()]
-        # Before anything is written: the diff of a large change takes its time.
-        answer = _answer(planned)
-        if not dry_run:
-            self._commit(planned)
-        return answer
+    def _write(self, request_id: str, writes: Sequence[edit_journal.Write]) -> None:
+        with self._around(request_id, "edit", *(each.path for each in writes)):
+            edit_journal.commit(self._disk, self._state, writes)
 
-    def _plan(self, wanted: _Wanted) -> Edited:
-        path, edits = wanted[0][0], [edit for _, edit in wanted]
-        old = read_within(self._disk, path, self._limits.max_read_bytes)
-        for each in edits:
-            if each.expected_hash is not None:
-                refuse_stale(path, old, True, each.expected_hash)
-        text = as_text(old)
-        if text is None:
-            raise NotAFile(f"{path!r} is not UTF-8 text; replace it whole with 'write'", path=path)
-        new, count = apply_replacements(path, text, edits)
-        refuse_too_large(len(new.encode()), self._limits.max_write_bytes, "maxWriteBytes", path)
-        return Edited(path, text, new, count)
-
-    def _commit(self, planned: Sequence[Edited]) -> None:
-        """Write all; when one cannot be written, those written before it get their old content back."""
-        written: list[Edited] = []
-        try:
-            for each in planned:
-                self._disk.replace(each.path, each.new.encode(), create_parents=False)
-                written.append(each)
-        except ToolError:
-            for each in reversed(written):
-                self._disk.replace(each.path, each.old.encode(), create_parents=False)
-            raise
-
-
-@dataclass(frozen=True)
-class Edited:
-    """One file, planned: the whole text before and after."""
-
-    path: WorkspacePath
-    old: str
-    new: str
-    replacements: int
-
-    def described(self) -> EditedFile:
-        """For the answer."""
-        content = self.new.encode()
-        return EditedFile(
-            path=self.path,
-            replacements=self.replacements,
-            size=len(content),
-            hash=content_hash(content),
-            diff=unified_diff(self.path, self.old, self.new),
-        )
-
-
-def replacements(request: Edit) -> list[Replacement]:
-    """The request's replacements, whichever way it gives them.
-
-    >>> replacements(Edit())
-    Traceback (most recent call last):
-    protocol.errors.InvalidRequest: give 'path', 'oldText' and 'newText', or a list in 'edits'
-    """
-    alone = (request.path, request.old_text, request.new_text)
-    if request.edits:
-        if any(value is not None for value in (*alone, request.expected_hash)) or request.replace_all:
-            raise InvalidRequest(
-                "give one edit by its own fields or several in 'edits', not both", field="edits"
+    def _names(self, acts: Sequence[Act]) -> dict[str, WorkspacePath]:
+        """The real path of each name: a link and what it leads to are one file."""
+        names: dict[str, WorkspacePath] = {}
+        for act in acts:
+            for raw in act.paths:
+                path = self._disk.path(raw)
+                names[raw] = self._real(path)
+                if act.is_of_the_name:
+                    self._refuse_link(path)
+        if len(set(names.values())) > self._limits.max_edit_files:
+            limit = self._limits.max_edit_files
+            raise TooLarge(
+                f"{len(set(names.values()))} files are named, and one request changes at most {limit}",
+                limit="maxEditFiles",
+                value=limit,
             )
-        return request.edits
-    path, old_text, new_text = alone
-    if path is None or old_text is None or new_text is None:
-        raise InvalidRequest("give 'path', 'oldText' and 'newText', or a list in 'edits'", field="edits")
-    return [
-        Replacement(
-            path=path,
-            old_text=old_text,
-            new_text=new_text,
-            replace_all=request.replace_all,
-            expected_hash=request.expected_hash,
-        )
-    ]
+        return names
+
+    def _real(self, path: WorkspacePath) -> WorkspacePath:
+        """``path`` with every link on it resolved, as far as there is anything."""
+        try:
+            return self._disk.real_path(path)
+        except NotFound:
+            above, _, name = path.rpartition("/")
+        if self._is_link(path):
+            raise NotFound(
+                f"{path!r} is a link to something that is not there; write that, or remove the link",
+                path=path,
+            )
+        real = self._real(WorkspacePath(above)) if above else ROOT
+        return WorkspacePath(name if real == ROOT else f"{real}/{name}")
+
+    def _refuse_link(self, path: WorkspacePath) -> None:
+        if self._is_link(path):
+            raise NotAFile(f"{path!r} is a link; use 'move' or 'remove' for the link itself", path=path)
+
+    def _is_link(self, path: WorkspacePath) -> bool:
+        try:
+            return stat.S_ISLNK(self._disk.stat(path).st_mode)
+        except NotFound:
+            return False
+
+    def _load(self, names: Mapping[str, WorkspacePath]) -> _Loaded:
+        loaded = _Loaded()
+        room = self._limits.max_edit_bytes
+        for raw, path in names.items():
+            if path in loaded.shown:
+                continue
+            loaded.shown[path] = self._disk.path(raw)
+            with contextlib.suppress(NotFound):
+                data, info = self._disk.read(path, self._limits.max_read_bytes)
+                size = max(len(data), info.st_size)
+                refuse_too_large(size, self._limits.max_read_bytes, "maxReadBytes", loaded.shown[path])
+                room -= size
+                self._refuse_too_much(room)
+                loaded.before[path], loaded.stats[path] = data, info
+        return loaded
+
+    def _refuse_too_much(self, room: int) -> None:
+        if room < 0:
+            limit = self._limits.max_edit_bytes
+            raise TooLarge(
+                f"the files have more than {limit} bytes together; change them in several requests",
+                limit="maxEditBytes",
+                value=limit,
+            )
+
+    def _plan(
+        self,
+        acts: Sequence[Act],
+        names: Mapping[str, WorkspacePath],
+        loaded: _Loaded,
+        expected: Sequence[FileEdit],
+    ) -> Changed:
+        self._refuse_stale(acts, names, loaded, expected)
+        planned = plan(acts, names, loaded.before)
+        found = list(results(planned, loaded.shown))
+        for each in found:
+            size = len(each.new or b"")
+            refuse_too_large(size, self._limits.max_write_bytes, "maxWriteBytes", each.shown)
+        # Before anything is written: the diff of a large change takes its time.
+        files = list(described(found, loaded.shown, self._limits.max_edit_diff_bytes))
+        return Changed(planned, found, files)
+
+    def _refuse_stale(
+        self,
+        acts: Sequence[Act],
+        names: Mapping[str, WorkspacePath],
+        loaded: _Loaded,
+        expected: Sequence[FileEdit],
+    ) -> None:
+        for edit in expected:
+            if edit.expected_hash is None or edit.path is None:
+                continue
+            path = names[edit.path]
+            old = loaded.before.get(path)
+            try:
+                refuse_stale(loaded.shown[path], old, old is not None, edit.expected_hash)
+            except Conflict as error:
+                error.details |= self._fresh(acts, names, loaded, path)
+                raise
+
+    def _fresh(
+        self,
+        acts: Sequence[Act],
+        names: Mapping[str, WorkspacePath],
+        loaded: _Loaded,
+        path: WorkspacePath,
+    ) -> dict[str, str | None]:
+        """For who was too late: the content now, and what the request would make of it if it still fits."""
+        content = diff = None
+        with contextlib.suppress(ToolError):
+            data = loaded.before.get(path, b"")
+            content = document_of(path, data).text if len(data) <= _FRESH_BYTES else None
+            found = list(results(plan(acts, names, loaded.before), loaded.shown))
+            made = next(described([each for each in found if each.path == path], loaded.shown, _FRESH_BYTES))
+            diff = made.diff or None
+        return {"content": content, "diff": diff}
 
 
-def apply_replacements(path: str, text: str, edits: Sequence[Replacement]) -> tuple[str, int]:
-    """``text`` after each of ``edits`` in turn, and how many places changed.
-
-    >>> every = Replacement(path="a", old_text="x", new_text="z", replace_all=True)
-    >>> apply_replacements("a", "x y x", [every])
-    ('z y z', 2)
-    >>> apply_replacements("f", "x\\nx", [Replacement(path="f", old_text="x", new_text="z")])
-    Traceback (most recent call last):
-    protocol.errors.AmbiguousMatch: old text is in 'f' 2 times, on lines 1, 2; add context or set replaceAll
-    """
-    total = 0
-    for each in edits:
-        found = occurrences(text, each.old_text)
-        if not each.old_text:
-            raise InvalidRequest("'oldText' is empty; use 'write' to create a file", field="oldText")
-        if not found:
-            raise NoMatch(f"old text does not occur in {path!r}{_hint(text, each.old_text)}", path=path)
-        if len(found) > 1 and not each.replace_all:
-            raise _ambiguous(path, [line_number(text, at) for at in found])
-        text = text.replace(each.old_text, each.new_text)
-        total += len(found)
-    return text, total
-
-
-def occurrences(text: str, part: str) -> list[int]:
-    """Where ``part`` begins, without overlap.
-
-    >>> occurrences("aXbXX", "X"), occurrences("aaa", "aa")
-    ([1, 3, 4], [0])
-    """
-    found = []
-    at = text.find(part) if part else -1
-    while at >= 0:
-        found.append(at)
-        at = text.find(part, at + len(part))
-    return found
-
-
-def line_number(text: str, at: int) -> int:
-    """The line of position ``at``, from 1."""
-    return text.count("\n", 0, at) + 1
-
-
-def _ambiguous(path: str, lines: list[int]) -> AmbiguousMatch:
-    named = ", ".join(map(str, lines[:_SHOWN_LINES])) + (", …" if len(lines) > _SHOWN_LINES else "")
-    return AmbiguousMatch(
-        f"old text is in {path!r} {len(lines)} times, on lines {named}; add context or set replaceAll",
-        path=path,
-        lines=lines[:_SHOWN_LINES],
-        count=len(lines),
-    )
-
-
-def _hint(text: str, part: str) -> str:
-    """What would help: the same text but for line ends or spaces, if it is there, with its line."""
-    plain, wanted = _folded(text), _folded(part)
-    at = plain.find(wanted) if wanted.strip() else -1
-    if at < 0:
-        return "; read the file again and copy the text exactly"
-    line = line_number(plain, at)
-    return f"; on line {line} it differs only in spaces or line ends, copy it exactly from there"
-
-
-def _folded(text: str) -> str:
-    return "\n".join(line.strip() for line in text.split("\n"))
-
-
-def _answer(edited: Sequence[Edited]) -> EditAnswer:
-    files = [each.described() for each in edited]
+def _answer(changed: Changed) -> EditAnswer:
+    files = changed.files
     return EditAnswer(
         files=files,
         replacements=sum(each.replacements for each in files),
         diff="".join(each.diff for each in files),
         hash=files[0].hash if len(files) == 1 else None,
+        edits=changed.planned.applied[:_MAX_TOLD],
     )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from protocol.errors import InvalidRequest, ToolError
 from protocol.messages.archives import Inject
 from protocol.messages.base import Request
-from protocol.messages.edits import Edit
 from protocol.messages.files import Write
 from protocol.messages.places import Chmod, Copy, Mkdir, Move, Remove
 from protocol.messages.watch import (
@@ -99,7 +98,8 @@ class Filter:
 
 
 def touched(request: Request) -> tuple[str, ...]:
-    """The paths that a request changes, as it names them; nothing for one that changes none.
+    """The paths that a request changes, as it names them; nothing for one that changes none, and for edits,
+    which mark theirs themselves: a patch names them inside.
 
     >>> touched(Move(path="a", to="b")), touched(Inject(archive=b"")), touched(Watch())
     (('a', 'b'), ('.',), ())
@@ -109,8 +109,6 @@ def touched(request: Request) -> tuple[str, ...]:
             return path, to
         case Write(path=path) | Mkdir(path=path) | Remove(path=path) | Chmod(path=path):
             return (path,)
-        case Edit(path=path, edits=edits):
-            return tuple(each for each in (path, *(edit.path for edit in edits)) if each is not None)
         case Inject():
             return (ROOT,)
     return ()

@@ -117,7 +117,7 @@ async def test_an_expected_hash_is_that_before_the_first_edit(http: Http, root: 
 REFUSED = [
     ("missing", "not_found", "there is nothing at 'missing'; 'list' shows what there is"),
     ("dir", "not_a_file", "'dir' is a directory; name a file in it, or use 'list'"),
-    ("bin", "not_a_file", "'bin' is not UTF-8 text; replace it whole with 'write'"),
+    ("bin", "not_a_file", "'bin' is not text; replace it whole with 'write'"),
     ("../x", "outside_workspace", "'../x' is outside the workspace; use a path below its root"),
     ("out", "outside_workspace", "'out' leads outside the workspace over a link"),
     ("fifo", "not_a_file", "'fifo' is neither a file nor a directory, so it has no content to read"),
