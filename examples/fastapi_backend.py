@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.background import BackgroundTask
 
 from orchestrator.workspace import HostedWorkspace, WorkspaceHost
@@ -32,8 +32,18 @@ from protocol.messages.commands import CommandEvent, Stderr, Stdout
 class Wanted(BaseModel):
     """What a workspace is to be made from."""
 
+    model_config = ConfigDict(extra="forbid")
+
     template: str = "static-html"
     backend: str = "local"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_an_image(cls, sent: Any) -> Any:
+        """One image serves all templates now: a request of former times is told so."""
+        if isinstance(sent, dict) and "base_image" in sent:
+            raise ValueError("base_image is gone: name a template or a directory, by template")
+        return sent
 
 
 class Line(BaseModel):

@@ -20,6 +20,8 @@ from orchestrator.workspace_config import CORE_IMAGE_ROOT
 from protocol.errors import InvalidRequest
 
 _READ_BYTES = 256 * 1024
+_SESSION_DEPTH = 3
+"""workspaces/USER/SESSION, as ``orchestrator.paths`` has it."""
 _NAMED = 5
 """Of what was left out: enough to see what it is about."""
 
@@ -81,6 +83,7 @@ def packed(source: Source, data_dir: Path, plan: LaunchPlan | None = None) -> Pa
     """
     if source.kind is SourceKind.ARCHIVE:
         return Packed(source.path, None, size_text(source.path.stat().st_size))
+    _refuse_the_hosts_own(source.path, data_dir)
     exclusions = source.exclusions.with_rules(_inside(source.path, data_dir))
     # On the disk that the workspaces are on: the system's own place for such files may be memory.
     spool = Spool(lambda: private_directory(data_dir / "cache"))
@@ -117,3 +120,24 @@ def _inside(directory: Path, data_dir: Path) -> list[str]:
     """
     below = data_dir.resolve()
     return [glob.escape(f"/{below.relative_to(directory).as_posix()}")] if directory in below.parents else []
+
+
+def _refuse_the_hosts_own(directory: Path, data_dir: Path) -> None:
+    """Of the data directory only a workspace's own content is ever copied: the rest holds everybody's tokens.
+
+    >>> _refuse_the_hosts_own(Path("/p/data/workspaces/ann/session_1/src"), Path("/p/data"))
+    >>> _refuse_the_hosts_own(Path("/p/data/db"), Path("/p/data"))
+    Traceback (most recent call last):
+    protocol.errors.InvalidRequest: /p/data/db is in the data directory, /p/data, which holds all users' \
+workspaces and the tokens of their sessions: name a directory outside, or that of one session
+    """
+    own = data_dir.resolve()
+    if directory != own and own not in directory.parents:
+        return
+    if len(parts := directory.relative_to(own).parts) >= _SESSION_DEPTH and parts[0] == "workspaces":
+        return
+    where = "is" if directory == own else "is in"
+    raise InvalidRequest(
+        f"{directory} {where} the data directory, {own}, which holds all users' workspaces and the tokens of "
+        f"their sessions: name a directory outside, or that of one session"
+    )

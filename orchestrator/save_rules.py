@@ -232,6 +232,9 @@ def _refused(
     good = tuple(save.name for save in newest_first(saves) if verified.get(save.name, "") is None)
     other = "an older one" if wish.save is None else "another one"
     up = f"workspace up --workspace {workspace}"
-    way = f"Restore {other} by `{up} --save {good[0]}`" if good else "No other save is whole"
-    anew = f"or begin anew by `{up} --from-template`; no save is removed by either"
-    return Refused(f"{what}. Nothing was started. {way}, {anew}", good)
+    anew = f"begin anew by `{up} --from-template`"
+    if good:
+        ways = f"Restore {other} by `{up} --save {good[0]}`, or {anew}; no save is removed by either"
+    else:
+        ways = f"No other save is whole; {anew}, which removes none of them"
+    return Refused(f"{what}. Nothing was started. {ways}", good)

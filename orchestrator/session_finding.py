@@ -93,12 +93,13 @@ class Finding:
         """The session ``wanted``, by its id or the last part of it; without a name the only one that runs."""
         seen = await self.list(user, stopped=wanted is not None)
         if wanted is None:
-            return _the_only_one([each.record for each in seen if each.alive])
+            return _the_only_one(seen)
         exact = [each.record for each in seen if each.record.session_id == wanted]
         ending = [each.record for each in seen if each.record.session_id.endswith(f"_{wanted}")]
         if len(exact or ending) != 1:
+            shown = wanted[:200]
             raise NotFound(
-                f"no session {wanted!r}; `workspace ls --all` shows which there are", sessionId=wanted
+                f"no session {shown!r}; `workspace ls --all` shows which there are", sessionId=shown
             )
         return (exact or ending)[0]
 
@@ -185,10 +186,15 @@ def sandbox_of(record: SessionRecord) -> str:
     return guest_id(record.user_id, record.session_id)
 
 
-def _the_only_one(running: list[SessionRecord]) -> SessionRecord:
-    if not running:
-        raise NotFound("no session runs; start one by `workspace up TEMPLATE`")
+def _the_only_one(seen: list[Seen]) -> SessionRecord:
+    running = [each.record for each in seen if each.alive]
     if len(running) > 1:
         names = ", ".join(record.session_id for record in running)
         raise InvalidRequest(f"{len(running)} sessions run: say which of {names}")
-    return running[0]
+    if running:
+        return running[0]
+    if dead := [each.record.session_id for each in seen if each.state == "dead"]:
+        raise NotFound(
+            f"no session runs; {dead[-1]} is dead, start it again by `workspace resume {dead[-1]}`"
+        )
+    raise NotFound("no session runs; start one by `workspace up TEMPLATE`")

@@ -33,7 +33,11 @@ from protocol import __version__
 @click.version_option(__version__, prog_name="workspace")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the details of an unexpected error.")
 def cli() -> None:
-    """Workspaces from plain directories: brought up, worked in, saved and taken down."""
+    """Workspaces from plain directories: brought up, worked in, saved and taken down.
+
+    Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 wrong usage; 128 + n ended by signal
+    n. exec exits with its command's own.
+    """
 
 
 for command in (up, ls, exec_, call, save, saves, down, resume, idle, template, doctor, completion):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -38,6 +39,11 @@ class Refused(click.ClickException):
         self.body = body or {"code": "internal", "message": message, "details": {}, "retryable": False}
         self.as_json = False
 
+    def naming(self, words: Sequence[str]) -> Refused:
+        """The same, with the options ``words`` in all commands that it names."""
+        told = with_options_named(str(self.body["message"]), words)
+        return Refused(with_options_named(self.message, words), {**self.body, "message": told})
+
     def show(self, file: Any = None) -> None:
         """As promised above."""
         context = click.get_current_context(silent=True)
@@ -53,7 +59,24 @@ def tell(line: str) -> None:
 
 
 _AS_JSON = "workspace.as_json"
+_WHERE = "workspace.where"
+_COMMAND = re.compile(
+    r"`(workspace (?:up|ls|exec|call|save|saves|down|resume|idle)\b(?:(?! -- )[^`])*)([^`]*)`"
+)
 DEFAULT_USER = "default"
+
+
+def with_options_named(sentence: str, words: Sequence[str]) -> str:
+    """What other rooms say knows sessions only; a command to paste needs their data directory and user too.
+
+    >>> with_options_named("end it by `workspace down s1`, or see `git --help`", ["--user", "ann"])
+    'end it by `workspace down s1 --user ann`, or see `git --help`'
+    >>> with_options_named("`workspace exec s1 -- ls`", ["--user", "ann"])
+    '`workspace exec s1 --user ann -- ls`'
+    """
+    if not words:
+        return sentence
+    return _COMMAND.sub(lambda found: f"`{found[1]} {shlex.join(words)}{found[2]}`", sentence)
 
 
 class CommandGroup(click.Group):
@@ -71,6 +94,7 @@ class CommandGroup(click.Group):
             refused = as_refused(error)
             if refused is None:
                 raise
+        refused = refused.naming(ctx.meta.get(_WHERE, ()))
         refused.as_json = bool(ctx.meta.get(_AS_JSON))
         raise refused
 
@@ -124,9 +148,13 @@ class Options:
 
     def command(self, *words: str) -> str:
         """A command to paste, with what tells this data directory and user from the usual ones."""
+        return shlex.join(["workspace", *words, *self.where()])
+
+    def where(self) -> list[str]:
+        """What tells this data directory and user from the usual ones."""
         place = ["--data-dir", str(self.data_dir)] if self.data_dir else []
         user = ["--user", self.user] if self.user != DEFAULT_USER else []
-        return shlex.join(["workspace", *words, *place, *user])
+        return [*place, *user]
 
     def user_id(self) -> UserId:
         """The user, checked."""
@@ -153,8 +181,9 @@ def host_options(function: Function) -> Callable[..., Any]:
     """Give a command ``--data-dir``, ``--user`` and ``--json``, as one argument ``options``."""
 
     def with_options(data_dir: Path | None, user: str, as_json: bool, **rest: Any) -> Any:
-        click.get_current_context().meta[_AS_JSON] = as_json
-        return function(options=Options(data_dir, user, as_json), **rest)
+        options = Options(data_dir, user, as_json)
+        click.get_current_context().meta.update({_AS_JSON: as_json, _WHERE: options.where()})
+        return function(options=options, **rest)
 
     with_options.__name__, with_options.__doc__ = function.__name__, function.__doc__
     with_options.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]

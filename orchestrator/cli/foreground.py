@@ -162,7 +162,7 @@ class Foreground:
 
     def _kept(self, session: str, place: str) -> str:
         """Where the files are, a directory or a save, and what can be done about it."""
-        lines = [f"files kept in {place}", f"  go on with them: {self._options.command('up', place)}"]
+        lines = [f"files kept in {place}", f"  go on with them: {self._options.command('resume', session)}"]
         if Path(place).is_dir():
             lines.append(f"  remove them:     {self._options.command('down', session, '--remove')}")
         return "\n".join(lines)
@@ -180,5 +180,6 @@ class Foreground:
 async def _example(client: Client) -> str | None:
     """A file to read."""
     entries = (await client.list()).entries
-    names = [entry.path for entry in entries if entry.kind is Kind.FILE]
+    # A name that is not UTF-8 is listed with marks in it, and is not found by them.
+    names = [entry.path for entry in entries if entry.kind is Kind.FILE and "\ufffd" not in entry.path]
     return next((name for name in (*_EXAMPLES, *names) if name in names), None)

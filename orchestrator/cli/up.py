@@ -94,6 +94,8 @@ def port_wishes(source: Source, port: int | None, dev_port: int | None) -> PortW
     from orchestrator.sessions import PortWishes
     from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
 
+    if port and port == dev_port:
+        raise click.UsageError(f"--port and --dev-port are both {port}; give two")
     tool: Wish = Wish(DEFAULT_PORT, TOOL_PORTS) if port is None else Wish(port)
     liked = source.template.port or DEFAULT_DEV_PORT
     dev: Wish = Wish(liked, DEV_PORTS) if dev_port is None else Wish(dev_port)

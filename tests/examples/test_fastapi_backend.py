@@ -56,6 +56,16 @@ async def asked(backend: aiohttp.ClientSession, method: str, path: str, **more: 
         return response.status, json.loads(body) if body else None
 
 
+@pytest.mark.parametrize(
+    ("field", "why"), [("base_image", "base_image is gone: name a template"), ("tmplate", "not permitted")]
+)
+async def test_a_request_with_a_field_of_former_times_or_none_is_told_so(
+    backend: aiohttp.ClientSession, field: str, why: str
+) -> None:
+    status, answer = await asked(backend, "POST", "/workspaces", json={field: "node:20"}, headers=ANN)
+    assert (status, why in json.dumps(answer)) == (422, True), answer
+
+
 async def test_a_workspace_is_made_worked_in_shown_and_stopped(backend: aiohttp.ClientSession) -> None:
     made = await created(backend, ANN)
     async with backend.get(made["previewUrl"]) as page:

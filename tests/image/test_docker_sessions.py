@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.support import IMAGE, docker
-from tests.orchestrator.live import Host, free_port, get, template
+from tests.orchestrator.live import Host, get, template
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
 UP = ("site", "--backend", "docker")
@@ -73,7 +73,7 @@ def test_ctrl_c_before_it_is_ready_leaves_no_container(host: Host) -> None:
 @pytest.fixture
 def crashed(host: Host) -> str:
     """A session with work in it that no save holds, and whose container was killed."""
-    with host.up(*UP, "--detach", "--port", str(free_port())) as up:
+    with host.up(*UP, "--detach") as up:
         up.ready()
         up.end()
     host.json("call", "write", json.dumps({"path": "work.txt", "content": "mine"}))
@@ -100,12 +100,10 @@ def test_ending_one_whose_container_was_killed_saves_what_was_in_it(host: Host, 
 
 
 def test_files_that_cannot_be_saved_are_given_up_only_when_told(host: Host, crashed: str) -> None:
-    (port,) = {
-        binding["HostPort"]
-        for each in json.loads(docker("inspect", *running()))
-        for binding in each["HostConfig"]["PortBindings"]["3001/tcp"]
-    }
-    with socket.create_server(("127.0.0.1", int(port))):  # so the container cannot be started again
+    (seen,) = json.loads(docker("inspect", *running()))
+    ports = {each["HostPort"] for bound in seen["HostConfig"]["PortBindings"].values() for each in bound}
+    taken = max(map(int, filter(None, ports)))  # the dev server's; the other is the engine's choice
+    with socket.create_server(("127.0.0.1", taken)):  # so the container cannot be started again
         for command in ("resume", "down"):
             done = host.inside(command, crashed)
             assert (done.returncode, b"--remove" in done.stderr) == (1, True), done.stderr

@@ -80,6 +80,18 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+def test_a_command_that_a_refusal_names_is_for_the_same_user_and_data_directory(here: Path) -> None:
+    result = workspace("exec", "s1", "--user", "ann", "--data-dir", str(here / "far"), "--json", "--", "ls")
+    named = f"`workspace ls --all --data-dir {here / 'far'} --user ann`"
+    assert named in result.stderr
+    assert named in json.loads(result.stdout)["error"]["message"]
+
+
+def test_one_port_for_both_servers_is_wrong_usage(here: Path) -> None:
+    result = workspace("up", "static-html", "--port", "3005", "--dev-port", "3005")
+    assert (result.exit_code, "both 3005" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -91,7 +103,7 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], here: Path) -> None:
         (("exec", "s1", "--", "ls"), "no session 's1'"),
         (("down",), "no session runs"),
         (("save",), "no session runs"),
-        (("call", "raed", "{}"), "no operation 'raed'; did you mean 'read'?"),
+        (("call", "serch", "{}"), "no operation 'serch'; did you mean 'search'?"),
         (("call", "zzzzz", "{}"), "no operation 'zzzzz'; there are read, "),
         (("call", "read", '{"pth": 1}'), "did you mean 'path'"),
         (("call", "read", "{"), "not valid JSON"),

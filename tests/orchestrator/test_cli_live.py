@@ -69,12 +69,12 @@ def test_a_signal_ends_everything_and_leaves_no_process(
 def test_files_are_kept_and_can_be_gone_on_with(host: Host, running: Up) -> None:
     host.inside("call", "write", '{"path": "mine.txt", "content": "work"}')
     _, errors = running.signal(signal.SIGINT)
-    found = re.search(r"files kept in (\S+)", errors)
+    found = re.search(r"files kept in (\S+)\n +go on with them: workspace (.+)", errors)
     assert found is not None
     assert (Path(found[1]) / "mine.txt").read_text() == "work"
-    with host.up(found[1]) as again:
-        again.ready()
-        assert host.json("call", "read", '{"path": "mine.txt"}')["content"] == "work"
+    assert host.json(*found[2].split())["session"] == running.session
+    assert host.json("call", "read", '{"path": "mine.txt"}')["content"] == "work"
+    host.inside("down", "--all", "--remove")
 
 
 def test_files_are_removed_when_asked(host: Host) -> None:

@@ -53,6 +53,21 @@ async def test_workspaces_are_not_copied_into_a_new_one(tmp_path: Path, data: st
     assert await names_in(tmp_path, tmp_path / data) == {"index.html", "src/data/x"}
 
 
+@pytest.mark.parametrize("place", [".", "db", "saves/ann", "workspaces", "workspaces/ann", "docker"])
+def test_the_data_directory_itself_is_no_source_for_it_holds_everybodys_tokens(
+    tmp_path: Path, place: str
+) -> None:
+    write(tmp_path / "data" / place, "x")
+    with pytest.raises(InvalidRequest, match=r"the data directory, .* name a directory outside"):
+        packed(find_source(str(tmp_path / "data" / place), [], tmp_path), tmp_path / "data")
+
+
+async def test_one_sessions_own_directory_may_be_copied(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "workspaces" / "ann" / "s1"
+    write(root, "index.html", "src/x")
+    assert await names_in(root, tmp_path / "data") == {"index.html", "src/x"}
+
+
 async def test_the_same_files_give_the_same_digest(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, "index.html", "src/x")

@@ -144,7 +144,7 @@ def test_a_damaged_save_is_never_the_template_and_never_an_older_one_by_itself()
 def test_when_no_save_is_whole_the_template_is_still_only_offered() -> None:
     content = choose_content([ONE], {ONE.name: "damaged"})
     assert isinstance(content, Refused)
-    assert "No other save is whole, or begin anew by `workspace up" in content.message
+    assert "No other save is whole; begin anew by `workspace up" in content.message
 
 
 def test_a_save_that_is_not_there_is_told_with_those_that_are() -> None:

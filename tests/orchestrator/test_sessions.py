@@ -188,6 +188,15 @@ async def test_a_session_is_found_by_its_id_and_by_the_last_part_of_it(sessions:
             await sessions.find(ANN, wanted)
 
 
+async def test_without_a_name_one_that_died_is_named_with_the_way_back(
+    sessions: Sessions, backend: DictionaryBackend
+) -> None:
+    record = await sessions.begin(ANN, "site", WISHES, "dictionary")
+    backend.running.clear()
+    with pytest.raises(NotFound, match=f"is dead, start it again by `workspace resume {record.session_id}`"):
+        await sessions.find(ANN, None)
+
+
 async def test_without_a_name_only_what_runs_counts(sessions: Sessions, backend: DictionaryBackend) -> None:
     with pytest.raises(NotFound, match="no session runs"):
         await sessions.find(ANN, None)
