@@ -197,7 +197,8 @@ class Records:
     def get(self, user_id: UserId, session_id: str) -> SessionRecord:
         """The user's session. Raises NotFound, also for another user's: it tells nobody that there is one."""
         query = "SELECT * FROM sessions WHERE session_id = ? AND user_id = ?"
-        rows = self._read(query, (session_id, user_id)) if is_plain_name(session_id) else []
+        plain = is_plain_name(session_id) and is_plain_name(user_id)
+        rows = self._read(query, (session_id, user_id)) if plain else []
         if not rows:
             shown = session_id[:200]
             raise NotFound(
@@ -209,7 +210,7 @@ class Records:
         """The user's sessions, oldest first; with ``stopped``, those that are over too."""
         where = "" if stopped else f" AND state IN {_LIVE_SQL}"
         query = f"SELECT * FROM sessions WHERE user_id = ?{where} ORDER BY created, session_id"
-        return self._read(query, (user_id,))
+        return self._read(query, (user_id,)) if is_plain_name(user_id) else []
 
     def running(self) -> builtins.list[SessionRecord]:
         """Everybody's sessions that run as far as it is known here."""
@@ -219,13 +220,16 @@ class Records:
     def workspaces(self, user_id: UserId) -> builtins.list[WorkspaceRecord]:
         """The user's workspaces, oldest first."""
         query = "SELECT * FROM workspaces WHERE user_id = ? ORDER BY created, workspace_id"
+        if not is_plain_name(user_id):
+            return []
         return self._registry.read(lambda db: [_workspace(row) for row in db.execute(query, (user_id,))])
 
     def workspace(self, user_id: UserId, workspace_id: str) -> WorkspaceRecord:
         """The user's workspace. Raises NotFound, also for another user's."""
         found = [each for each in self.workspaces(user_id) if each.workspace_id == workspace_id]
         if not found:
-            raise NotFound(f"no workspace {workspace_id!r}", workspaceId=workspace_id)
+            shown = workspace_id[:200]
+            raise NotFound(f"no workspace {shown!r}", workspaceId=shown)
         return found[0]
 
     def _read(self, query: str, values: tuple[str, ...]) -> builtins.list[SessionRecord]:

@@ -66,7 +66,8 @@ async def find_workspace(sessions: Sessions, user: UserId, wanted: str) -> Works
     }
     found = meant(wanted, {**of_sessions, **{id: id for id in ids}})
     if found is None:
-        raise NotFound(f"no workspace {wanted!r}; `workspace saves` shows which have saves", workspace=wanted)
+        shown = wanted[:200]
+        raise NotFound(f"no workspace {shown!r}; `workspace saves` shows which have saves", workspace=shown)
     return workspace_id(found)
 
 

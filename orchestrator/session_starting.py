@@ -16,7 +16,7 @@ import msgspec
 from orchestrator.backends import Backend, Guest, Launch
 from orchestrator.directories import private_directory
 from orchestrator.leases import Purpose
-from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspace_id
+from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspace_id, user_id
 from orchestrator.plan import KeptPlan, LaunchPlan
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free
 from orchestrator.records import SessionRecord
@@ -230,7 +230,7 @@ class Starting(Finding):
         now = self._now()
         return SessionRecord(
             session_id=new_session_id(now, secrets.token_bytes(4)),
-            user_id=user,
+            user_id=user_id(user),
             workspace_id=workspace or new_workspace_id(now, secrets.token_bytes(4)),
             backend=backend,
             template=template,
