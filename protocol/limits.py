@@ -51,6 +51,27 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_kept_changes: int = 20_000
     """Changes kept for ``watch`` with ``since``; whoever needs older ones is told to look again."""
 
+    max_checkpoints: int = 100
+    """Checkpoints that were asked for; then the oldest tenth of them goes."""
+
+    max_kept_edits: int = 1_000
+    """Requests that can be undone: what they changed, as it was; then the oldest tenth goes."""
+
+    max_checkpoint_bytes: int = 1 * GIB
+    """Contents of all checkpoints and undoable requests, as kept; then the oldest go, requests first."""
+
+    max_checkpoint_file_bytes: int = 32 * MIB
+    """A larger file is noted in a checkpoint, and its content is not kept."""
+
+    max_undo_bytes: int = 64 * MIB
+    """Old content kept for one request; one that changes more happens, and cannot be undone."""
+
+    max_undo_entries: int = 20_000
+    """Paths of one request that can be undone, such as the removal of a directory."""
+
+    max_diff_bytes: int = 512 * KIB
+    """Text of all diffs in one ``checkpoint_diff``; the changes beyond it are named without."""
+
     max_matches: int = 1_000
     """Matches in one ``search`` answer when the request names no number."""
 

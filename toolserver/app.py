@@ -18,6 +18,7 @@ from aiohttp import web
 from protocol import routes
 from toolserver.config import VARIABLES, Config
 from toolserver.system import edit_journal, swap, tree
+from toolserver.system.checkpoint_store import Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
@@ -27,6 +28,7 @@ from toolserver.system.watcher import Watcher
 from toolserver.tools.activity import Activities, Standing
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Dispatcher
+from toolserver.tools.checkpoints import CheckpointFamily
 from toolserver.tools.commands import Commands
 from toolserver.tools.devserver import DevServer
 from toolserver.tools.edit import Edits
@@ -43,6 +45,7 @@ from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
 from toolserver.tools.terminals import SharedTerminals
+from toolserver.tools.undo import Undoing
 from toolserver.tools.watch import Watches
 from toolserver.wire import archive, pages, raw
 from toolserver.wire.counting import counting
@@ -125,20 +128,25 @@ def _assemble(
     stack.push_async_callback(dev.close)
     archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.leave)
     stack.push_async_callback(archives.close)
-    places = Places(disk, config.state_dir, gate, locks, limits)
+    store = Store(config.state_dir, limits)
+    undoing = Undoing(disk, store, limits)
+    places = Places(disk, config.state_dir, gate, locks, limits, undoing.kept)
     stack.push_async_callback(places.close)
     pulse = Pulse()
     watcher = Watcher(disk.descriptor, limits)
     stack.push_async_callback(watcher.close)
     watches = Watches(watcher, disk)
+    checkpoints = CheckpointFamily(disk, config.state_dir, gate, watcher, store, undoing, limits)
+    stack.push_async_callback(checkpoints.close)
     dispatcher = Dispatcher(
         SharedTerminals(table, disk, env, limits),
         watches,
         places,
+        checkpoints,
         Reads(disk, gate, limits),
-        Files(disk, gate, locks, limits),
+        Files(disk, gate, locks, limits, undoing.kept),
         Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits)),
-        Edits(disk, config.state_dir, gate, locks, limits, watches.mark),
+        Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept),
         commands,
         control,
         shells,
@@ -163,7 +171,8 @@ def _assemble(
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
     app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark))
     app.router.add_get(routes.ARCHIVE, archive.get(archives))
-    raw.add_routes(app.router, RawFiles(disk, config.state_dir, gate, locks, limits), limits, watches.mark)
+    files = RawFiles(disk, config.state_dir, gate, locks, limits, undoing.kept)
+    raw.add_routes(app.router, files, limits, watches.mark)
     app.router.add_post(routes.OPERATION, operation_handler(dispatcher))
     return app
 

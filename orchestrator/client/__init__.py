@@ -44,6 +44,7 @@ from protocol.messages import (
     terminals,
     watch,
 )
+from protocol.messages import checkpoints as past
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
@@ -73,6 +74,12 @@ class Client:
     copy = Verb(places.Copy, places.CopyAnswer)
     remove = Verb(places.Remove, places.RemoveAnswer)
     chmod = Verb(places.Chmod, places.ChmodAnswer)
+    checkpoint = Verb(past.Checkpoint, past.CheckpointAnswer)
+    checkpoints = Verb(past.Checkpoints, past.CheckpointsAnswer)
+    checkpoint_diff = Verb(past.CheckpointDiff, past.CheckpointDiffAnswer)
+    rollback = Verb(past.Rollback, past.RollbackAnswer)
+    undo = Verb(past.Undo, past.RollbackAnswer)
+    redo = Verb(past.Redo, past.RollbackAnswer)
     activity = Verb(activity.Activity, activity.ActivityAnswer)
     watch = StreamingVerb(watch.Watch, watch.WatchAnswer, Events[watch.WatchEvent])
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])

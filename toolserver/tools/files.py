@@ -29,6 +29,7 @@ from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.text import bytes_of, content_hash
+from toolserver.tools.undo import Keeping
 
 _MAX_DEPTH = 64
 SMALL_BYTES = 64 * 1024
@@ -39,11 +40,12 @@ _Entries = list[Entry]
 class Files:
     """The handlers."""
 
-    def __init__(self, disk: Disk, gate: Gate, locks: PathLocks, limits: Limits) -> None:
+    def __init__(self, disk: Disk, gate: Gate, locks: PathLocks, limits: Limits, kept: Keeping) -> None:
         self._disk = disk
         self._gate = gate
         self._locks = locks
         self._limits = limits
+        self._kept = kept
 
     async def write(self, request: Write, call: Call) -> WriteAnswer:
         """Create or replace one file."""
@@ -53,7 +55,7 @@ class Files:
         async with self._gate.shared():
             file = await asyncio.to_thread(self._disk.file_of, path)
             async with self._locks.hold(file):
-                return await whole(self._write, path, request)
+                return await whole(self._write, path, file, request, call)
 
     async def list(self, request: List, call: Call) -> ListAnswer:
         """A directory's entries."""
@@ -76,14 +78,15 @@ class Files:
 
     # Megabytes are decoded, hashed and cut into lines on the thread too: on the loop all others would wait.
 
-    def _write(self, path: WorkspacePath, request: Write) -> WriteAnswer:
+    def _write(self, path: WorkspacePath, file: WorkspacePath, request: Write, call: Call) -> WriteAnswer:
         content = bytes_of(request.content, request.encoding, request.charset)
         refuse_too_large(len(content), self._limits.max_write_bytes, "maxWriteBytes", path)
         old = existing(self._disk, path, self._limits.max_read_bytes) if request.expected_hash else None
         exists = old is not None or _exists(self._disk, path)
         if request.expected_hash is not None:
             refuse_stale(path, old, exists, request.expected_hash)
-        self._disk.replace(path, content, request.mode, request.create_parents)
+        with self._kept(call.request_id, "write", file):
+            self._disk.replace(path, content, request.mode, request.create_parents)
         return WriteAnswer(path=path, size=len(content), hash=content_hash(content), created=not exists)
 
     def _list(self, path: WorkspacePath, request: List) -> _Entries:

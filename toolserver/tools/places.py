@@ -25,12 +25,14 @@ from protocol.messages.places import (
 )
 from protocol.paths import WorkspacePath
 from toolserver.system import places
+from toolserver.system.copying import Copying
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.files import existing, refuse_stale
 from toolserver.tools.locks import PathLocks
+from toolserver.tools.undo import Keeping
 
 log = logging.getLogger("toolserver.places")
 
@@ -49,12 +51,15 @@ def refuse_other_bits(mode: int | None) -> None:
 class Places:
     """The handlers."""
 
-    def __init__(self, disk: Disk, state: Path, gate: Gate, locks: PathLocks, limits: Limits) -> None:
+    def __init__(
+        self, disk: Disk, state: Path, gate: Gate, locks: PathLocks, limits: Limits, kept: Keeping
+    ) -> None:
         self._disk = disk
         self._places = places.Places(disk, state, limits)
         self._gate = gate
         self._locks = locks
         self._limits = limits
+        self._kept = kept
         self._emptying: asyncio.Task[None] | None = None
 
     async def mkdir(self, request: Mkdir, call: Call) -> MkdirAnswer:
@@ -62,14 +67,14 @@ class Places:
         refuse_other_bits(request.mode)
         path = self._disk.path(request.path)
         async with self._alone(path):
-            created = await whole(self._places.make_directory, path, request.mode, request.parents)
+            created = await whole(self._make_directory, path, request, call)
         return MkdirAnswer(path=path, created=created)
 
     async def move(self, request: Move, call: Call) -> MoveAnswer:
         """Move or rename."""
         path, to = self._disk.path(request.path), self._disk.path(request.to)
         async with self._alone(path, to):
-            replaced = await whole(self._places.move, path, to, request.overwrite, request.create_parents)
+            replaced = await whole(self._move, path, to, request, call)
         self._empty_trash(replaced)
         return MoveAnswer(path=path, to=to, replaced=replaced)
 
@@ -77,9 +82,7 @@ class Places:
         """Copy, whole."""
         path, to = self._disk.path(request.path), self._disk.path(request.to)
         async with self._alone(path, to):
-            copied, replaced = await whole(
-                self._places.copy, path, to, request.overwrite, request.create_parents
-            )
+            copied, replaced = await whole(self._copy, path, to, request, call)
         self._empty_trash(replaced)
         return CopyAnswer(path=path, to=to, replaced=replaced, entries=copied.entries, bytes=copied.bytes)
 
@@ -87,7 +90,7 @@ class Places:
         """Remove; a whole directory is gone at once, and taken apart afterwards."""
         path = self._disk.path(request.path)
         async with self._alone(path):
-            removed = await whole(self._remove, path, request)
+            removed = await whole(self._remove, path, request, call)
         self._empty_trash(removed and request.recursive)
         return RemoveAnswer(path=path, removed=removed)
 
@@ -96,7 +99,7 @@ class Places:
         refuse_other_bits(request.mode)
         path = self._disk.path(request.path)
         async with self._alone(path):
-            previous = await whole(self._places.set_mode, path, request.mode)
+            previous = await whole(self._set_mode, path, request, call)
         return ChmodAnswer(path=path, mode=request.mode, previous=previous)
 
     async def close(self) -> None:
@@ -104,12 +107,29 @@ class Places:
         if self._emptying is not None:
             await asyncio.wait([self._emptying], timeout=1.0)
 
-    def _remove(self, path: WorkspacePath, request: Remove) -> bool:
+    def _make_directory(self, path: WorkspacePath, request: Mkdir, call: Call) -> bool:
+        with self._kept(call.request_id, "mkdir", path):
+            return self._places.make_directory(path, request.mode, request.parents)
+
+    def _move(self, path: WorkspacePath, to: WorkspacePath, request: Move, call: Call) -> bool:
+        with self._kept(call.request_id, "move", path, to, deep=True, lands=True):
+            return self._places.move(path, to, request.overwrite, request.create_parents)
+
+    def _copy(self, path: WorkspacePath, to: WorkspacePath, request: Copy, call: Call) -> tuple[Copying, bool]:
+        with self._kept(call.request_id, "copy", path, to, deep=True, lands=True):
+            return self._places.copy(path, to, request.overwrite, request.create_parents)
+
+    def _set_mode(self, path: WorkspacePath, request: Chmod, call: Call) -> int:
+        with self._kept(call.request_id, "chmod", self._disk.real_path(path)):
+            return self._places.set_mode(path, request.mode)
+
+    def _remove(self, path: WorkspacePath, request: Remove, call: Call) -> bool:
         if request.expected_hash is not None:
             old = existing(self._disk, path, self._limits.max_read_bytes)
             refuse_stale(path, old, old is not None, request.expected_hash)
         try:
-            self._places.remove(path, request.recursive)
+            with self._kept(call.request_id, "remove", path, deep=True):
+                self._places.remove(path, request.recursive)
         except NotFound:
             if not request.missing_ok:
                 raise

@@ -23,9 +23,11 @@ from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.system.uploads import Upload
+from toolserver.tools.call import Call
 from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.text import content_hash
+from toolserver.tools.undo import Keeping
 
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))")
@@ -133,12 +135,15 @@ class Opened:
 class RawFiles:
     """The acts."""
 
-    def __init__(self, disk: Disk, state: Path, gate: Gate, locks: PathLocks, limits: Limits) -> None:
+    def __init__(
+        self, disk: Disk, state: Path, gate: Gate, locks: PathLocks, limits: Limits, kept: Keeping
+    ) -> None:
         self._disk = disk
         self._state = state
         self._gate = gate
         self._locks = locks
         self._limits = limits
+        self._kept = kept
 
     @asynccontextmanager
     async def opened(self, raw: str) -> AsyncIterator[Opened]:
@@ -154,7 +159,7 @@ class RawFiles:
                 os.close(file.fd)
 
     async def write(
-        self, raw: str, chunks: AsyncIterator[bytes], conditions: Conditions, mode: int | None
+        self, raw: str, chunks: AsyncIterator[bytes], conditions: Conditions, mode: int | None, call: Call
     ) -> tuple[WriteAnswer, str]:
         """Take a file in, whole or not at all; gives its entity tag too. Raises Conflict, TooLarge."""
         path = self._disk.path(raw)
@@ -166,15 +171,15 @@ class RawFiles:
                 await whole(upload.write, chunk)
             await whole(upload.sync)
             async with self._alone(path):
-                return await whole(self._place, path, upload, conditions, mode)
+                return await whole(self._place, path, upload, conditions, mode, call)
         finally:
             upload.release()
 
-    async def remove(self, raw: str, conditions: Conditions) -> None:
+    async def remove(self, raw: str, conditions: Conditions, call: Call) -> None:
         """Remove one file, or a link itself."""
         path = self._disk.path(raw)
         async with self._alone(path):
-            await whole(self._remove, path, conditions)
+            await whole(self._remove, path, conditions, call)
 
     @asynccontextmanager
     async def _alone(self, path: WorkspacePath) -> AsyncIterator[None]:
@@ -213,15 +218,17 @@ class RawFiles:
         return frozenset({file.tag, content_hash(file.read(0, file.info.st_size))})
 
     def _place(
-        self, path: WorkspacePath, upload: Upload, conditions: Conditions, mode: int | None
+        self, path: WorkspacePath, upload: Upload, conditions: Conditions, mode: int | None, call: Call
     ) -> tuple[WriteAnswer, str]:
         existed = self._check(path, conditions)
-        upload.place(self._disk, mode)
+        with self._kept(call.request_id, "raw_write", self._disk.file_of(path)):
+            upload.place(self._disk, mode)
         with self._disk.opened(path, os.O_PATH) as fd:
             tag = tag_of(os.fstat(fd))
         return WriteAnswer(path=path, size=upload.size, hash=upload.hash, created=not existed), tag
 
-    def _remove(self, path: WorkspacePath, conditions: Conditions) -> None:
+    def _remove(self, path: WorkspacePath, conditions: Conditions, call: Call) -> None:
         if conditions:
             self._check(path, conditions)
-        self._disk.remove_file(path)
+        with self._kept(call.request_id, "raw_remove", path):
+            self._disk.remove_file(path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from protocol.errors import InvalidRequest, ToolError
 from protocol.messages.archives import Inject
 from protocol.messages.base import Request
+from protocol.messages.checkpoints import Redo, Rollback, Undo
 from protocol.messages.files import Write
 from protocol.messages.places import Chmod, Copy, Mkdir, Move, Remove
 from protocol.messages.watch import (
@@ -109,7 +110,9 @@ def touched(request: Request) -> tuple[str, ...]:
             return path, to
         case Write(path=path) | Mkdir(path=path) | Remove(path=path) | Chmod(path=path):
             return (path,)
-        case Inject():
+        case Rollback(paths=paths):
+            return tuple(paths) or (ROOT,)
+        case Inject() | Undo() | Redo():
             return (ROOT,)
     return ()
 

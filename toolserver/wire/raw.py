@@ -65,7 +65,7 @@ def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
             )
         body = body_chunks(request, InvalidRequest("the upload ended before the file did; send it again"))
         call = Call(request["id"])
-        written = files.write(_path(request), body, _conditions(request), mode)
+        written = files.write(_path(request), body, _conditions(request), mode, call)
         try:
             with mark(call, (_path(request),)):
                 answer, tag = await told("raw_write", call, written)
@@ -84,7 +84,7 @@ def delete(files: RawFiles, mark: Mark) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         refuse_unknown_options(request, ())
         call = Call(request["id"])
-        removed = files.remove(_path(request), _conditions(request))
+        removed = files.remove(_path(request), _conditions(request), call)
         try:
             with mark(call, (_path(request),)):
                 await told("raw_remove", call, removed)
