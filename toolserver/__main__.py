@@ -12,7 +12,7 @@ from pathlib import Path
 
 from toolserver import logs
 from toolserver.config import Config, ConfigError
-from toolserver.system import tree
+from toolserver.system import inherited, tree
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     # Read, so no longer needed there: a command that runs as root could look it up.
     tree.erase_variable("TOOL_SERVER_TOKEN")
+    inherited.hand_no_signals_on()
     logs.set_up()
     # Loaded only now: a wrong variable is told at once, not after a quarter of a second of imports.
     import uvloop

@@ -121,6 +121,26 @@ async def test_a_stop_while_a_slow_client_uploads_nothing_more(tmp_path: Path) -
             await reader.read()
 
 
+async def test_signals_that_its_starter_ignored_or_blocked_are_themselves_in_commands(tmp_path: Path) -> None:
+    ignored = signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2])
+    try:
+        with running(tmp_path) as daemon:
+            os.kill(daemon.pid, signal.SIGHUP)
+            async with http_of(daemon) as http:
+                for request in (
+                    {"argv": ["cat", "/proc/self/status"]},
+                    {"command": "cat /proc/self/status", "pty": {}},
+                ):
+                    status = (await http.ok("command", **request))["stdout"]
+                    assert re.findall(r"Sig(?:Blk|Ign):\s*([0-9a-f]+)", status) == ["0" * 16] * 2
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:
     with running(tmp_path, TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
         async with http_of(daemon) as http:
