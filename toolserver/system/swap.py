@@ -214,7 +214,9 @@ def _can_rename(state: int, root: int) -> bool:
         os.rmdir(name, dir_fd=state)
         # Something of that name was found there, so the way is open.
         return error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
-    os.rmdir(RESERVED, dir_fd=root)
+    # Who looks there for trash at this moment removes it when it is empty.
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(RESERVED, dir_fd=root)
     return True
 
 

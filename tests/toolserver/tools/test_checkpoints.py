@@ -177,12 +177,31 @@ async def test_every_operation_that_changes_files_can_be_undone(http: Http, root
     await act("copy", path="moved", to="copied")
     await act("copy", path="old", to="copied/d/e/f", overwrite=True)
     await act("remove", path="moved", recursive=True)
+    await act(
+        "edit",
+        edits=[
+            {"path": "old", "oldText": "newer", "newText": "newest"},
+            {"path": "copied/d/e/f", "oldText": "newer", "newText": "newest"},
+        ],
+    )
     async with http.session.put("/v1/files/raw/put", data=b"raw") as response:
         assert response.status == 201
     trees.append((tree_of(root), modes_of(root)))
     async with http.session.delete("/v1/files/old") as response:
         assert response.status == 204
-    steps = ["raw_remove", "raw_write", "remove", "copy", "copy", "move", "chmod", "mkdir", "write", "write"]
+    steps = [
+        "raw_remove",
+        "raw_write",
+        "edit",
+        "remove",
+        "copy",
+        "copy",
+        "move",
+        "chmod",
+        "mkdir",
+        "write",
+        "write",
+    ]
     for step in steps:
         assert (await http.ok("undo"))["cause"] == step
         tree, modes = trees.pop()
