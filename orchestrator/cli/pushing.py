@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.templates import Source, read_template
-from protocol.errors import Conflict, InvalidRequest, NotAFile, ToolError
+from protocol.archives import refuse_leaving_symlink
+from protocol.errors import ArchiveUnsafe, Conflict, InvalidRequest, NotAFile, ToolError
 from protocol.exclusions import Exclusions
 from protocol.messages.archives import InjectMode
 from protocol.tar import Kind, Member, pack
@@ -64,6 +65,23 @@ def look(directory: Path, exclusions: Exclusions) -> Snapshot:
     return dict(_below(directory, "", exclusions))
 
 
+def without_leaving_links(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
+    """The same without links that lead out, and what is wrong with each: one must not keep the rest back.
+
+    >>> without_leaving_links({"a": Seen(Kind.FILE), "b": Seen(Kind.SYMLINK, target="/etc/passwd")})[0].keys()
+    dict_keys(['a'])
+    """
+    stay, wrong = {}, []
+    for path, seen in snapshot.items():
+        try:
+            if seen.kind is Kind.SYMLINK:
+                refuse_leaving_symlink(path, seen.target)
+            stay[path] = seen
+        except ArchiveUnsafe as error:
+            wrong.append(error.message)
+    return stay, wrong
+
+
 def _below(directory: Path, below: str, exclusions: Exclusions) -> Iterator[tuple[str, Seen]]:
     with os.scandir(directory / below) as found:
         entries = sorted(found, key=lambda each: each.name)
@@ -103,6 +121,22 @@ def difference(before: Snapshot, now: Snapshot) -> Pushed:
     changed = sorted(path for path, seen in now.items() if before.get(path) != seen)
     removed = sorted(path for path, seen in before.items() if path not in now or now[path].kind != seen.kind)
     return Pushed(tuple(changed), tuple(removed))
+
+
+def in_the_way(removed: Collection[str], now: Snapshot) -> list[str]:
+    """Those of ``removed`` whose place is taken by something of another kind, with what is in them.
+
+    >>> in_the_way(["a", "a/x", "b"], {"a": Seen(Kind.FILE)})
+    ['a', 'a/x']
+    """
+    gone = set(removed)
+    places = {path for path in gone if path in now}
+    return [path for path in removed if not places.isdisjoint(_and_above(path))]
+
+
+def _and_above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def archive_of(directory: Path, snapshot: Snapshot, paths: Collection[str]) -> bytes:
@@ -148,6 +182,8 @@ class Pusher:
         self._exclusions = source.exclusions
         self._source = source
         self._pushed = look(self.directory, self._exclusions)
+        self.left_out: list[str] = []
+        """Links that lead out, and are not pushed: what to do about each."""
         self.broken = ""
         """Why template.json is not taken as it stands; empty while it is."""
 
@@ -155,13 +191,19 @@ class Pusher:
         """Bring the workspace up to date, in one step but for removals; raises Conflict."""
         now = await asyncio.to_thread(self._look)
         found = difference(self._pushed, now)
-        for path in reversed(found.removed):  # what is in a directory before the directory
-            await _remove(client, path, self._pushed[path])
+        first = in_the_way(found.removed, now)
+        await self._remove(client, first)
         if found.changed:
             archive = await asyncio.to_thread(archive_of, self.directory, now, found.changed)
             await client.put_archive(archive, InjectMode.MERGE)
+        # Last, so that a file that was renamed is never in neither place.
+        await self._remove(client, [path for path in found.removed if path not in first])
         self._pushed = now
         return found
+
+    async def _remove(self, client: Client, paths: Collection[str]) -> None:
+        for path in sorted(paths, reverse=True):  # what is in a directory before the directory
+            await _remove(client, path, self._pushed[path])
 
     async def differs(self) -> bool:
         """Whether there is anything to push. Asks the directory only."""
@@ -198,7 +240,7 @@ class Pusher:
 
     def _look(self) -> Snapshot:
         self._read_template()
-        now = look(self.directory, self._exclusions)
+        now, self.left_out = without_leaving_links(look(self.directory, self._exclusions))
         if self.broken and TEMPLATE_FILE in self._pushed:
             now[TEMPLATE_FILE] = self._pushed[TEMPLATE_FILE]
         elif self.broken:

@@ -53,6 +53,8 @@ class _Following(Foreground):
         super().__init__(sessions, options, backend, detach=False, remove=True)
         self._pusher = pusher
         self._told = ""
+        self._not_pushed = ""
+        self._left_out: list[str] = []
 
     async def _watch(self, record: SessionRecord, stop: StopSignals) -> None:
         pushing_ = asyncio.create_task(self._push_on(record))
@@ -72,15 +74,19 @@ class _Following(Foreground):
         async for _ in self._pusher.changes():
             try:
                 await self._push(record)
+                self._not_pushed = ""
             except ToolError as error:
-                tell(f"not pushed: {sentence(error)}")
+                self._tell_not_pushed(sentence(error))
             except OSError as error:
-                tell(f"not pushed: {error.filename or self._pusher.directory}: {error.strerror or error}")
+                self._tell_not_pushed(
+                    f"{error.filename or self._pusher.directory}: {error.strerror or error}"
+                )
 
     async def _push(self, record: SessionRecord) -> None:
         before, begun = self._pusher.template, time.monotonic()
         differs = await self._pusher.differs()
         self._tell_broken()
+        self._tell_left_out()
         if not differs:
             return
         async with self._sessions.client(record) as client:
@@ -89,6 +95,20 @@ class _Following(Foreground):
                 self._tell(pushed, time.monotonic() - begun)
             if why := self._pusher.restarts(pushed, before):
                 await self._restart(client, record, why)
+
+    def _tell_not_pushed(self, why: str) -> None:
+        """Once, however often it is tried again."""
+        if why != self._not_pushed:
+            tell(f"not pushed: {why}")
+        self._not_pushed = why
+
+    def _tell_left_out(self) -> None:
+        """Each once."""
+        left_out = self._pusher.left_out
+        for why in left_out:
+            if why not in self._left_out:
+                tell(f"not pushed: {why}")
+        self._left_out = left_out
 
     def _tell_broken(self) -> None:
         broken = self._pusher.broken

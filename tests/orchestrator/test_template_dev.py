@@ -68,6 +68,10 @@ class Dev:
         except AssertionError:
             raise AssertionError("".join(self._errors)) from None
 
+    def told(self, text: str) -> int:
+        """How often it said so."""
+        return "".join(self._errors).count(text)
+
     def page(self, path: str = "") -> str:
         try:
             return get(self.said["previewUrl"] + path)[1].decode()
@@ -164,6 +168,22 @@ def test_what_the_workspace_made_itself_stays(host: Host, root: Path) -> None:
         (root / "dir").rmdir()
         assert running.line()["removed"] == ["dir", "dir/authored.txt"]
         assert running.page("dir/built.txt") == "built"
+
+
+def test_a_link_that_leads_out_is_told_once_and_keeps_nothing_else_back(host: Host, root: Path) -> None:
+    (root / "old.txt").write_text("moved")
+    with dev(host, root) as running:
+        (root / "out").symlink_to("/etc/passwd")
+        running.until_told("not pushed: symlink 'out'")
+        (root / "old.txt").rename(root / "new.txt")
+        until(lambda: running.page("new.txt") == "moved")
+        until(lambda: "404" in running.page("old.txt"))
+        (root / "index.html").write_text("<h1>still</h1>")
+        until(lambda: "still" in running.page())
+        assert running.told("not pushed") == 1
+        (root / "out").unlink()
+        (root / "out").symlink_to("new.txt")
+        until(lambda: running.page("out") == "moved")
 
 
 def test_a_broken_template_file_is_told_once_and_work_goes_on(host: Host, root: Path) -> None:
