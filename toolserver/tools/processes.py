@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import functools
 import signal
 from typing import Any
 
@@ -143,6 +144,8 @@ def signal_number(asked: str | int) -> int:
 
     >>> signal_number("TERM"), signal_number("sigkill"), signal_number(10)
     (15, 9, 10)
+    >>> signal_number("RTMIN+3") == signal.SIGRTMIN + 3, signal_number("SIGIOT") == signal.SIGABRT
+    (True, True)
     >>> signal_number("TREM")
     Traceback (most recent call last):
     protocol.errors.InvalidRequest: 'TREM' is no signal; did you mean 'TERM'?
@@ -157,13 +160,23 @@ def signal_number(asked: str | int) -> int:
                 field="signal",
             )
         return int(asked)
-    names = {each.name.removeprefix("SIG"): each.value for each in signal.Signals}
+    names = _signal_names()
     name = asked.upper().removeprefix("SIG")
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "give a name like 'TERM', or a number"
         raise InvalidRequest(f"{asked[:20]!r} is no signal; {hint}", field="signal")
     return names[name]
+
+
+@functools.cache
+def _signal_names() -> dict[str, int]:
+    """Every name without its ``SIG``, second names and ``RTMIN+1`` to ``RTMAX-1`` among them."""
+    names = {name.removeprefix("SIG"): each.value for name, each in signal.Signals.__members__.items()}
+    first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+    for number in range(first + 1, last):
+        names[f"RTMIN+{number - first}"] = names[f"RTMAX-{last - number}"] = number
+    return names
 
 
 def _member(use: Use) -> Member:
