@@ -17,18 +17,13 @@ from protocol.messages.archives import Inject
 from protocol.messages.commands import Command
 from protocol.messages.devserver import Start
 from protocol.messages.edits import Edit
-from protocol.messages.files import Read, Stat, Write
+from protocol.messages.files import Read, ReadMany, Stat, Write
 from protocol.messages.search import Search, Where
 
 JSON_REFUSALS = [
     (b'{"path": 1}', Read, "expected 'str', got 'int' in 'path'", "path"),
     (b"{}", Read, "required field 'path' is missing", "path"),
-    (
-        b'{"edits": [{"path": "a", "oldText": "x"}]}',
-        Edit,
-        "required field 'edits[0].newText' is missing",
-        "edits[0].newText",
-    ),
+    (b'{"files": [{}]}', ReadMany, "required field 'files[0].path' is missing", "files[0].path"),
     (
         b'{"path": "a", "content": "", "encoding": "utf8"}',
         Write,
