@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 _TOKEN = re.compile(r'wsToken = "([^"]+)"')
-_IMPORT = re.compile(r'(?:import|src=)\s*"(/(?!@)[^"]+)"')
+_IMPORT = re.compile(r'(?:import|from|src=)\s*"(/(?!@)[^"]+)"')
 FRAME_SECONDS = 30.0
 
 

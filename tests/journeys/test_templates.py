@@ -1,0 +1,82 @@
+"""The templates that a person starts from: cold to ready, an edit that arrives, and once more offline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from orchestrator.client import Client, open_client
+from orchestrator.templates import read_template
+from protocol.messages.devserver import DevState
+from tests.journeys.hmr import text
+from tests.journeys.support import REPOSITORY, Route
+from tests.journeys.test_own_client import edit_reaches_the_page, up
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
+
+WITH_HOT_RELOAD = (
+    Route("vite-react-ts", "src/App.tsx", "Pack once, leave calm.", "Pack light.", "Pack light."),
+    Route("vite-svelte-ts", "src/App.svelte", "One thing at a time.", "Just one thing.", "Just one thing."),
+    Route("astro-landing", "src/content.ts", "Warm bread,", "Fresh bread,", "Fresh bread, at"),
+)
+RESTART_SECONDS = 60.0
+
+
+@pytest.mark.parametrize("route", WITH_HOT_RELOAD, ids=lambda route: route.template)
+async def test_an_edit_reaches_the_open_page_also_after_an_install_without_a_network(
+    route: Route,
+) -> None:
+    async with up(route.template) as session:
+        await edit_reaches_the_page(session, route, route.old, route.new)
+        async with open_client(session["toolServerUrl"], session["token"]) as client:
+            await starts_again_offline(client, route.template)
+        await edit_reaches_the_page(session, route, route.new, route.old)
+
+
+async def starts_again_offline(client: Client, template: str) -> None:
+    """Everything that was installed goes, and comes back out of the cache alone."""
+    asked = read_template(REPOSITORY / "templates" / template)
+    port = (await client.dev_status()).port
+    await client.dev_stop()
+    await client.remove(path="node_modules", recursive=True, missing_ok=True)
+    install = msgspec.structs.replace(asked.install_request(), offline=True)
+    dev = msgspec.structs.replace(asked.dev_request(), port=port)
+    again = await client.start(install=install, dev=dev)
+    assert again.dev.state is DevState.READY
+    assert "--offline" in str(again.install.command)
+
+
+async def test_an_api_is_ready_by_its_health_and_starts_again_at_every_saved_change() -> None:
+    async with up("node-api") as session:
+        base = session["previewUrl"].rstrip("/")
+        assert (await answer(base, "/health"))["status"] == "ok"
+        async with open_client(session["toolServerUrl"], session["token"]) as client:
+            tested = await client.command(command="npm test")
+            assert tested.exit_code == 0, tested.stdout
+            await client.edit(path="src/shelf.js", old_text="Frankenstein", new_text="The Last Man")
+            await until_it_tells(base, "The Last Man")
+            await starts_again_offline(client, "node-api")
+        assert (await answer(base, "/health"))["status"] == "ok"
+        assert (await answer(base, "/books?q=frankenstein")) == []
+
+
+async def answer(base: str, path: str) -> Any:
+    """What the API says there."""
+    async with aiohttp.ClientSession() as web:
+        return json.loads(await text(web, base + path))
+
+
+async def until_it_tells(base: str, title: str) -> None:
+    """Wait for the server that has the change; between two servers nothing answers."""
+    async with asyncio.timeout(RESTART_SECONDS):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                if title in [book["title"] for book in await answer(base, "/books")]:
+                    return
+            await asyncio.sleep(0.05)
