@@ -128,6 +128,8 @@ class Commands:
             return None
         if not 0 < len(request.command_id) <= 128:
             raise InvalidRequest("'commandId' must have 1 to 128 characters", field="commandId")
+        if "\0" in request.command_id:
+            raise InvalidRequest("'commandId' holds a NUL character", field="commandId")
         process = self._table.find(request.command_id)
         if process is not None and process.asked != asked(request):
             raise Conflict(

@@ -46,6 +46,7 @@ CANNOT_START: list[tuple[Json, str, str]] = [
         "'timeoutMs' must be above 0; leave it out for the default",
     ),
     ({"command": "x", "commandId": ""}, "invalid_request", "'commandId' must have 1 to 128 characters"),
+    ({"command": "x", "commandId": "a\0"}, "invalid_request", "'commandId' holds a NUL character"),
     ({"command": "x", "pty": {"cols": 0}}, "invalid_request", "a terminal has 1 to 1000 columns and rows"),
 ]
 
