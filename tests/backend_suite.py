@@ -13,13 +13,14 @@ import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import msgspec
 import pytest
 
 from orchestrator.archive import archive_directory
-from orchestrator.backends import Backend, Guest, GuestState, Launch, guest_id
+from orchestrator.backends import Backend, Guest, GuestState, Launch, Revives, guest_id
 from orchestrator.client import Client, open_client
 from orchestrator.paths import SessionId, UserId
 from protocol.errors import AlreadyExists, InvalidRequest, Unauthorized, Unavailable
@@ -313,6 +314,21 @@ class BackendSuite:
         assert (await box.driver.destroy(box.guest.id)).found
         assert await box.driver.guests() == []
         assert await self.leftovers(data) == []
+
+    async def test_one_that_crashed_starts_again_as_it_was_where_that_is_promised(
+        self, box: Sandbox, crash: Callable[[Guest], Awaitable[None]]
+    ) -> None:
+        if not box.driver.properties.revives:
+            pytest.skip(f"the backend {box.driver.name} starts no sandbox a second time")
+        driver = cast(Revives, box.driver)
+        await box.shell("echo mine > work.txt")
+        await crash(box.guest)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while [each.state for each in await driver.guests()] != [GuestState.DEAD]:
+                await asyncio.sleep(0.05)
+        for _ in range(2):  # one that runs is as well
+            again = Sandbox(driver, await driver.revive(box.guest.id), box.token)
+            assert await again.shell("cat work.txt") == "mine"
 
     async def test_files_are_kept_where_that_is_promised_and_nowhere_else(self, box: Sandbox) -> None:
         await box.shell("echo mine > work.txt")
