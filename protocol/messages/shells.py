@@ -58,6 +58,8 @@ class ShellAnswer(Answer, frozen=True, kw_only=True):
     timed_out: bool
     timeout_ms: int
     """The clock that was set for it."""
+    timeout_clock: str
+    """Whose: ``timeoutMs`` of the request, or the tool server's limit of this name."""
     duration_ms: float
     cwd: str
     """Where the shell is after it, as bash's PWD says; empty when the shell has ended."""

@@ -298,6 +298,7 @@ class KeptShells:
             replaced=out.replaced or err.replaced,
             timed_out=ended.interrupted and not run.unwanted.done(),
             timeout_ms=request.timeout_ms or self._limits.command_timeout_ms,
+            timeout_clock="timeoutMs" if request.timeout_ms else "commandTimeoutMs",
             duration_ms=round((run.ended - run.begun) * 1000, 3),
             cwd=ended.cwd,
             started=run.started,

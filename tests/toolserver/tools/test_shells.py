@@ -428,6 +428,11 @@ class TestInterruption:
                 assert (answer["exitCode"], answer["timedOut"]) == (130, True)
                 assert (await kept("echo $x"))["stdout"] == "kept\n"
 
+    async def test_the_clock_that_ran_out_is_named(self, shell: Kept) -> None:
+        own = await shell("sleep 100", timeoutMs=100)
+        assert (own["timedOut"], own["timeoutMs"], own["timeoutClock"]) == (True, 100, "timeoutMs")
+        assert (await shell("true"))["timeoutClock"] == "commandTimeoutMs"
+
     async def test_where_an_error_ends_the_shell_an_interruption_does(self, shell: Kept) -> None:
         answer = await shell("set -e; sleep 1000", timeoutMs=100)
         assert (answer["timedOut"], answer["shellEnded"]) == (True, True)
