@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -131,6 +131,7 @@ async def restore_running(
     What it holds is saved first, and nothing is replaced unless that went well.
     """
     store = SaveStore(sessions.paths)
+    wish = replace(wish, running=True)
     content = await asyncio.to_thread(store.content, user, workspace, wish)
     if not isinstance(content, FromSave):
         raise NotFound(f"workspace {workspace!r} has no save to go back to", workspace=workspace)

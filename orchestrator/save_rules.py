@@ -139,6 +139,8 @@ class ContentWish:
     """A save's name, or its number."""
     template: bool = False
     """Its template, although there may be saves. They are kept."""
+    running: bool = False
+    """It runs, and is put back where it is: other commands do that."""
 
 
 LATEST = ContentWish()
@@ -232,6 +234,10 @@ def _refused(
     good = tuple(save.name for save in newest_first(saves) if verified.get(save.name, "") is None)
     other = "an older one" if wish.save is None else "another one"
     up = f"workspace up --workspace {workspace}"
+    if wish.running:
+        back = f"workspace saves restore {workspace} --save"
+        ways = f"Put it back to {other} by `{back} {good[0]}`" if good else "No other save is whole"
+        return Refused(f"{what}. Nothing was changed. {ways}", good)
     anew = f"begin anew by `{up} --from-template`"
     if good:
         ways = f"Restore {other} by `{up} --save {good[0]}`, or {anew}; no save is removed by either"

@@ -147,6 +147,20 @@ def test_when_no_save_is_whole_the_template_is_still_only_offered() -> None:
     assert "No other save is whole; begin anew by `workspace up" in content.message
 
 
+@pytest.mark.parametrize(
+    ("whole", "way"),
+    [
+        (True, f"Put it back to an older one by `workspace saves restore WORKSPACE --save {TWO.name}`"),
+        (False, "Nothing was changed. No other save is whole"),
+    ],
+)
+def test_one_that_runs_is_told_how_it_is_put_back_for_it_cannot_be_brought_up(whole: bool, way: str) -> None:
+    verified = {THREE.name: "it is cut short", TWO.name: None if whole else "damaged", ONE.name: "damaged"}
+    content = choose_content(ALL, verified, ContentWish(running=True))
+    assert isinstance(content, Refused)
+    assert content.message.endswith(way)
+
+
 def test_a_save_that_is_not_there_is_told_with_those_that_are() -> None:
     content = choose_content(ALL, {each.name: None for each in ALL}, ContentWish(save="9"))
     assert isinstance(content, Refused)
