@@ -17,6 +17,7 @@ from protocol.messages import (
     checkpoints,
     commands,
     devserver,
+    diagnostics,
     edits,
     files,
     places,
@@ -83,6 +84,7 @@ _TABLE = (
     Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent),
     Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches),
     Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
+    Operation("replace", edits.Replace, edits.ReplaceAnswer, Scope.WRITE),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("attach", commands.Attach, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("output", commands.Output, commands.OutputAnswer, Scope.COMMAND),
@@ -114,6 +116,7 @@ _TABLE = (
     Operation("dev_stop", devserver.DevStop, devserver.DevStatusAnswer, Scope.DEV),
     Operation("dev_status", devserver.DevStatus, devserver.DevStatusAnswer, Scope.DEV),
     Operation("dev_logs", devserver.DevLogs, devserver.DevLogsAnswer, Scope.DEV, Log),
+    Operation("dev_feedback", diagnostics.DevFeedback, diagnostics.DevFeedbackAnswer, Scope.DEV),
     Operation("start", devserver.Start, devserver.StartAnswer, Scope.DEV, devserver.StartEvent),
 )
 

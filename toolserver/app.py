@@ -31,6 +31,7 @@ from toolserver.tools.call import Dispatcher
 from toolserver.tools.checkpoints import CheckpointFamily
 from toolserver.tools.commands import Commands
 from toolserver.tools.devserver import DevServer
+from toolserver.tools.diagnostics import Diagnostics
 from toolserver.tools.edit import Edits
 from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
@@ -40,6 +41,7 @@ from toolserver.tools.places import Places
 from toolserver.tools.processes import ProcessControl
 from toolserver.tools.raw import RawFiles
 from toolserver.tools.reads import Reads
+from toolserver.tools.replace import Replaces
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
@@ -50,6 +52,7 @@ from toolserver.tools.watch import Watches
 from toolserver.wire import archive, pages, raw
 from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
+from toolserver.wire.hmr import DevChannel
 from toolserver.wire.http import middleware, operation_handler
 from toolserver.wire.ws import WebSocketDoor
 
@@ -126,6 +129,8 @@ def _assemble(
     installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
+    diagnostics = Diagnostics(dev, disk, DevChannel())
+    stack.push_async_callback(diagnostics.close)
     archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.leave)
     stack.push_async_callback(archives.close)
     store = Store(config.state_dir, limits)
@@ -138,15 +143,19 @@ def _assemble(
     watches = Watches(watcher, disk)
     checkpoints = CheckpointFamily(disk, config.state_dir, gate, watcher, store, undoing, limits)
     stack.push_async_callback(checkpoints.close)
+    searches = Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits))
+    edits = Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept, diagnostics)
     dispatcher = Dispatcher(
         SharedTerminals(table, disk, env, limits),
         watches,
         places,
         checkpoints,
+        diagnostics,
         Reads(disk, gate, limits),
-        Files(disk, gate, locks, limits, undoing.kept),
-        Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits)),
-        Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept),
+        Files(disk, gate, locks, limits, undoing.kept, diagnostics),
+        searches,
+        edits,
+        Replaces(searches, edits, disk, limits),
         commands,
         control,
         shells,

@@ -35,6 +35,7 @@ from protocol.messages import (
     archives,
     commands,
     devserver,
+    diagnostics,
     edits,
     files,
     places,
@@ -84,6 +85,7 @@ class Client:
     watch = StreamingVerb(watch.Watch, watch.WatchAnswer, Events[watch.WatchEvent])
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
     edit = Verb(edits.Edit, edits.EditAnswer)
+    replace = Verb(edits.Replace, edits.ReplaceAnswer)
     command = StreamingVerb(commands.Command, commands.CommandAnswer, Events[commands.CommandEvent])
     attach = StreamingVerb(commands.Attach, commands.CommandAnswer, Events[commands.CommandEvent])
     output = Verb(commands.Output, commands.OutputAnswer)
@@ -110,6 +112,7 @@ class Client:
     dev_start = StreamingVerb(devserver.DevStart, devserver.DevStatusAnswer, Events[Log])
     dev_stop = Verb(devserver.DevStop, devserver.DevStatusAnswer)
     dev_status = Verb(devserver.DevStatus, devserver.DevStatusAnswer)
+    dev_feedback = Verb(diagnostics.DevFeedback, diagnostics.DevFeedbackAnswer)
     dev_logs = StreamingVerb(devserver.DevLogs, devserver.DevLogsAnswer, Events[Log])
     start = StreamingVerb(devserver.Start, devserver.StartAnswer, Events[devserver.StartEvent])
 

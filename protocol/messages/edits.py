@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from protocol.messages.base import Answer, Part, Request
+from protocol.messages.diagnostics import DevFeedbackAnswer
 from protocol.messages.search import PatternKind
 
 
@@ -82,6 +83,8 @@ class Edit(FileEdit, Request, frozen=True, kw_only=True):
     edits: list[FileEdit] = []
     dry_run: bool = False
     """Answer with what would change, and change nothing."""
+    wait_for_dev: bool = False
+    """Answer also with what the dev server says of it, as ``dev_feedback``; within 5 s."""
 
 
 class EditedFile(Answer, frozen=True, kw_only=True):
@@ -130,6 +133,8 @@ class EditAnswer(Answer, frozen=True, kw_only=True):
     """The new hash, when one file was edited."""
     edits: list[AppliedEdit] = []
     """In the order in which they were applied; at most 1000."""
+    dev: DevFeedbackAnswer | None = None
+    """With ``waitForDev``."""
 
 
 class Replace(Request, frozen=True, kw_only=True):

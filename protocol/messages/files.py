@@ -6,6 +6,7 @@ import enum
 
 from protocol.errors import ErrorBody
 from protocol.messages.base import Answer, Encoding, Request
+from protocol.messages.diagnostics import DevFeedbackAnswer
 
 
 class Kind(enum.Enum):
@@ -125,6 +126,8 @@ class Write(Request, frozen=True, kw_only=True):
     create_parents: bool = True
     mode: int | None = None
     """Permission bits; kept from the file replaced, else 0o644."""
+    wait_for_dev: bool = False
+    """Answer also with what the dev server says of it, as ``dev_feedback``; within 5 s."""
 
 
 class WriteAnswer(Answer, frozen=True, kw_only=True):
@@ -134,6 +137,8 @@ class WriteAnswer(Answer, frozen=True, kw_only=True):
     size: int
     hash: str
     created: bool
+    dev: DevFeedbackAnswer | None = None
+    """With ``waitForDev``."""
 
 
 class List(Request, frozen=True, kw_only=True):

@@ -67,6 +67,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("rollback", {"to": door}),
         ("watch", {"timeoutMs": 0}),
         ("search", {"pattern": "three"}),
+        ("replace", {"pattern": "three", "replacement": "3", "dryRun": True}),
         ("command", {"command": "cat; echo err >&2", "commandId": door, "stdinOpen": True, "yieldMs": 0}),
         ("send_input", {"processId": door, "data": "out", "eof": True}),
         ("attach", {"processId": door, "fromOffset": 1}),
@@ -91,6 +92,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("dev_start", {"command": SERVE, "port": port}),
         ("dev_status", {}),
         ("dev_logs", {}),
+        ("dev_feedback", {"paths": ["src/a.txt"], "timeoutMs": 1000}),
         ("dev_stop", {}),
         ("start", {"install": {"command": "true"}, "dev": {"port": port}}),
     ]

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from protocol.errors import Conflict, NotAFile, NotFound, TooLarge, ToolError
 from protocol.limits import Limits
 from protocol.messages.edits import Edit, EditAnswer, EditedFile, FileEdit
@@ -24,6 +26,7 @@ from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
+from toolserver.tools.diagnostics import Diagnostics
 from toolserver.tools.editing.changes import Act, Planned, acts_of, plan
 from toolserver.tools.editing.described import Result, described, results
 from toolserver.tools.editing.documents import document_of
@@ -71,6 +74,7 @@ class Edits:
         limits: Limits,
         mark: Mark = lambda *_: contextlib.nullcontext(),
         around: Around = lambda *_: contextlib.nullcontext(),
+        dev: Diagnostics | None = None,
     ) -> None:
         self._disk = disk
         self._state = state
@@ -79,13 +83,20 @@ class Edits:
         self._limits = limits
         self._mark = mark
         self._around = around
+        self._dev = dev
 
     async def edit(self, request: Edit, call: Call) -> EditAnswer:
         """Plan every file first; only when all of it holds is anything written."""
         edits = steps(request)
         acts = await asyncio.to_thread(acts_of, edits)
+        dev = self._dev if request.wait_for_dev and not request.dry_run else None
+        number = await dev.listening() if dev is not None else 0
         changed = await self.change(acts, call, expected=edits, dry_run=request.dry_run)
-        return _answer(changed)
+        answer = _answer(changed)
+        if dev is None:
+            return answer
+        told = await dev.feedback(number, [each.path for each in answer.files])
+        return msgspec.structs.replace(answer, dev=told)
 
     async def change(
         self, acts: Sequence[Act], call: Call, *, expected: Sequence[FileEdit] = (), dry_run: bool = False

@@ -9,6 +9,8 @@ import os
 import stat
 from datetime import UTC, datetime
 
+import msgspec
+
 from protocol.errors import Conflict, Forbidden, InvalidRequest, NotAFile, NotFound, TooLarge
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
@@ -27,6 +29,7 @@ from toolserver.system.disk import Disk, refused
 from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
+from toolserver.tools.diagnostics import Diagnostics
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.text import bytes_of, content_hash
 from toolserver.tools.undo import Keeping
@@ -40,15 +43,25 @@ _Entries = list[Entry]
 class Files:
     """The handlers."""
 
-    def __init__(self, disk: Disk, gate: Gate, locks: PathLocks, limits: Limits, kept: Keeping) -> None:
+    def __init__(
+        self, disk: Disk, gate: Gate, locks: PathLocks, limits: Limits, kept: Keeping, dev: Diagnostics
+    ) -> None:
         self._disk = disk
         self._gate = gate
         self._locks = locks
         self._limits = limits
         self._kept = kept
+        self._dev = dev
 
     async def write(self, request: Write, call: Call) -> WriteAnswer:
         """Create or replace one file."""
+        if not request.wait_for_dev:
+            return await self._written(request, call)
+        number = await self._dev.listening()
+        answer = await self._written(request, call)
+        return msgspec.structs.replace(answer, dev=await self._dev.feedback(number, [answer.path]))
+
+    async def _written(self, request: Write, call: Call) -> WriteAnswer:
         path = self._disk.path(request.path)
         if request.mode is not None and not 0 <= request.mode <= 0o777:
             raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
