@@ -231,6 +231,7 @@ PARAMS: dict[str, str] = {
     "remove": '{"path": "moved.html"}',
     "watch": "",
     "search": '{"pattern": "h1"}',
+    "replace": '{"pattern": "nowhere", "replacement": "x"}',
     "edit": '{"path": "index.html", "oldText": "h1", "newText": "h2", "replaceAll": true}',
     "command": '{"command": "true"}',
     "attach": '{"processId": "gone"}',

@@ -61,9 +61,19 @@ class Searches:
             return sorted(found)
 
     @asynccontextmanager
-    async def _running(self, request: Search, path: WorkspacePath) -> AsyncIterator[tuple[Process, Naming]]:
+    async def printed(self, request: Search, *options: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """ripgrep's own lines for a search in contents, with options of the asker's; raises when it fails."""
+        self._limit(request)
+        async with self._running(request, self._disk.path(request.path), *options) as (process, _):
+            yield _lines(process)
+            await _refuse_failure(process)
+
+    @asynccontextmanager
+    async def _running(
+        self, request: Search, path: WorkspacePath, *options: str
+    ) -> AsyncIterator[tuple[Process, Naming]]:
         below, target = await asyncio.to_thread(self._disk.place, path)
-        argv = [self._program(), *arguments(request, target)]
+        argv = [self._program(), *options, *arguments(request, target)]
         process = self._table.start(argv, cwd=below, env=self._env, shown_cwd=path)
         try:
             yield process, partial(shown_path, path, is_file=target != ".")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from protocol.errors import AlreadyExists, Conflict, InvalidRequest, NoMatch, NotAFile, NotFound
+from protocol.errors import AlreadyExists, InvalidRequest, NoMatch, NotFound
 from protocol.messages.edits import AppliedEdit, EditKind, FileEdit, Rung
 from protocol.paths import WorkspacePath
 from toolserver.tools.editing import matching
@@ -24,21 +24,11 @@ from toolserver.tools.editing.documents import (
 )
 from toolserver.tools.editing.hunks import SHOWN_LINES, ambiguous, hint, patched, unclear
 from toolserver.tools.editing.patches import Added, Deleted, Section, Updated
+from toolserver.tools.editing.splices import Splice, spliced
 from toolserver.tools.editing.steps import kind_of, patch_sections
 from toolserver.tools.text import line_range
 
 _INSERTED_LINE_HELP = "lines count from 1; 0 inserts at the top, -1 at the end"
-
-
-@dataclass(frozen=True)
-class Splice:
-    """Bytes of a file replaced where a search has found them."""
-
-    path: str
-    pieces: tuple[tuple[int, bytes, bytes], ...]
-    """Where each begins, in the file's bytes or its UTF-8 text without a mark; old; new."""
-    is_ascii: bool
-    """Whether what the caller wants to see in their place is ASCII."""
 
 
 @dataclass(frozen=True)
@@ -328,61 +318,3 @@ def _utf8(content: str) -> bytes:
         return content.encode()
     except UnicodeEncodeError:
         raise InvalidRequest("'content' holds half a character", field="content") from None
-
-
-def spliced(splice: Splice, data: bytes) -> bytes:
-    r"""The file's bytes after it; raises Conflict when they are no longer what was searched.
-
-    >>> spliced(Splice("a", ((1, b"b", b"xx"),), True), b"abc")
-    b'axxc'
-    >>> spliced(Splice("a", ((0, b"b", "é".encode()),), False), b"\xff\xfeb\0") == b"\xff\xfe\xe9\0"
-    True
-    """
-    if _holds(splice, data):
-        return _in_place(splice, data)
-    try:
-        document = document_of(splice.path, data)
-    except NotAFile:
-        document = Document("")
-    text = document.text.encode()
-    if not _holds(splice, text):
-        raise Conflict(f"{splice.path!r} has changed while it was searched; ask again", path=splice.path)
-    return document.with_text(_joined(splice, text).decode()).encoded(splice.path)
-
-
-def _in_place(splice: Splice, data: bytes) -> bytes:
-    made = _joined(splice, data)
-    if splice.is_ascii or not _is_no_utf8(made):
-        return made
-    if any(_is_no_utf8(new) for _, _, new in splice.pieces):
-        raise InvalidRequest(
-            f"the replacement would mix two charsets in {splice.path!r}; leave that file out with 'glob'",
-            field="replacement",
-            path=splice.path,
-        )
-    document = document_of(splice.path, data)  # not UTF-8: the caller's characters in the file's charset
-    pieces = tuple(
-        (at, old, Document(new.decode(), document.charset).encoded(splice.path))
-        for at, old, new in splice.pieces
-    )
-    return _joined(Splice(splice.path, pieces, is_ascii=True), data)
-
-
-def _holds(splice: Splice, data: bytes) -> bool:
-    return all(data[at : at + len(old)] == old for at, old, _ in splice.pieces)
-
-
-def _joined(splice: Splice, data: bytes) -> bytes:
-    parts, cursor = [], 0
-    for at, old, new in splice.pieces:
-        parts += [data[cursor:at], new]
-        cursor = at + len(old)
-    return b"".join([*parts, data[cursor:]])
-
-
-def _is_no_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
