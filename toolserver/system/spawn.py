@@ -23,6 +23,8 @@ DEVNULL = -1
 """In place of a descriptor for standard input: nothing to read."""
 
 _SETSIGDEF, _SETSID = 0x04, 0x80
+_NAMED_CHARACTERS = 300
+"""Of a program's name, in a refusal."""
 _OBJECT_BYTES = 1024
 """For an attribute object, a list of file actions, a set of signals: glibc's largest has 336 bytes."""
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, 32, 33)
@@ -48,7 +50,7 @@ def spawn(
     ``keep_lock`` keeps the interpreter's lock: handed back for half a millisecond, a busy thread could keep
     it from us for five. Raises NotFound, Forbidden, InvalidRequest, TooLarge, Busy.
     """
-    program = (tried or argv)[0]
+    program = (tried or argv)[0][:_NAMED_CHARACTERS]
     streams = stdin, stdout, stderr
     try:
         # A descriptor below 3 would be overwritten before its turn: possible where ours were closed.
@@ -91,7 +93,12 @@ def not_started(error: OSError | ValueError, program: str, cwd: str) -> ToolErro
     if isinstance(error, PermissionError):
         return Forbidden(f"{program!r} may not be executed; is its x bit set?", program=program)
     if isinstance(error, OSError) and error.errno == errno.E2BIG:
-        return TooLarge("arguments and environment are too long for the system; use a file or stdin")
+        return TooLarge(
+            "arguments and environment are too long for the system, which takes 128 KiB in each; "
+            "use a file or stdin, or 'shell' for a long line",
+            limit="MAX_ARG_STRLEN",
+            value=128 * 1024,
+        )
     if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EMFILE, errno.ENOMEM):
         return Busy(f"the system has no room for another process: {error.strerror}")
     reason = (isinstance(error, OSError) and error.strerror) or error

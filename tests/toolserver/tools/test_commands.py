@@ -37,7 +37,13 @@ CANNOT_START: list[tuple[Json, str, str]] = [
     (
         {"argv": ["echo", "x" * 200_000]},
         "too_large",
-        "arguments and environment are too long for the system; use a file or stdin",
+        "arguments and environment are too long for the system, which takes 128 KiB in each; "
+        "use a file or stdin, or 'shell' for a long line",
+    ),
+    (
+        {"argv": ["x" * 100_000]},
+        "invalid_request",
+        f"'{'x' * 300}' cannot be started: File name too long",
     ),
     ({}, "invalid_request", "give either 'command' (a line for the shell) or 'argv', one of them"),
     (
