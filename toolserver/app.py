@@ -145,8 +145,6 @@ def _assemble(
     stack.push_async_callback(checkpoints.close)
     searches = Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits))
     edits = Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept, diagnostics)
-    searches = Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits))
-    edits = Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept)
     dispatcher = Dispatcher(
         SharedTerminals(table, disk, env, limits),
         watches,
