@@ -68,6 +68,7 @@ def archive_directory(
     lenient: bool = False,
     own_modes: bool = False,
     grafts: Mapping[str, Path] = MappingProxyType({}),
+    contents: Mapping[str, bytes] = MappingProxyType({}),
     spool: Spool | None = None,
 ) -> Archive:
     """Pack what ``exclusions`` leave of ``directory``. Blocks.
@@ -80,7 +81,7 @@ def archive_directory(
     for what no tool server would take; Conflict when a file changes under the hand; OSError when one cannot
     be read. Holds a chunk of the plain archive; the packed one goes into ``spool``, or one of the system's.
     """
-    walk = _Walk(directory, exclusions, lenient, own_modes, grafts)
+    walk = _Walk(directory, exclusions, lenient, own_modes, grafts, contents)
     digest = hashlib.sha256()
     gzip = isal_zlib.compressobj(_LEVEL, wbits=_GZIP_WRAPPER)
     spool = Spool() if spool is None else spool
@@ -106,10 +107,12 @@ class _Walk:
         lenient: bool,
         own_modes: bool,
         grafts: Mapping[str, Path],
+        contents: Mapping[str, bytes],
     ) -> None:
         self._root = root
         self._own_modes = own_modes
         self._grafts = grafts
+        self._contents = contents
         self._exclusions = exclusions
         self._budget = Budget()
         self._lenient = lenient
@@ -170,16 +173,20 @@ class _Walk:
         if not stat.S_ISREG(info.st_mode):
             message = f"{shown(path)!r} is neither a file, a directory nor a link; remove it"
             raise ArchiveUnsafe(message, member=shown(path))
+        size = len(self._contents[path]) if path in self._contents else info.st_size
         self.files += 1
-        self.content_bytes += info.st_size
+        self.content_bytes += size
         mode = self._mode(info, 0o755 if info.st_mode & stat.S_IXUSR else 0o644)
-        return Member(name=path, size=info.st_size, mode=mode, mtime_ns=_TIME_NS)
+        return Member(name=path, size=size, mode=mode, mtime_ns=_TIME_NS)
 
     def _mode(self, info: os.stat_result, usual: int) -> int:
         return permissions(info.st_mode) if self._own_modes else usual
 
     def _content(self, path: str, info: os.stat_result) -> Iterator[bytes]:
         if not stat.S_ISREG(info.st_mode):
+            return
+        if path in self._contents:
+            yield self._contents[path]
             return
         with self._at(path).open("rb") as file:
             while chunk := file.read(_READ_BYTES):

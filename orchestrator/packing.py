@@ -14,6 +14,7 @@ from orchestrator.directories import private_directory
 from orchestrator.plan import GuestProfile, LaunchPlan, WorkspaceSpec, guest_home, launch_plan
 from orchestrator.plan_archive import NO_RULES, plan_archive
 from orchestrator.spool import Spool
+from orchestrator.substitution import substituted_files
 from orchestrator.templates import Source, SourceKind
 from orchestrator.units import count_text, size_text
 from orchestrator.workspace_config import CORE_IMAGE_ROOT
@@ -85,14 +86,15 @@ def packed(source: Source, data_dir: Path, plan: LaunchPlan | None = None) -> Pa
         return Packed(source.path, None, size_text(source.path.stat().st_size))
     _refuse_the_hosts_own(source.path, data_dir)
     exclusions = source.exclusions.with_rules(_inside(source.path, data_dir))
+    contents = substituted_files(source)
     # On the disk that the workspaces are on: the system's own place for such files may be memory.
     spool = Spool(lambda: private_directory(data_dir / "cache"))
     if plan is not None and plan.workspace_plan.enabled:
         always = NO_RULES.with_rules(source.template.files.exclude)
-        archive = plan_archive(plan, exclusions, always, spool)
+        archive = plan_archive(plan, exclusions, always, spool, contents)
     else:
         lenient = source.kind is SourceKind.DIRECTORY
-        archive = archive_directory(source.path, exclusions, lenient=lenient, spool=spool)
+        archive = archive_directory(source.path, exclusions, lenient=lenient, contents=contents, spool=spool)
     if not archive.entries:
         raise InvalidRequest(
             f"{source.path} is empty, but for what copies leave out: put a file into it, or name another"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from orchestrator.archive import Archive, archive_directory
 from orchestrator.git_history import GIT, stage_git_history
@@ -60,9 +61,15 @@ class PlannedContent:
 
 
 def plan_archive(
-    plan: LaunchPlan, rules: Exclusions, always: Exclusions = NO_RULES, spool: Spool | None = None
+    plan: LaunchPlan,
+    rules: Exclusions,
+    always: Exclusions = NO_RULES,
+    spool: Spool | None = None,
+    contents: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Archive:
     """Pack what the plan takes of its directory, each with its own mode. Blocks.
+
+    ``contents`` stand in for those of plain files.
 
     Links that lead out of the directory, sockets and devices are left out and named. Raises what
     ``archive_directory`` does.
@@ -72,7 +79,13 @@ def plan_archive(
     with _history(plan) as grafts:
         content = PlannedContent(plan, rules, tracked, always)
         return archive_directory(
-            workspace.host_path, content, lenient=True, own_modes=True, grafts=grafts, spool=spool
+            workspace.host_path,
+            content,
+            lenient=True,
+            own_modes=True,
+            grafts=grafts,
+            contents=contents,
+            spool=spool,
         )
 
 

@@ -5,6 +5,7 @@ One rule, one function, one finding each. Reads the directory, changes nothing, 
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from orchestrator.paths import is_plain_name
+from orchestrator.substitution import listed_placeholders
 from orchestrator.templates import Source, SourceKind, read_template
 from protocol.errors import ToolError
 from protocol.limits import MIB
@@ -250,6 +252,30 @@ def lock_file_is_there(view: View) -> Iterator[Finding]:
         )
 
 
+def substituted_files_are_there(view: View) -> Iterator[Finding]:
+    """``substitute``: plain files that are packed."""
+    for path in view.template.substitute:
+        entry = view.entries.get(str(PurePosixPath(path)))
+        if entry is None or not stat.S_ISREG(entry.mode):
+            yield Finding("error", path, "substitute lists it, and it is no plain file (or is excluded)")
+
+
+def variables_are_used(view: View) -> Iterator[Finding]:
+    """One that stands nowhere does nothing; one that is misspelt stays on the page."""
+    try:
+        found = listed_placeholders(view.directory, view.template)
+    except ToolError as error:
+        yield Finding("error", TEMPLATE_FILE, error.message)
+        return
+    names = view.template.variables.keys()
+    for name in sorted(names - set().union(*found.values())):
+        yield Finding("warning", TEMPLATE_FILE, f"variable {name!r} is in none of the files of 'substitute'")
+    for path, placeholders in found.items():
+        for name in sorted(placeholders - names):
+            if close := difflib.get_close_matches(name, names, n=1):
+                yield Finding("warning", path, f"'{{{{{name}}}}}' is no variable; did you mean {close[0]!r}?")
+
+
 def it_is_small(view: View) -> Iterator[Finding]:
     """It is sent at every start."""
     files = [entry for entry in view.entries.values() if stat.S_ISREG(entry.mode)]
@@ -275,5 +301,7 @@ RULES: tuple[Rule, ...] = (
     id_is_the_directory_name,
     package_manager_is_known,
     lock_file_is_there,
+    substituted_files_are_there,
+    variables_are_used,
     it_is_small,
 )

@@ -10,9 +10,9 @@ import difflib
 import enum
 import gzip
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ from protocol.archives import DETECT_BYTES, detect
 from protocol.errors import ArchiveInvalid, InvalidRequest, NotFound
 from protocol.exclusions import Exclusions
 from protocol.messages.archives import ArchiveFormat
+from protocol.template_variables import Value
 from protocol.templates import TEMPLATE_FILE, Template, parse_template
 
 _MAX_TEMPLATE_FILE_BYTES = 1024 * 1024
@@ -46,6 +47,8 @@ class Source:
     """As a person would name it."""
     path: Path
     template: Template
+    given: Mapping[str, Value] = field(default_factory=dict)
+    """What was chosen for the template's variables; ``substitution.with_values`` has checked it."""
 
     @property
     def exclusions(self) -> Exclusions:

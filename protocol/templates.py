@@ -16,6 +16,7 @@ import msgspec
 from protocol.codec import explained
 from protocol.errors import InvalidRequest
 from protocol.messages.devserver import DevStart, Install, Readiness
+from protocol.template_variables import Variable, refuse_bad_declarations
 
 TEMPLATE_FILE = "template.json"
 PACKAGE_FILE = "package.json"
@@ -65,6 +66,9 @@ class Template(_Strict, frozen=True, kw_only=True):
     ports: list[TemplatePort] = []
     files: TemplateFiles = TemplateFiles()
     archive: TemplateArchive = TemplateArchive()
+    variables: dict[str, Variable] = {}
+    substitute: list[str] = []
+    """The files that ``{{name}}`` is looked for in, relative to the template."""
 
     def install_request(self) -> Install:
         """The ``install`` that this template asks for."""
@@ -88,6 +92,13 @@ def parse_template(data: bytes) -> Template:
         plain = explained(error, Template, "json")
         message = plain.message.replace("the request is not valid", "the file is not valid")
         raise InvalidRequest(f"{TEMPLATE_FILE}: {message}", **plain.details) from None
+    try:
+        refuse_bad_declarations(template.variables)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{TEMPLATE_FILE}: {error.message}", **error.details) from None
+    if TEMPLATE_FILE in template.substitute:
+        message = f"{TEMPLATE_FILE}: substitute lists {TEMPLATE_FILE} itself, which is read as it is"
+        raise InvalidRequest(message, field="substitute")
     kinds = probe_kinds(template.readiness)
     if len(kinds) > 1:
         raise InvalidRequest(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,9 +37,15 @@ class Again:
     save: str | None
     from_template: bool
 
-    def chosen(self, options: Options, source: str | None) -> Chosen:
-        """Raises before anything is started: for a damaged save, or one that is not there."""
-        return self._again(options, self.workspace, source) if self.workspace else self._new(source)
+    def chosen(self, options: Options, source: str | None, given: Mapping[str, str]) -> Chosen:
+        """With ``given`` for its variables.
+
+        Raises before anything is started: for a damaged save, or one that is not there, or a wrong value.
+        """
+        from orchestrator.substitution import with_values
+
+        found = self._again(options, self.workspace, source) if self.workspace else self._new(source)
+        return replace(found, source=with_values(found.source, given))
 
     def _new(self, source: str | None) -> Chosen:
         from orchestrator.templates import SourceKind, find_source, template_roots

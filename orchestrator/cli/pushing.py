@@ -8,13 +8,16 @@ is tried again with the next one.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from orchestrator.substitution import substituted_files
 from orchestrator.templates import Source, read_template
 from protocol.archives import refuse_leaving_symlink
 from protocol.errors import ArchiveUnsafe, Conflict, InvalidRequest, NotAFile, ToolError
@@ -47,6 +50,8 @@ class Seen:
     modified_ns: int = 0
     inode: int = 0
     target: str = ""
+    digest: str = ""
+    """Of a file that the template's variables were put into: it changes with them too."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,23 @@ def _and_above(path: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
-def archive_of(directory: Path, snapshot: Snapshot, paths: Collection[str]) -> bytes:
-    """A plain tar of these paths. Blocks; raises Conflict when one is not what it was any more."""
+def archive_of(
+    directory: Path,
+    snapshot: Snapshot,
+    paths: Collection[str],
+    contents: Mapping[str, bytes] = MappingProxyType({}),
+) -> bytes:
+    """A plain tar of these paths. Blocks; raises Conflict when one is not what it was any more.
+
+    ``contents`` stand in for those of files.
+    """
+
+    def content(path: str) -> Iterator[bytes]:
+        put_in = contents.get(path)
+        return _content(directory / path, snapshot[path]) if put_in is None else iter([put_in])
+
     try:
-        return b"".join(pack((_member(path, snapshot[path]), _content(directory / path, snapshot[path]))
-                             for path in paths))  # fmt: skip
+        return b"".join(pack((_member(path, snapshot[path]), content(path)) for path in paths))
     except FileNotFoundError as error:
         raise Conflict(f"{error.filename} was removed meanwhile") from None
 
@@ -181,7 +198,8 @@ class Pusher:
         self.template: Template = source.template
         self._exclusions = source.exclusions
         self._source = source
-        self._pushed = look(self.directory, self._exclusions)
+        self._contents: dict[str, bytes] = {}
+        self._pushed = self._put_in(look(self.directory, self._exclusions))
         self.left_out: list[str] = []
         """Links that lead out, and are not pushed: what to do about each."""
         self.broken = ""
@@ -194,7 +212,7 @@ class Pusher:
         first = in_the_way(found.removed, now)
         await self._remove(client, first)
         if found.changed:
-            archive = await asyncio.to_thread(archive_of, self.directory, now, found.changed)
+            archive = await asyncio.to_thread(archive_of, self.directory, now, found.changed, self._contents)
             await client.put_archive(archive, InjectMode.MERGE)
         # Last, so that a file that was renamed is never in neither place.
         await self._remove(client, [path for path in found.removed if path not in first])
@@ -241,11 +259,22 @@ class Pusher:
     def _look(self) -> Snapshot:
         self._read_template()
         now, self.left_out = without_leaving_links(look(self.directory, self._exclusions))
+        now = self._put_in(now)
         if self.broken and TEMPLATE_FILE in self._pushed:
             now[TEMPLATE_FILE] = self._pushed[TEMPLATE_FILE]
         elif self.broken:
             now.pop(TEMPLATE_FILE, None)
         return now
+
+    def _put_in(self, now: Snapshot) -> Snapshot:
+        """With the files as they are after the template's variables were put in."""
+        self._contents = substituted_files(replace(self._source, template=self.template))
+        changed = {
+            path: replace(now[path], size=len(content), digest=hashlib.sha256(content).hexdigest())
+            for path, content in self._contents.items()
+            if path in now
+        }
+        return {**now, **changed}
 
     def _read_template(self) -> None:
         try:

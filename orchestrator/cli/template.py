@@ -11,6 +11,7 @@ import click
 
 from orchestrator.cli import completing
 from orchestrator.cli.common import CommandGroup, Options, host_options, json_option, print_json
+from orchestrator.cli.setting import set_option
 
 if TYPE_CHECKING:
     from orchestrator.template_checks import Finding, Report
@@ -71,8 +72,16 @@ def validate(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="The tool server's port, as for `up`.")
 @click.option("--dev-port", type=click.IntRange(1, 65535), help="The dev server's port, as for `up`.")
 @click.option("--backend", default="local", show_default=True, help="Where it runs, as for `up`.")
+@set_option
 @host_options
-def dev(options: Options, directory: str, port: int | None, dev_port: int | None, backend: str) -> None:
+def dev(
+    options: Options,
+    directory: str,
+    port: int | None,
+    dev_port: int | None,
+    backend: str,
+    given: dict[str, str],
+) -> None:
     """Bring a workspace up from DIR, and keep it like DIR: what is saved, renamed or deleted there goes in.
 
     A change of package.json, of a lock file, or of how template.json starts it installs anew and starts the
@@ -80,7 +89,7 @@ def dev(options: Options, directory: str, port: int | None, dev_port: int | None
     """
     from orchestrator.cli.template_dev import run
 
-    raise click.exceptions.Exit(run(options, directory, (port, dev_port), backend))
+    raise click.exceptions.Exit(run(options, directory, (port, dev_port), backend, given))
 
 
 def _reports(names: tuple[str, ...]) -> list[Report]:

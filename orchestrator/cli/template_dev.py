@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from orchestrator.cli.pushing import Pushed, Pusher
 from orchestrator.cli.signals import StopSignals
 from orchestrator.cli.up import LOCAL, port_wishes, tools_of
 from orchestrator.records import SessionRecord
+from orchestrator.substitution import with_values
 from orchestrator.templates import Source, SourceKind, find_source, template_roots
 from orchestrator.units import count_text
 from protocol.errors import InvalidRequest, ToolError
@@ -28,9 +30,15 @@ if TYPE_CHECKING:
 _NAMED = 5
 
 
-def run(options: Options, directory: str, ports: tuple[int | None, int | None], backend: str) -> int:
+def run(
+    options: Options,
+    directory: str,
+    ports: tuple[int | None, int | None],
+    backend: str,
+    given: Mapping[str, str],
+) -> int:
     """Bring it up and follow the directory until a signal comes; the exit code."""
-    source = _template(directory)
+    source = with_values(_template(directory), given)
     pusher = Pusher(source)
     tools = tools_of(options, source) if backend == LOCAL else None
     foreground = _Following(options.sessions(tools), options, backend, pusher)

@@ -14,6 +14,7 @@ from orchestrator.cli import completing
 from orchestrator.cli.again import Again, again_options
 from orchestrator.cli.common import Options, host_options, tell
 from orchestrator.cli.copying import Copying, copying_options
+from orchestrator.cli.setting import set_option
 
 if TYPE_CHECKING:
     from orchestrator.ports import Wish
@@ -38,6 +39,7 @@ _PORT = click.IntRange(0, 65535)
 )
 @click.option("--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--remove", is_flag=True, help="Remove the workspace's files when it ends.")
+@set_option
 @again_options
 @copying_options
 @host_options
@@ -50,6 +52,7 @@ def up(  # noqa: PLR0913, PLR0917 - one for each option
     isolation: str | None,
     copying: Copying,
     again: Again,
+    given: dict[str, str],
     detach: bool,
     remove: bool,
 ) -> None:
@@ -64,7 +67,7 @@ def up(  # noqa: PLR0913, PLR0917 - one for each option
     from orchestrator.cli.foreground import Foreground
 
     with _nothing_started():
-        chosen = again.chosen(options, source)
+        chosen = again.chosen(options, source, given)
         found = chosen.source
         plan = copying.plan(options, found, backend)
         user = options.user_id()

@@ -10,6 +10,7 @@ import builtins
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from orchestrator.backends import Backend, Host, Properties
@@ -22,11 +23,13 @@ from orchestrator.ports import DEV_PORTS, Wish
 from orchestrator.records import Records, SessionRecord
 from orchestrator.resume import resume
 from orchestrator.sessions import PortWishes, Seen, Sessions
+from orchestrator.substitution import with_values
 from orchestrator.templates import Source, find_source, template_roots
 from orchestrator.toolchain import ToolchainError, find_toolchain
 from orchestrator.workspace.asynchronous import AsyncWorkspace
 from orchestrator.workspace.places import Reached
 from protocol.routes import DEFAULT_DEV_PORT
+from protocol.template_variables import Value
 
 
 class Quiet:
@@ -102,14 +105,16 @@ class WorkspaceHost:
         backend: str = "local",
         keep_files: bool = True,
         observer: Observer | None = None,
+        variables: Mapping[str, Value] = MappingProxyType({}),
     ) -> HostedWorkspace:
         """A running workspace from a template's name, a directory (a copy of it) or a save.
 
+        ``variables``: what the template's own get, as text or as themselves; the others keep their defaults.
         Its dev server answers when this returns, if it has one. ``close`` ends its session; the files are
         kept in the data directory unless ``keep_files`` is false. Raises what ``workspace up`` would say.
         """
         person, sessions = user_id(user), await self.sessions()
-        source = await asyncio.to_thread(self._source, template)
+        source = await asyncio.to_thread(self._source, template, variables)
         ready = await launch(sessions, person, source, _wishes(source), observer or Quiet(), backend)
         place = _Hosted(self, sessions, ready.record, ends=True)
         place.keep_files, place.has_page = keep_files, ready.preview_url is not None
@@ -146,8 +151,9 @@ class WorkspaceHost:
             return None
         return toolchain.make_bin(private_directory(self.paths.tools_dir))
 
-    def _source(self, template: str) -> Source:
-        return find_source(template, template_roots(self._directory), self._directory)
+    def _source(self, template: str, variables: Mapping[str, Value]) -> Source:
+        found = find_source(template, template_roots(self._directory), self._directory)
+        return with_values(found, variables)
 
 
 class HostedWorkspace(AsyncWorkspace):
