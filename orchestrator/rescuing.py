@@ -52,4 +52,4 @@ async def _kept(driver: Backend, guest: Guest, record: SessionRecord, store: Sav
 
     endpoint = driver.endpoint(guest, guest.tool_port)
     async with open_client(endpoint.url, record.token, endpoint.headers) as client:
-        return await keep_save(client, store, record)
+        return await keep_save(client, store, record, with_history=True)

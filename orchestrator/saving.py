@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
 
 
+HISTORY = (".git",)
+"""What saves leave out as a rule; see ``keep_save``."""
+
+
 @dataclass(frozen=True)
 class Saved:
     """A save, as the tool server packed it and as it lies on disk."""
@@ -36,9 +40,15 @@ async def save_to(client: Client, target: Path, form: ArchiveFormat) -> Saved:
         return Saved(file, sent.told())
 
 
-async def keep_save(client: Client, store: SaveStore, record: SessionRecord) -> Saved:
-    """The same as the workspace's newest save; older ones make room once it was read back."""
-    async with _packed(client, ArchiveFormat.GZIP) as sent:
+async def keep_save(
+    client: Client, store: SaveStore, record: SessionRecord, *, with_history: bool = False
+) -> Saved:
+    """The same as the workspace's newest save; older ones make room once it was read back.
+
+    ``with_history`` is for a save that is all that stays of the files: then ``.git`` is in it as well, for
+    what was committed is nobody's to make again.
+    """
+    async with _packed(client, ArchiveFormat.GZIP, HISTORY if with_history else ()) as sent:
         stored = await store.add(
             record.user_id,
             record.workspace_id,
@@ -62,9 +72,12 @@ async def own_template(client: Client) -> Template:
 class _Sent:
     """A tree as it comes from a tool server, and what that tells of it at the end."""
 
-    def __init__(self, client: Client, form: ArchiveFormat, template: Template) -> None:
+    def __init__(
+        self, client: Client, form: ArchiveFormat, template: Template, include: tuple[str, ...]
+    ) -> None:
         rules = template.archive
-        self.stream = client.save.stream(format=form, exclude=rules.exclude, include=rules.include)
+        taken = [*rules.include, *include]
+        self.stream = client.save.stream(format=form, exclude=rules.exclude, include=taken)
         self._answer: SaveAnswer | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -84,7 +97,7 @@ class _Sent:
 
 
 @asynccontextmanager
-async def _packed(client: Client, form: ArchiveFormat) -> AsyncIterator[_Sent]:
-    sent = _Sent(client, form, await own_template(client))
+async def _packed(client: Client, form: ArchiveFormat, include: tuple[str, ...] = ()) -> AsyncIterator[_Sent]:
+    sent = _Sent(client, form, await own_template(client), include)
     async with sent.stream:
         yield sent

@@ -128,7 +128,7 @@ class Ending(Finding):
         if state is GuestState.DEAD and (save := await rescued(driver, record, SaveStore(self._paths))):
             return save
         try:
-            return await self.save(record)
+            return await self.save(record, with_history=not driver.properties.keeps_files)
         except ToolError as error:
             raise Unavailable(
                 f"the files of {record.session_id} would be lost with it, and could not be saved: "

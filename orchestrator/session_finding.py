@@ -125,8 +125,12 @@ class Finding:
         endpoint = self.tool_server(record)
         return open_client(endpoint.url, record.token, endpoint.headers)
 
-    async def save(self, record: SessionRecord, target: Path | None = None) -> Saved:
+    async def save(
+        self, record: SessionRecord, target: Path | None = None, *, with_history: bool = False
+    ) -> Saved:
         """Write the workspace's content to ``target``; with none, keep it as the workspace's newest save.
+
+        ``with_history`` is for one that is kept: ``.git`` is in it too.
 
         Raises ArchiveInvalid when what is read back is not what was packed: then older saves stay.
         """
@@ -135,7 +139,7 @@ class Finding:
         form = format_of(target) if target else None
         async with self.client(record) as client:
             if target is None or form is None:
-                return await keep_save(client, SaveStore(self._paths), record)
+                return await keep_save(client, SaveStore(self._paths), record, with_history=with_history)
             return await save_to(client, target, form)
 
     async def remove_log(self, record: SessionRecord) -> None:

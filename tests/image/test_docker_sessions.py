@@ -70,6 +70,19 @@ def test_ctrl_c_before_it_is_ready_leaves_no_container(host: Host) -> None:
     assert host.json("ls", "--all") == []
 
 
+def test_what_was_committed_in_a_container_is_there_after_its_end(host: Host) -> None:
+    with host.up(*UP, "--detach") as up:
+        up.ready()
+        up.end()
+    commit = "git init -q && git add -A && git -c user.name=a -c user.email=a@b commit -qm mine"
+    assert host.inside("exec", "--", commit).returncode == 0
+    for end in (("down",), ("idle", "--after", "0.001s")):
+        host.json(*end)
+        assert running() == []
+        host.json("resume", up.session)
+        assert host.inside("exec", "--", "git log --format=%s && git status --short").stdout == b"mine\n"
+
+
 @pytest.fixture
 def crashed(host: Host) -> str:
     """A session with work in it that no save holds, and whose container was killed."""

@@ -103,7 +103,7 @@ async def test_a_job_that_began_during_the_save_is_not_stopped(
 ) -> None:
     saved = sessions.save
 
-    async def save(*values: object) -> object:
+    async def save(*values: object, **more: object) -> object:
         result = await saved(*values)  # type: ignore[arg-type]
         async with sessions.client(record) as client:
             await client.command(command="sleep 7655", background=True)

@@ -187,7 +187,7 @@ async def test_of_two_who_resume_it_one_does_and_the_other_is_told(
 class Unsaveable(Sessions):
     """Its sandboxes answer nobody."""
 
-    async def save(self, record: SessionRecord, target: Path | None = None) -> Any:
+    async def save(self, record: SessionRecord, target: Path | None = None, **_: Any) -> Any:
         raise Unavailable("the tool server does not answer")
 
 
