@@ -36,8 +36,8 @@ WAIT_MS = 5_000
 _MAX_WAIT_MS = 60_000
 _NOTICE_SECONDS = 1.0
 """From a change until the dev server has told of it, when a page uses the file; Vite took 63 ms."""
-_AFTER_SECONDS = 0.1
-"""After the last module was asked for: its error may come by the channel."""
+_AFTER_SECONDS = 1.0
+"""After an answer that is an error: the channel tells where it is. Astro takes 0.2 s."""
 _KEPT_FRAMES = 256
 _KEPT_OPEN_SECONDS = 60.0
 _AGAIN_SECONDS = 0.2
@@ -46,7 +46,7 @@ _MAX_UPDATED = 100
 _MAX_ASKED = 20
 _MAX_TEXT = 4_000
 _MODULES = frozenset(
-    ".js .mjs .cjs .jsx .ts .mts .cts .tsx .vue .svelte .astro .mdx .css .scss .sass .less .styl".split()
+    ".js .mjs .cjs .jsx .ts .mts .cts .tsx .vue .svelte .astro .md .mdx .css .scss .sass .less .styl".split()
 )
 _OVERLAY = re.compile(r"const error = (\{.*?\})\s*(?:;|\n)", re.S)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -67,8 +67,8 @@ class Channel(Protocol):
     def opened(self, port: int) -> AbstractAsyncContextManager[Frames | None]:
         """Its frames; None when it has none."""
 
-    async def get(self, port: int, path: str) -> Page:
-        """What it answers."""
+    async def get(self, port: int, path: str, is_page: bool) -> Page:
+        """What it answers, to somebody who wants a page or a script."""
 
 
 class Diagnostics:
@@ -190,13 +190,16 @@ class Diagnostics:
                     await self._news.wait()
 
     async def _ask(self, paths: Sequence[str], asked: list[Page]) -> None:
-        """For the modules among ``paths``, as a page would."""
+        """For the modules among ``paths``, then for the pages that they make, as a browser would."""
         modules = [path for path in paths if is_module(path)][:_MAX_ASKED]
-        for path in modules:
+        wanted = [f"/{quote(path)}?import&t={time.time_ns()}" for path in modules]
+        for path in [*wanted, *dict.fromkeys(map(page_of, modules))]:
+            number = self._number
             with contextlib.suppress(OSError):
-                asked.append(await self._channel.get(self._port, f"/{quote(path)}?import&t={time.time_ns()}"))
-        if any(page.status >= 500 for page in asked):
-            await asyncio.sleep(_AFTER_SECONDS)
+                asked.append(page := await self._channel.get(self._port, path, path not in wanted))
+                if page.status >= 500:  # what is wrong comes by the channel, with its place
+                    await self._noticed(number, _AFTER_SECONDS)
+                    return
 
     def _judged(self, frames: Sequence[Frame], asked: Sequence[Page]) -> DevFeedbackAnswer:
         return judged(frames, asked, str(self._disk.root), self._is_known)
@@ -268,11 +271,22 @@ def error_in(page: str, root: str) -> DevError:
 def is_module(path: str) -> bool:
     """Whether a dev server compiles it for pages.
 
-    >>> is_module("src/a.ts"), is_module("README.md"), is_module("vite.config.ts")
+    >>> is_module("src/a.ts"), is_module("notes.txt"), is_module("vite.config.ts")
     (True, False, False)
     """
     name = PurePosixPath(path)
     return name.suffix in _MODULES and ".config." not in name.name and name.name != "package.json"
+
+
+def page_of(path: str) -> str:
+    """The page to ask for so that a module is rendered: its own route, else the first page.
+
+    >>> page_of("src/pages/blog/index.astro"), page_of("src/pages/a b.md"), page_of("src/pages/[id].astro")
+    ('/blog', '/a%20b', '/')
+    """
+    route = path.partition("src/pages/")[2].rpartition(".")[0]
+    route = route.removesuffix("index").rstrip("/")
+    return "/" if "[" in route else f"/{quote(route)}"
 
 
 def _inside(file: str, root: str) -> str:

@@ -42,10 +42,10 @@ class DevChannel:
             async with web.get(EVENTS, headers={"Accept": "text/event-stream"}) as response:
                 yield _of_static(response) if response.content_type == "text/event-stream" else None
 
-    async def get(self, port: int, path: str) -> Page:
-        """What a page gets that asks for ``path``. Raises OSError."""
+    async def get(self, port: int, path: str, is_page: bool) -> Page:
+        """What a browser gets that asks for ``path``. Raises OSError."""
         async with _session(port) as web:
-            return await _page(web, path)
+            return await _page(web, path, "text/html" if is_page else "*/*")
 
 
 @asynccontextmanager
@@ -58,8 +58,9 @@ async def _session(port: int) -> AsyncIterator[aiohttp.ClientSession]:
         raise ConnectionError(str(error)) from error
 
 
-async def _page(web: aiohttp.ClientSession, path: str) -> Page:
-    headers = {"Accept": "*/*", "Sec-Fetch-Dest": "script", "Cache-Control": "no-cache"}
+async def _page(web: aiohttp.ClientSession, path: str, accept: str = "*/*") -> Page:
+    fetched = "script" if accept == "*/*" else "document"
+    headers = {"Accept": accept, "Sec-Fetch-Dest": fetched, "Cache-Control": "no-cache"}
     async with web.get(path, headers=headers, allow_redirects=False) as response:
         data = await response.content.read(_MAX_PAGE_BYTES)
         while len(data) < _MAX_PAGE_BYTES and (more := await response.content.read(_MAX_PAGE_BYTES)):
