@@ -29,6 +29,7 @@ from orchestrator.spool import Spool
 from protocol.errors import (
     AlreadyExists,
     Busy,
+    Conflict,
     InvalidRequest,
     NotFound,
     ToolError,
@@ -84,10 +85,19 @@ class Starting(Finding):
                 wishes = others
 
     async def ensure_running(self, user: UserId, session_id: str) -> SessionRecord:
-        """The session, with a tool server that answers: as it is, or started on its kept files."""
+        """The session, with a tool server that answers: as it is, or started on its kept files.
+
+        Raises Conflict where its files are in a save alone: that has to be sent in, which ``resume`` does.
+        """
         record = await self.get(user, session_id)
         if record.state is State.RUNNING and (await self._seen(record)).alive:
             return record
+        if not self.keeps_files(record) and await asyncio.to_thread(self._has_saves, record):
+            raise Conflict(
+                f"the files of {session_id} are in a save: start it by `workspace resume {session_id}`, for "
+                f"it would be empty otherwise",
+                sessionId=session_id,
+            )
         return await self.ready(await self.restart(record))
 
     async def restart(self, record: SessionRecord, wishes: PortWishes | None = None) -> SessionRecord:

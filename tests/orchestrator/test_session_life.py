@@ -93,6 +93,19 @@ async def test_creating_makes_a_root_and_a_record_and_starts_nothing(
     assert len(backend.launches) == 1
 
 
+async def test_one_whose_files_are_in_a_save_alone_is_not_started_empty(
+    sessions: Sessions, backend: Backend, tmp_path: Path
+) -> None:
+    backend.properties = replace(backend.properties, keeps_files=False)
+    record = await sessions.create(ANN, "site", "dictionary")
+    saves = tmp_path / "saves" / "ann" / record.workspace_id
+    saves.mkdir(parents=True)
+    (saves / "0001_20261121_000000_00000000.tar.gz").touch()
+    with pytest.raises(Conflict, match=f"start it by `workspace resume {record.session_id}`"):
+        await sessions.ensure_running(ANN, record.session_id)
+    assert backend.running == {}
+
+
 async def test_a_session_of_a_workspace_that_is_anothers_is_not_made(sessions: Sessions) -> None:
     record = await sessions.create(ANN, "site", "dictionary")
     for workspace in (record.workspace_id, "../bob", ""):
