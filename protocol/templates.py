@@ -89,6 +89,8 @@ def parse_template(data: bytes) -> Template:
     try:
         template = msgspec.json.decode(data, type=Template)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if is_nested(_object(data)):
+            raise InvalidRequest(f"{TEMPLATE_FILE}: {_NESTED}") from None
         plain = explained(error, Template, "json")
         message = plain.message.replace("the request is not valid", "the file is not valid")
         raise InvalidRequest(f"{TEMPLATE_FILE}: {message}", **plain.details) from None
@@ -105,6 +107,27 @@ def parse_template(data: bytes) -> Template:
             f"{TEMPLATE_FILE}: readiness takes one kind, not {' and '.join(kinds)}", field="readiness"
         )
     return template
+
+
+NESTED_KEYS = ("metadata", "build", "development", "dependencies")
+_NESTED = "this is the older, nested form; rewrite it by `workspace template migrate DIR --write`"
+
+
+def is_nested(said: Mapping[str, Any]) -> bool:
+    """Whether a template.json has the form of before: fields in groups.
+
+    >>> is_nested({"metadata": {"name": "Shop"}}), is_nested({"name": "Shop", "files": {"required": []}})
+    (True, False)
+    """
+    return any(isinstance(said.get(key), Mapping) for key in NESTED_KEYS)
+
+
+def _object(data: bytes) -> Mapping[str, Any]:
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def probe_kinds(readiness: Readiness) -> list[str]:

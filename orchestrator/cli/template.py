@@ -1,4 +1,4 @@
-"""``workspace template list``, ``validate`` and ``dev``."""
+"""``workspace template list``, ``validate``, ``migrate`` and ``dev``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import completing
-from orchestrator.cli.common import CommandGroup, Options, host_options, json_option, print_json
+from orchestrator.cli.common import CommandGroup, Options, host_options, json_option, print_json, tell
 from orchestrator.cli.setting import set_option
 
 if TYPE_CHECKING:
@@ -67,6 +67,40 @@ def validate(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+@template.command(short_help="Rewrite an older template.json.")
+@click.argument("directory", metavar="TEMPLATE|DIR", shell_complete=completing.template_names)
+@click.option("--write", is_flag=True, help="Replace template.json, instead of printing what it would be.")
+@json_option
+def migrate(directory: str, write: bool, as_json: bool) -> None:
+    """Print DIR's template.json, in its older form of nested groups, as it is written today.
+
+    What has no place today is left out, and each such field is told on stderr. Exit code 1, and nothing is
+    written, when it is no older form.
+    """
+    from orchestrator.template_migration import migrate as migrate_
+
+    done = migrate_(_directory(directory), write)
+    if as_json:
+        print_json({"template": done.template, "remarks": done.remarks, "written": write})
+        return
+    for remark in done.remarks:
+        tell(remark)
+    click.echo(f"{done.file} is rewritten" if write else done.text, nl=write)
+
+
+def _directory(wanted: str) -> Path:
+    from orchestrator.templates import template_directories, template_roots
+    from protocol.errors import NotFound
+
+    known = template_directories(template_roots(Path.cwd()))
+    found = known.get(wanted, Path(wanted).expanduser())
+    if not found.is_dir():
+        raise NotFound(
+            f"there is no template or directory {wanted!r}; templates are {', '.join(sorted(known))}"
+        )
+    return found
+
+
 @template.command(short_help="Bring a template up, and push what you save in it.")
 @click.argument("directory", metavar="TEMPLATE|DIR", shell_complete=completing.template_names)
 @click.option("--port", type=click.IntRange(0, 65535), help="The tool server's port, as for `up`.")
@@ -95,16 +129,11 @@ def dev(
 def _reports(names: tuple[str, ...]) -> list[Report]:
     from orchestrator.template_checks import check_template
     from orchestrator.templates import template_directories, template_roots
-    from protocol.errors import NotFound
 
-    known = template_directories(template_roots(Path.cwd()))
-    wanted = {name: known.get(name, Path(name).expanduser()) for name in names} or dict(sorted(known.items()))
-    for name, directory in wanted.items():
-        if not directory.is_dir():
-            raise NotFound(
-                f"there is no template or directory {name!r}; templates are {', '.join(sorted(known))}"
-            )
-    return [check_template(directory.resolve().name, directory) for directory in wanted.values()]
+    wanted = [_directory(name) for name in names]
+    if not names:
+        wanted = [path for _, path in sorted(template_directories(template_roots(Path.cwd())).items())]
+    return [check_template(directory.resolve().name, directory) for directory in wanted]
 
 
 def _print(report: Report, strict: bool) -> None:
