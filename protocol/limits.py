@@ -176,5 +176,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_listed_members: int = 1_000
     """Processes of one command in an answer of ``processes``; a build of many parts has some dozens."""
 
+    command_nice: int = 5
+    """By how much commands give way to the tool server, in steps of nice, up to 19; 0 for not at all. Dev
+    servers, installs and searches do not."""
+
     kill_wait_ms: int = 2_000
     """After KILL, until who is still there counts as a survivor: to take down much takes a moment."""

@@ -6,6 +6,7 @@ Run as ``python -m tests.watched`` in place of ``python -m toolserver``.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 
 from blockbuster import BlockBuster
@@ -15,10 +16,15 @@ MAY_BLOCK = (
     ("toolserver/__main__.py", {"_run"}),
     # /proc is memory, not a disk: to read it takes microseconds.
     ("toolserver/system/tree.py", {"children_of_this_process", "_set"}),
+    ("toolserver/system/priority.py", {"_lower_session"}),
+    ("toolserver/system/exits.py", {"_own_peak"}),
     # A vfork of one to two milliseconds, measured; a thread would cost as much.
     ("subprocess.py", {"_execute_child"}),
     # The look that an exec takes as well.
     ("toolserver/system/spawn.py", {"found", "refuse_missing", "not_started"}),
+    # Directories of the system's own disk, where the program is; and the one that the start goes to.
+    ("toolserver/system/programs.py", {"known", "_stamp"}),
+    ("toolserver/system/disk.py", {"directory"}),
 )
 
 
@@ -38,6 +44,7 @@ def main() -> None:
     watch()
     importlib.import_module("toolserver.__main__").main()
     # The detector replaces methods of C types, which an interpreter that tidies up does not always survive.
+    logging.shutdown()
     os._exit(0)
 
 

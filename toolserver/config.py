@@ -151,6 +151,7 @@ SETTINGS = (
 
 _LIMITS = {f"TOOL_SERVER_{name.upper()}": name for name in Limits.__struct_fields__}
 _NAMES = (*(setting.variable for setting in SETTINGS), *_LIMITS)
+_MAY_BE_ZERO = frozenset(("command_nice",))
 VARIABLES = frozenset(_NAMES)
 """All variables that the daemon reads: none of them reaches a command."""
 
@@ -183,7 +184,7 @@ def _limits(given: Mapping[str, str], problems: list[str]) -> Limits:
         text = given.get(variable)
         if text is None:
             continue
-        if _NUMBER.fullmatch(text) and int(text) > 0:
+        if _NUMBER.fullmatch(text) and (int(text) > 0 or name in _MAY_BE_ZERO):
             changed[name] = int(text)
         else:
             problems.append(f"{variable} must be a number above 0, not {text!r}")

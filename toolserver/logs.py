@@ -1,7 +1,8 @@
 """The daemon's log: one JSON object a line, on stderr.
 
 What a line tells beside its sentence is given as ``extra={"data": {...}}``: ids, sizes, durations. Never
-content, never a token.
+content, never a token. Lines are made and written on a thread, so that no answer waits for its line, and
+nobody at all for whoever reads the log, or does not.
 """
 
 from __future__ import annotations
@@ -9,9 +10,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
+from collections import deque
 from datetime import UTC, datetime
 
 import msgspec
+
+_TOGETHER_SECONDS = 0.005
+"""Lines of this time are written together, after the answers that they tell of. As much is lost by a KILL."""
+_MAX_WAITING_LINES = 10_000
+"""Some 10 MB, and some seconds of all that the daemon can do. A gut feeling."""
+_PATIENCE_SECONDS = 1.0
+"""At the daemon's end, for a log that nobody reads."""
 
 
 class JsonLines(logging.Formatter):
@@ -35,10 +46,72 @@ class JsonLines(logging.Formatter):
             return json.dumps(line, default=str)
 
 
+class Behind(logging.Handler):
+    """Hands lines to ``handler`` on a thread, many at a time. Those past a bound are dropped, and counted."""
+
+    def __init__(self, handler: logging.Handler, at_most: int = _MAX_WAITING_LINES) -> None:
+        super().__init__()
+        self._handler = handler
+        self._at_most = at_most
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._dropped = 0
+        self._writing = threading.Lock()
+        self._wake = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the line; never waits."""
+        if len(self._waiting) >= self._at_most:
+            self._dropped += 1
+            return
+        self._waiting.append(record)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write what waits, here and now, unless the reader of the log holds up the thread for too long."""
+        if self._writing.acquire(timeout=_PATIENCE_SECONDS):
+            try:
+                self._write_waiting()
+            finally:
+                self._writing.release()
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        self._ended = True
+        self._wake.set()
+        self.flush()
+        super().close()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._wake.wait()
+            time.sleep(_TOGETHER_SECONDS)
+            self._wake.clear()
+            with self._writing:
+                self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            self._handler.handle(self._waiting.popleft())
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            text = "%d lines were dropped: whoever reads this log is too slow"
+            self._handler.handle(
+                logging.LogRecord("toolserver.logs", logging.WARNING, __file__, 0, text, (dropped,), None)
+            )
+
+
 def set_up() -> None:
     """Send everything from INFO up to stderr as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    direct = logging.StreamHandler(sys.stderr)
+    direct.setFormatter(JsonLines())
+    # What no line tells need not be looked up for each: the caller's file, thread and process.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    # Closed, and so written to its end, by the interpreter when it stops.
+    logging.basicConfig(level=logging.INFO, handlers=[Behind(direct)], force=True)
     # It warns of subprotocols that it does not know, and one of them may be the token.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)

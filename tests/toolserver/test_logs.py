@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-from toolserver.logs import JsonLines
+from toolserver.logs import Behind, JsonLines
 
 
 def line_of(message: str, *args: object, data: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -49,3 +50,42 @@ def test_a_traceback_is_one_field() -> None:
     except ValueError:
         line = line_of("failed", exc_info=sys.exc_info())
     assert line["traceback"].endswith("ValueError: wrong")
+
+
+class Kept(logging.Handler):
+    """Keeps sentences, as slowly as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.may_write.wait(30)
+        self.lines.append(record.getMessage())
+
+
+def record_of(message: str) -> logging.LogRecord:
+    return logging.LogRecord("toolserver.x", logging.INFO, __file__, 1, message, (), None)
+
+
+def test_lines_keep_their_order_and_none_is_lost_at_the_end() -> None:
+    slow = Kept()
+    behind = Behind(slow)
+    for number in range(100):
+        behind.handle(record_of(str(number)))
+    slow.may_write.set()
+    behind.close()
+    assert slow.lines == [str(number) for number in range(100)]
+
+
+def test_a_log_that_nobody_reads_delays_nobody_and_tells_what_it_dropped() -> None:
+    slow = Kept()
+    behind = Behind(slow, at_most=3)
+    for number in range(10):
+        behind.handle(record_of(str(number)))
+    slow.may_write.set()
+    behind.close()
+    dropped = 10 - (len(slow.lines) - 1)
+    assert slow.lines[:3] == ["0", "1", "2"]
+    assert slow.lines[-1] == f"{dropped} lines were dropped: whoever reads this log is too slow"

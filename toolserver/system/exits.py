@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 from dataclasses import dataclass
 from resource import RUSAGE_SELF, getrusage, struct_rusage
+
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
+
+
+class _Ours:
+    """Our own peak, which only grows: asked for again only where that may decide.
+
+    Not what ``getrusage`` tells of us, for that counts what we were before our own start: whoever started us.
+    """
+
+    _peak = 0
+
+    @classmethod
+    def is_below(cls, peak: int) -> bool:
+        """Whether it is below ``peak``; both in KiB."""
+        if peak > cls._peak:
+            cls._peak = _own_peak()
+        return peak > cls._peak
+
+
+def _own_peak() -> int:
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+        if found := _PEAK.search(file.read()):
+            return int(found[1])
+    return getrusage(RUSAGE_SELF).ru_maxrss
 
 
 @dataclass(frozen=True)
@@ -31,8 +58,7 @@ class Exit:
         """What ``wait4`` told."""
         code = os.waitstatus_to_exitcode(status)
         name = signal_name(-code) if code < 0 else None
-        ours = getrusage(RUSAGE_SELF).ru_maxrss
-        peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > ours else None
+        peak = usage.ru_maxrss * 1024 if _Ours.is_below(usage.ru_maxrss) else None
         return cls(128 - code if code < 0 else code, name, usage.ru_utime, usage.ru_stime, peak)
 
 

@@ -101,6 +101,7 @@ class KeptShell:
         try:
             # Started beside its script, so that its messages begin with "bash:" and not with a path of ours.
             self.process = self._table.start([bash, "bash"], cwd=str(self._directory), env=env)
+            self._table.give_way(self.process)
         except BaseException:
             os.close(self._script)
             os.close(self._told)

@@ -7,7 +7,9 @@ gets a bounded turn, then the others; at a program's end its pipes are emptied, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import fcntl
 import logging
 import os
 from collections.abc import Collection
@@ -16,7 +18,12 @@ from protocol.limits import Limits
 from toolserver.system.input import Input
 from toolserver.system.output import OutputLog
 
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 128 * 1024
+_PIPE_BYTES = 512 * 1024
+"""Of a pipe that was found full: its program writes on while others have their turn. The system gives a user
+without rights 64 MiB in all, and refuses more; then it stays as it is."""
+_FULL_BYTES = 64 * 1024
+"""What a pipe holds until it is asked to hold more."""
 _READ_BYTES_PER_TURN = 256 * 1024
 """Of one stream's output, then the others' turn: half a millisecond, and no more than is kept in memory."""
 _DRAIN_BYTES = 4 * 1024 * 1024
@@ -35,8 +42,9 @@ class Pipes:
     def __init__(self) -> None:
         self._readers: dict[int, OutputLog] = {}
         self._fds: dict[OutputLog, int] = {}
-        self._new: list[tuple[int, OutputLog]] = []
+        self._new: dict[int, OutputLog] = {}
         """Not listened to yet."""
+        self._large: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._inputs: set[Input] = set()
 
@@ -45,7 +53,7 @@ class Pipes:
         os.set_blocking(fd, False)
         self._readers[fd] = into
         self._fds[into] = fd
-        self._new.append((fd, into))
+        self._new[fd] = into
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FIRST_LOOK_SECONDS, self._begin)
 
@@ -77,9 +85,9 @@ class Pipes:
 
     def _begin(self) -> None:
         self._timer = None
-        for fd, into in self._new:
+        new, self._new = self._new, {}
+        for fd, into in new.items():
             self._go_on(fd, into)
-        self._new.clear()
 
     def _on_output(self, fd: int, into: OutputLog) -> None:
         at_most = _READ_BYTES_PER_TURN
@@ -102,14 +110,24 @@ class Pipes:
             if data is None:
                 break
             if not data:
-                asyncio.get_running_loop().remove_reader(fd)
+                if self._new.pop(fd, None) is None:
+                    asyncio.get_running_loop().remove_reader(fd)
                 del self._readers[fd], self._fds[into]
+                self._large.discard(fd)
                 os.close(fd)
                 into.close()
                 break
             into.append(data)
             rest -= len(data)
+            if len(data) >= _FULL_BYTES and fd not in self._large:
+                self._enlarge(fd)
         return at_most - rest
+
+    def _enlarge(self, fd: int) -> None:
+        self._large.add(fd)
+        # A terminal is no pipe, and the system may have given as much as it gives.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _read(fd: int) -> bytes | None:

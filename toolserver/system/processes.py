@@ -27,6 +27,7 @@ from toolserver.system.input import Input
 from toolserver.system.marks import LimitMarks
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
+from toolserver.system.priority import lower
 from toolserver.system.reaping import Reaper
 from toolserver.system.retention import Kept, too_many
 from toolserver.system.starting import Launch, Starter
@@ -73,17 +74,14 @@ class Process:
         """In a cgroup of its own."""
         self._family = family
         self._begun = time.monotonic()
-        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._when_ended: list[Callable[[], object]] = []
+        self.exit: Exit | None = None
+        """How it ended, once it did."""
 
     @property
     def running(self) -> bool:
         """Whether the leader still runs."""
-        return not self._exit.done()
-
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended, once it did."""
-        return self._exit.result() if self._exit.done() else None
+        return self.exit is None
 
     @property
     def duration_ms(self) -> float:
@@ -92,7 +90,24 @@ class Process:
 
     async def wait(self) -> Exit:
         """Until the leader has ended and its output is in; what its children still write is recorded too."""
-        return await asyncio.shield(self._exit)
+        if self.exit is None:
+            # One of the caller's own, which its cancellation may cancel: a shield costs a turn of the loop.
+            over = asyncio.get_running_loop().create_future()
+            call = self.when_ended(lambda: None if over.done() else over.set_result(None))
+            try:
+                await over
+            finally:
+                self._when_ended = [each for each in self._when_ended if each is not call]
+        assert self.exit is not None
+        return self.exit
+
+    def when_ended(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Have ``call`` called in the turn of the loop in which its end is learned; gives it back."""
+        if self.exit is None:
+            self._when_ended.append(call)
+        else:
+            call()
+        return call
 
     def family(self) -> set[int]:
         """Live pids of the command and of everything it started. Blocks for a walk over /proc."""
@@ -100,7 +115,10 @@ class Process:
 
     def _ended(self, end: Exit) -> None:
         self.ended = time.monotonic()
-        self._exit.set_result(end)
+        self.exit = end
+        calls, self._when_ended = self._when_ended, []
+        for call in calls:
+            call()
 
 
 class ProcessTable:
@@ -122,6 +140,7 @@ class ProcessTable:
         self._at_chores: asyncio.Task[None] | None = None
         self._closing = False
         self._starter = Starter(self._marks)
+        self._not_lowered: set[Process] = set()
 
     def open(self) -> None:
         """Adopt orphans from here on, and reap them. To be called on the main thread."""
@@ -196,16 +215,17 @@ class ProcessTable:
         id: str | None = None,
         shown_cwd: str = ".",
     ) -> Process:
-        """``start``, and nobody waits for it on a busy machine; at once where there is room.
+        """``start`` of one that gives way, and nobody waits for it on a busy machine; at once where there is
+        room.
 
         A cancellation takes effect after it: the program is never there without being known.
         """
         launch = self._launch(id, argv, cwd, env, fed, pty, False)
         if not self._starter.slow:
-            return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+            return self.give_way(self._adopt(launch, self._starter.start(launch), argv, shown_cwd))
         starting = asyncio.ensure_future(self._start_off_loop(launch, argv, shown_cwd))
         try:
-            return await asyncio.shield(starting)
+            return self.give_way(await asyncio.shield(starting))
         except asyncio.CancelledError:
             await asyncio.wait([starting])
             if starting.exception() is not None:
@@ -213,11 +233,17 @@ class ProcessTable:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            return starting.result()
+            return self.give_way(starting.result())
 
     async def _start_off_loop(self, launch: Launch, argv: Sequence[str], shown_cwd: str) -> Process:
         with self._reaper.starting():
             return self._adopt(launch, await self._starter.off_loop(launch), argv, shown_cwd)
+
+    def give_way(self, process: Process) -> Process:
+        """Have it, and what it starts, get less of the processors where the daemon wants them too."""
+        if process.running and not lower(process.pid, self._limits.command_nice):
+            self._not_lowered.add(process)
+        return process
 
     def forget_old(self) -> None:
         """Drop the records that the limits keep no longer; one that somebody reads stays until he is done."""
@@ -286,8 +312,18 @@ class ProcessTable:
     def _begin_chores(self) -> None:
         self._chores = None
         self.forget_old()
+        self._lower_rest()
         if self._cgroups.works and (self._at_chores is None or self._at_chores.done()):
             self._at_chores = asyncio.create_task(self._place())
+
+    def _lower_rest(self) -> None:
+        """Those that were refused, until one is again."""
+        while self._not_lowered:
+            process = self._not_lowered.pop()
+            if process.running and not lower(process.pid, self._limits.command_nice):
+                self._not_lowered.add(process)
+                self._chores_soon()
+                return
 
     async def _place(self) -> None:
         """Put those who still run into cgroups, with what they have started by now."""
@@ -325,7 +361,7 @@ class ProcessTable:
     ) -> Launch:
         self._refuse_when_full()
         id = id or f"p{secrets.token_hex(8)}"
-        launch = Launch(id, argv, cwd, {**env, tree.MARKER: id}, self._marks.new())
+        launch = Launch(id, argv, cwd, env, self._marks.new())
         if pty is not None:
             launch.on_terminal(pty)
         else:

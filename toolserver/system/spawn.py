@@ -33,7 +33,7 @@ expect the default."""
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - what a program is started with
     argv: Sequence[str],
     cwd: str,
     env: Mapping[str, str],
@@ -42,10 +42,12 @@ def spawn(
     stderr: int,
     tried: Sequence[str] | None = None,
     *,
+    mark: tuple[str, str] | None = None,
     keep_lock: bool = True,
 ) -> int:
     """Start ``argv`` as the leader of a session of its own; its pid, after about half a millisecond.
 
+    ``mark`` is one variable more, this program's own: apart from ``env``, of which many are given the same.
     ``tried`` is what the caller asked for, when ``argv`` is only the way there: refusals name it.
     ``keep_lock`` keeps the interpreter's lock: handed back for half a millisecond, a busy thread could keep
     it from us for five. Raises NotFound, Forbidden, InvalidRequest, TooLarge, Busy.
@@ -55,8 +57,8 @@ def spawn(
     try:
         # A descriptor below 3 would be overwritten before its turn: possible where ours were closed.
         if _library() is None or any(0 <= fd < 3 for fd in streams):
-            return _by_subprocess(argv, cwd, env, streams)
-        return _by_library(found(argv[0], cwd, env), argv, cwd, env, streams, keep_lock)
+            return _by_subprocess(argv, cwd, _marked(env, mark), streams)
+        return _by_library(found(argv[0], cwd, env), argv, cwd, _variables(env, mark), streams, keep_lock)
     except (OSError, ValueError) as error:
         raise not_started(error, program, cwd) from None
 
@@ -116,7 +118,7 @@ def _by_library(
     program: str,
     argv: Sequence[str],
     cwd: str,
-    env: Mapping[str, str],
+    variables: _Strings,
     streams: tuple[int, int, int],
     keep_lock: bool,
 ) -> int:
@@ -125,29 +127,97 @@ def _by_library(
     posix_spawn = library.posix_spawn if keep_lock else ctypes.CDLL(None).posix_spawn
     pid = ctypes.c_int()
     words = _strings(argv)
-    variables = _strings([f"{name}={value}" for name, value in env.items()])
-    actions = _actions(library, streams, cwd)
-    try:
-        failed = posix_spawn(
-            ctypes.byref(pid), os.fsencode(program), actions, _attributes(), words, variables
-        )
-    finally:
-        library.posix_spawn_file_actions_destroy(actions)
-    _checked(failed)
+    actions = _Actions.of(streams, cwd)
+    path = os.fsencode(program)
+    _checked(posix_spawn(ctypes.byref(pid), path, actions.list, _attributes(), words.array, variables.array))
     return pid.value
 
 
-def _strings(values: Sequence[str]) -> Any:
-    """``char *[]``, ended by a null pointer; raises ValueError for a value with a NUL in it."""
+class _Strings:
+    """``char *[]``, ended by a null pointer, and the bytes that it points to."""
+
+    def __init__(self, array: Any, kept: object) -> None:
+        self.array = array
+        self._kept = kept
+
+
+def _strings(values: Sequence[str]) -> _Strings:
+    """Raises ValueError for a value with a NUL in it."""
     # Joined, because to encode one long string is ten times quicker than forty short ones.
     encoded = os.fsencode("\0".join(values)).split(b"\0") if values else []
     if len(encoded) != len(values):
         raise ValueError("embedded null byte")
-    return (ctypes.c_char_p * (len(encoded) + 1))(*encoded, None)
+    array = _array_type(len(encoded) + 1)(*encoded, None)
+    return _Strings(array, array)
+
+
+def _variables(env: Mapping[str, str], mark: tuple[str, str] | None) -> _Strings:
+    """``env`` and ``mark``; what most programs are given alike is encoded once."""
+    if mark is None or mark[0] in env:
+        return _strings([f"{name}={value}" for name, value in _marked(env, mark).items()])
+    common = _Common.of(env)
+    if "\0" in mark[1]:
+        raise ValueError("embedded null byte")
+    array = _array_type(len(env) + 2).from_buffer_copy(common.room)
+    array[len(env)] = os.fsencode("=".join(mark))
+    return _Strings(array, common)
+
+
+def _marked(env: Mapping[str, str], mark: tuple[str, str] | None) -> Mapping[str, str]:
+    return env if mark is None else {**env, mark[0]: mark[1]}
+
+
+class _Common:
+    """The last variables that were encoded. Replaced whole, so any thread may read it."""
+
+    _last: _Common | None = None
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = dict(env)
+        self.strings = _strings([f"{name}={value}" for name, value in env.items()])
+        self.room = bytes(self.strings.array) + bytes(ctypes.sizeof(ctypes.c_char_p))
+        """The pointers, with place for one more."""
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> _Common:
+        """Encoded now, or the last time."""
+        last = cls._last
+        if last is None or last.env != env:
+            last = cls._last = cls(env)
+        return last
+
+
+@functools.lru_cache(maxsize=64)
+def _array_type(length: int) -> Any:
+    """Kept, because making a type takes longer than all the rest."""
+    return ctypes.c_char_p * length
+
+
+class _Actions:
+    """What happens to descriptors on the way, and the directory. Kept, for descriptors come again."""
+
+    def __init__(self, streams: tuple[int, int, int], cwd: str) -> None:
+        library = _library()
+        assert library is not None
+        self.list = _actions(library, streams, cwd)
+        self._destroy = library.posix_spawn_file_actions_destroy
+
+    def __del__(self) -> None:
+        self._destroy(self.list)
+
+    @classmethod
+    def of(cls, streams: tuple[int, int, int], cwd: str) -> _Actions:
+        """Those of a start; who holds them may use them, also when they are kept no more."""
+        return _kept_actions(streams, cwd)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_actions(streams: tuple[int, int, int], cwd: str) -> _Actions:
+    return _Actions(streams, cwd)
 
 
 def _actions(library: ctypes.PyDLL, streams: tuple[int, int, int], cwd: str) -> Any:
-    """What happens to descriptors on the way: these three, no others, and the directory. To be destroyed."""
+    """These three descriptors, no others, and the directory. To be destroyed."""
     actions = ctypes.create_string_buffer(_OBJECT_BYTES)
     _checked(library.posix_spawn_file_actions_init(actions))
     for target, fd in enumerate(streams):

@@ -119,7 +119,13 @@ class Starter:
         try:
             with self._turn, self._handicap.handed_down(), self._marks.handed_down(launch.number):
                 pid = spawn(
-                    launch.argv, launch.cwd, launch.env, *launch.streams, launch.tried, keep_lock=keep_lock
+                    launch.argv,
+                    launch.cwd,
+                    launch.env,
+                    *launch.streams,
+                    launch.tried,
+                    mark=(tree.MARKER, launch.id),
+                    keep_lock=keep_lock,
                 )
         except BaseException:
             launch.undo()

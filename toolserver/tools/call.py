@@ -92,17 +92,18 @@ async def told(name: str, call: Call, work: Awaitable[T]) -> T:
         raise failed(name, call.request_id) from error
     finally:
         duration_ms = round((time.monotonic() - begun) * 1000, 3)
-        log.info(
-            "operation",
-            extra={
-                "data": {
-                    "requestId": call.request_id,
-                    "operation": name,
-                    "outcome": outcome,
-                    "durationMs": duration_ms,
-                }
-            },
-        )
+        line = {
+            "requestId": call.request_id,
+            "operation": name,
+            "outcome": outcome,
+            "durationMs": duration_ms,
+        }
+        # In the next turn of the loop: the answer goes out first.
+        asyncio.get_running_loop().call_soon(_log, line)
+
+
+def _log(line: dict[str, object]) -> None:
+    log.info("operation", extra={"data": line})
 
 
 def failed(name: str, request_id: str) -> Internal:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,12 +29,15 @@ from protocol.messages.commands import (
 from protocol.paths import ROOT, WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
+from toolserver.system.programs import Programs
 from toolserver.tools.answers import answer_of, page_of
 from toolserver.tools.call import Call
 from toolserver.tools.follow import Pace, follow
-from toolserver.tools.shell import command_argv, command_environment, resolved
+from toolserver.tools.shell import argv_of_shell, command_environment, refuse_no_command
 from toolserver.tools.text import decoded
 
+_SHELL = "bash"
+"""For a command line; sh where there is none."""
 _TIDY_SECONDS = 60.0
 """Between two looks for records that are too old; a minute more or less is nothing to a day."""
 
@@ -61,7 +65,9 @@ class Commands:
         self._root = disk.directory(ROOT)
         self._starting = asyncio.Lock()
         """One after the other, as the system starts them: a name is looked for and taken in one turn."""
-        self._clocks: dict[Process, asyncio.Task[None]] = {}
+        self._programs = Programs()
+        self._ending: dict[Process, asyncio.Task[None]] = {}
+        """By their clocks."""
         self._tidying: asyncio.Task[None] | None = None
 
     async def command(self, request: Command, call: Call) -> CommandAnswer:
@@ -117,8 +123,8 @@ class Commands:
         )
 
     async def close(self) -> None:
-        """Stop the clocks."""
-        tasks = [*self._clocks.values(), *([self._tidying] if self._tidying else [])]
+        """Stop what goes on in the background."""
+        tasks = [*self._ending.values(), *([self._tidying] if self._tidying else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,7 +151,8 @@ class Commands:
         stdin = decoded(request.stdin or "", request.stdin_encoding, "stdin")
         env = command_environment(request, self._env)
         path = self._disk.path(request.cwd)
-        found = self._at_hand(request, path)
+        refuse_no_command(request)
+        found = self._at_hand(request, path, env)
         if found is None:
             found = await asyncio.to_thread(self._looked_up, request, path, env)
         argv, cwd = found
@@ -172,19 +179,29 @@ class Commands:
         self._tidying = self._tidying or asyncio.create_task(self._tidy())
         return process
 
-    def _at_hand(self, request: Command, path: WorkspacePath) -> tuple[list[str], str] | None:
-        """The same without a look, for a program by its absolute path in the root: no thread is asked."""
-        if not request.argv or not request.argv[0].startswith("/") or path != ROOT:
-            return None
-        return command_argv(request, self._env), self._root
+    def _at_hand(
+        self, request: Command, path: WorkspacePath, env: Mapping[str, str]
+    ) -> tuple[list[str], str] | None:
+        """What to run and where, without a thread: for a program by its path, or by a name that is known.
+
+        The look at its directory waits for no more than the start, which goes there as well.
+        """
+        program = request.argv[0] if request.argv else _SHELL
+        if "/" not in program:
+            found = self._programs.known(program, _places(env))
+            if found is None:
+                return None
+            program = found
+        return _argv(request, program), self._root if path == ROOT else self._disk.directory(path)
 
     def _looked_up(
         self, request: Command, path: WorkspacePath, env: Mapping[str, str]
     ) -> tuple[list[str], str]:
-        """What to run and where; blocks, for a PATH may lead over slow disks."""
-        argv = command_argv(request, env)
+        """The same by a look at the PATH; blocks, for that may lead over slow disks."""
         cwd = self._disk.directory(path)
-        return resolved(argv, env, cwd), cwd
+        name = request.argv[0] if request.argv else _SHELL
+        program = self._programs.look_up(name, _places(env), cwd, time.time_ns())
+        return _argv(request, program or (name if request.argv else "/bin/sh")), cwd
 
     def _clock_of(self, request: Command) -> tuple[int | None, str]:
         """Its time limit, and whose that is."""
@@ -199,17 +216,16 @@ class Commands:
     def _set_clock(self, process: Process, timeout_ms: int, name: str) -> None:
         """The clock belongs to the process, not to the request that started it."""
         process.timeout_ms, process.timeout_clock = timeout_ms, name
-        clock = asyncio.create_task(self._end_in_time(process, timeout_ms))
-        self._clocks[process] = clock
-        clock.add_done_callback(lambda _: self._clocks.pop(process, None))
+        clock = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._time_is_over, process)
+        process.when_ended(clock.cancel)
 
-    async def _end_in_time(self, process: Process, timeout_ms: int) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_ms / 1000):
-                await process.wait()
-        if process.running:
-            process.timed_out_ms = timeout_ms
-            _, process.survivors = await self._table.stop(process)
+    def _time_is_over(self, process: Process) -> None:
+        process.timed_out_ms = process.timeout_ms
+        self._ending[process] = asyncio.create_task(self._end(process))
+        self._ending[process].add_done_callback(lambda _: self._ending.pop(process, None))
+
+    async def _end(self, process: Process) -> None:
+        _, process.survivors = await self._table.stop(process)
 
     async def _tidy(self) -> None:
         """Records also grow old while nothing is started."""
@@ -235,9 +251,9 @@ class Commands:
             pace = Pace(view.when_slow, limits.max_reader_lag_bytes, limits.reader_patience_ms / 1000)
             await follow(process, call, view.offsets, view.encoding, pace)
         await process.wait()
-        if process.timed_out_ms is not None and process in self._clocks:
+        if process in self._ending:
             # Its clock still ends what it started: the answer is not to come before that is over.
-            await asyncio.wait([self._clocks[process]])
+            await asyncio.wait([self._ending[process]])
 
     def _answer(self, process: Process, view: View) -> CommandAnswer:
         limit = self._limits.max_output_bytes
@@ -264,6 +280,17 @@ def asked(request: Command) -> bytes:
         env=dict(sorted(request.env.items())),
     )
     return hashlib.sha256(encode(told)).digest()
+
+
+def _places(env: Mapping[str, str]) -> str:
+    return env.get("PATH", os.defpath)
+
+
+def _argv(request: Command, program: str) -> list[str]:
+    """``program`` in place of its name, or as the shell of the command line."""
+    if request.argv:
+        return [program, *request.argv[1:]]
+    return argv_of_shell(program, request.command or "", request.login)
 
 
 def _refuse_negative(**values: int | None) -> None:

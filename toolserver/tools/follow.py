@@ -14,8 +14,9 @@ from protocol.messages.commands import Stderr, Stdout, WhenSlow
 from toolserver.system.output import OutputLog
 from toolserver.tools.call import Call, Emit
 
-PIECE_BYTES = 64 * 1024
-"""At most this much in one event: four of them fit any socket buffer, and a frame limit is far."""
+PIECE_BYTES = 128 * 1024
+"""At most this much in one event: to a client that keeps up, a third of the time of a piece of half the size
+goes into its frame; and a frame limit is far."""
 
 _BYTES_PER_TURN = 256 * 1024
 """Told to one caller, then the others' turn; as much as is read of a pipe in a turn, so that a caller with
@@ -153,6 +154,8 @@ class _Follower:
             text = text_of(data, self._encoding)
             await self._emit(self._kind(offset=self._position, next_offset=after, data=text))
         self._position = after
+        if self._awaited:
+            self._log.wait_for(self, after)
         self._told += len(data)
         if self._told >= _BYTES_PER_TURN:
             # Where the caller has room nothing above waits, and everybody else is to have a turn too.

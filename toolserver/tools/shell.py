@@ -58,7 +58,7 @@ def workspace_environment(
     return env
 
 
-def command_environment(request: Command, env: Mapping[str, str]) -> dict[str, str]:
+def command_environment(request: Command, env: Mapping[str, str]) -> Mapping[str, str]:
     """A command's variables, of which ``env`` are those of the workspace.
 
     >>> command_environment(Command(env={"B": "2"}), {"A": "1"})
@@ -66,7 +66,9 @@ def command_environment(request: Command, env: Mapping[str, str]) -> dict[str, s
     >>> command_environment(Command(env={"B": "2"}, env_mode=EnvMode.EXACT), {"A": "1"})
     {'B': '2'}
     """
-    return dict(request.env) if request.env_mode is EnvMode.EXACT else {**env, **request.env}
+    if request.env_mode is EnvMode.EXACT:
+        return request.env
+    return {**env, **request.env} if request.env else env
 
 
 def dev_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -83,6 +85,14 @@ def command_argv(request: Command, env: Mapping[str, str]) -> list[str]:
     Traceback (most recent call last):
     protocol.errors.InvalidRequest: give either 'command' (a line for the shell) or 'argv', one of them
     """
+    refuse_no_command(request)
+    if request.argv is not None:
+        return list(request.argv)
+    return shell_argv(request.command or "", env, request.login)
+
+
+def refuse_no_command(request: Command) -> None:
+    """Raise InvalidRequest for what can be no command."""
     if (request.command is None) == (request.argv is None):
         raise InvalidRequest(
             "give either 'command' (a line for the shell) or 'argv', one of them", field="command"
@@ -96,12 +106,20 @@ def command_argv(request: Command, env: Mapping[str, str]) -> list[str]:
         raise InvalidRequest("a command or its environment holds a NUL character", field="command")
     if bad := [name for name in request.env if not name or "=" in name]:
         raise InvalidRequest(f"{bad[0]!r} is no name of a variable", field="env")
-    return list(parts) if request.argv is not None else shell_argv(parts[0], env, request.login)
 
 
 def shell_argv(line: str, env: Mapping[str, str], login: bool = False) -> list[str]:
     """``line`` for bash when there is one, else sh; a login shell only when asked for."""
     shell = shutil.which("bash", path=env.get("PATH", os.defpath)) or "/bin/sh"
+    return argv_of_shell(shell, line, login)
+
+
+def argv_of_shell(shell: str, line: str, login: bool) -> list[str]:
+    """``line`` for this shell.
+
+    >>> argv_of_shell("/bin/sh", "ls", True)
+    ['/bin/sh', '-l', '-c', 'ls']
+    """
     return [shell, *(["-l"] if login else []), "-c", line]
 
 

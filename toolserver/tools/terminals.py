@@ -67,6 +67,7 @@ class SharedTerminals:
             return self._opened(found, request.name, created=False)
         size = request.cols, request.rows
         process = self._table.start(argv, cwd=cwd, env=env, pty=size, shown_cwd=path)
+        self._table.give_way(process)
         if request.name is not None:
             self._names = {
                 name: each for name, each in self._names.items() if self._table.find(each.id) is each

@@ -19,6 +19,10 @@ from toolserver.tools.call import Call, Dispatcher, failed
 _HEARTBEAT_SECONDS = 20.0
 """A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
 
+_ROOM_BYTES = 64 * 1024
+"""Not yet taken by the socket: up to here a frame is given to it at once, which saves a turn of the loop;
+beyond it frames wait in the queue."""
+
 log = logging.getLogger("toolserver.ws")
 
 
@@ -43,7 +47,7 @@ class WebSocketDoor:
         form: Format = "msgpack" if socket.ws_protocol == SUBPROTOCOL_MSGPACK else "json"
         self._open.add(socket)
         try:
-            await _Peer(socket, form, self._dispatcher, self._limits).speak()
+            await _Peer(socket, request, form, self._dispatcher, self._limits).speak()
         finally:
             self._open.discard(socket)
         return socket
@@ -63,9 +67,15 @@ class _Peer:
     """One socket: a reader, a writer with a bounded queue, and a task per request."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, form: Format, dispatcher: Dispatcher, limits: Limits
+        self,
+        socket: web.WebSocketResponse,
+        request: web.Request,
+        form: Format,
+        dispatcher: Dispatcher,
+        limits: Limits,
     ) -> None:
         self._socket = socket
+        self._request = request
         self._binary = form == "msgpack"
         self._dispatcher = dispatcher
         self._conversation = Conversation(form, limits.max_in_flight)
@@ -89,7 +99,7 @@ class _Peer:
         decision = self._conversation.receive(data)
         match decision:
             case Send(frame):
-                await self._outgoing.put(frame)
+                await self._send(frame)
             case CancelRun(id):
                 await self._cancel(id)
             case Run():
@@ -103,7 +113,7 @@ class _Peer:
 
     def _start(self, run: Run) -> None:
         async def emit(event: Event) -> None:
-            await self._outgoing.put(self._conversation.event(run.id, event))
+            await self._send(self._conversation.event(run.id, event))
 
         call = Call(run.id, emit if run.stream else None)
         task = asyncio.create_task(self._answer(run, call))
@@ -125,16 +135,36 @@ class _Peer:
             frame = self._conversation.error(run.id, failed(run.operation.name, run.id))
         finally:
             del self._running[run.id]
-        await self._outgoing.put(frame)
+        await self._send(frame)
+
+    async def _send(self, frame: bytes) -> None:
+        """At once where the socket has room and nobody waits; else behind those who wait."""
+        if not self._has_room():
+            await self._outgoing.put(frame)
+            return
+        try:
+            await self._write_frame(frame)
+        except (ConnectionError, RuntimeError):
+            # The client is gone; its reader sees the same and ends the conversation.
+            return
+
+    def _has_room(self) -> bool:
+        transport = self._request.transport
+        if transport is None or not self._outgoing.empty():
+            return False
+        return transport.get_write_buffer_size() < _ROOM_BYTES
+
+    async def _write_frame(self, frame: bytes) -> None:
+        """The frame is whole in the transport when this first waits, so that two never mix."""
+        if self._binary:
+            await self._socket.send_bytes(frame)
+        else:
+            await self._socket.send_frame(frame, WSMsgType.TEXT)
 
     async def _write(self) -> None:
         try:
             while True:
-                frame = await self._outgoing.get()
-                if self._binary:
-                    await self._socket.send_bytes(frame)
-                else:
-                    await self._socket.send_frame(frame, WSMsgType.TEXT)
+                await self._write_frame(await self._outgoing.get())
         except (ConnectionError, RuntimeError) as error:
             # The client is gone; its reader sees the same and ends the conversation.
             log.info("socket lost", extra={"data": {"reason": str(error)}})

@@ -1,0 +1,47 @@
+"""Commands give way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from toolserver.system.priority import lower
+
+
+@pytest.fixture
+def leader() -> Iterator[int]:
+    """A program that leads a session of its own."""
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "sleep 1000"], os.environ, setsid=True)
+    yield pid
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_session_gives_way_with_all_that_is_in_its_group(leader: int) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    lower(leader, 3)
+    assert os.getpriority(os.PRIO_PGRP, leader) == min(own + 3, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
+def test_by_nothing_nothing_is_changed(leader: int) -> None:
+    assert lower(leader, 0)
+    assert os.getpriority(os.PRIO_PROCESS, leader) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_where_processors_are_shared_by_session_the_session_gives_way(leader: int) -> None:
+    group = Path(f"/proc/{leader}/autogroup")
+    if not group.exists() or not group.read_text().strip():
+        pytest.skip("no such groups here")
+    if lower(leader, 3):
+        assert group.read_text().split()[-1] == "3"
+
+
+def test_one_that_is_gone_is_no_error() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(pid, 0)
+    assert lower(pid, 3)
