@@ -18,6 +18,16 @@ class Kind(enum.Enum):
     OTHER = "other"
 
 
+class LeadsTo(enum.Enum):
+    """Where a link leads in the end."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+    """Nothing here goes there."""
+    NOTHING = "nothing"
+    """It is broken, or leads to itself."""
+
+
 class Charset(enum.Enum):
     """How a text file's characters stand in its bytes."""
 
@@ -149,6 +159,8 @@ class List(Request, frozen=True, kw_only=True):
     """Levels to go down; 1 is the directory's own entries."""
     ignored: bool = False
     """Also go into directories that saves leave out, node_modules and .git among them."""
+    gitignore: bool = False
+    """Leave out what .gitignore files do, and .ignore and .rgignore as in ``search``."""
 
 
 class Entry(Answer, frozen=True, kw_only=True):
@@ -164,6 +176,8 @@ class Entry(Answer, frozen=True, kw_only=True):
     """Last change of content, ISO 8601 UTC."""
     target: str | None = None
     """Where a link points, as written."""
+    leads_to: LeadsTo | None = None
+    """Of a link."""
 
 
 class ListAnswer(Answer, frozen=True, kw_only=True):

@@ -44,8 +44,7 @@ from toolserver.system.tree_index import Entry, TooMany, TreeIndex
 from toolserver.system.watcher import Watcher
 from toolserver.tools.call import Call
 from toolserver.tools.diff import unified_diff
-from toolserver.tools.files import printable
-from toolserver.tools.text import as_text
+from toolserver.tools.text import as_text, printable
 from toolserver.tools.undo import Undoing, told_unkept
 
 NOW = "now"

@@ -11,12 +11,22 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from protocol.errors import Conflict, Forbidden, InvalidRequest, NotAFile, NotFound, TooLarge
+from protocol.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotAFile,
+    NotFound,
+    OutsideWorkspace,
+    TooLarge,
+    ToolError,
+)
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
 from protocol.messages.files import (
     Entry,
     Kind,
+    LeadsTo,
     List,
     ListAnswer,
     Stat,
@@ -30,8 +40,9 @@ from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.diagnostics import Diagnostics
+from toolserver.tools.ignored import Ignored
 from toolserver.tools.locks import PathLocks
-from toolserver.tools.text import bytes_of, content_hash
+from toolserver.tools.text import bytes_of, content_hash, printable
 from toolserver.tools.undo import Keeping
 
 _MAX_DEPTH = 64
@@ -86,7 +97,7 @@ class Files:
         async with self._gate.shared():
             if (now := self._disk.read_now(path, SMALL_BYTES, follow=False)) is not None:
                 content, info = now
-                return _stat_answer(_entry(path, info, None, ""), content_hash(content))
+                return _stat_answer(_entry(path, info, None, "", self._disk), content_hash(content))
             return await asyncio.to_thread(self._stat, path)
 
     # Megabytes are decoded, hashed and cut into lines on the thread too: on the loop all others would wait.
@@ -104,19 +115,31 @@ class Files:
 
     def _list(self, path: WorkspacePath, request: List) -> _Entries:
         found: _Entries = []
+        ignored = Ignored(self._disk, path) if request.gitignore else None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
         try:
             with self._disk.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
-                self._list_below(fd, "" if path == ROOT else path, request, request.depth, flags, found)
+                top = "" if path == ROOT else path
+                self._list_below(fd, top, request, request.depth, flags, found, ignored)
         except OSError as error:
             raise refused(error, path) from None
         return sorted(found, key=lambda entry: entry.path)
 
     def _list_below(
-        self, fd: int, above: str, request: List, depth: int, flags: int, found: _Entries
+        self,
+        fd: int,
+        above: str,
+        request: List,
+        depth: int,
+        flags: int,
+        found: _Entries,
+        ignored: Ignored | None,
     ) -> None:
         rules = Exclusions.default()
-        for name in sorted(os.listdir(fd)):
+        names = sorted(os.listdir(fd))
+        if ignored is not None:
+            ignored.enter(fd, above, names)
+        for name in names:
             if len(found) > self._limits.max_list_entries:
                 return
             path = f"{above}/{name}" if above else name
@@ -126,7 +149,9 @@ class Files:
                 info = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            found.append(_entry(path, info, fd, name))
+            if ignored is not None and ignored.leaves_out(path, stat.S_ISDIR(info.st_mode)):
+                continue
+            found.append(_entry(path, info, fd, name, self._disk))
             enter = stat.S_ISDIR(info.st_mode) and depth > 1
             if enter and (request.ignored or not rules.excludes(path, True)):
                 try:
@@ -135,17 +160,17 @@ class Files:
                     # Gone meanwhile, or closed to the workspace's user: it is listed itself, that is all.
                     continue
                 try:
-                    self._list_below(below, path, request, depth - 1, flags, found)
+                    self._list_below(below, path, request, depth - 1, flags, found, ignored)
                 finally:
                     os.close(below)
 
     def _stat(self, path: WorkspacePath) -> StatAnswer:
         info = self._disk.stat(path)
         if path == ROOT:
-            entry = _entry(ROOT, info, None, ".")
+            entry = _entry(ROOT, info, None, ".", self._disk)
         else:
             with self._disk.parent(path) as (fd, name):
-                entry = _entry(path, info, fd, name)
+                entry = _entry(path, info, fd, name, self._disk)
         digest = None
         if entry.kind is Kind.FILE and entry.size <= self._limits.max_read_bytes:
             # What may not be read can still be told of.
@@ -162,6 +187,7 @@ def _stat_answer(entry: Entry, digest: str | None) -> StatAnswer:
         mode=entry.mode,
         modified=entry.modified,
         target=entry.target,
+        leads_to=entry.leads_to,
         hash=digest,
     )
 
@@ -215,7 +241,17 @@ def _exists(disk: Disk, path: WorkspacePath) -> bool:
     return True
 
 
-def _entry(path: str, info: os.stat_result, fd: int | None, name: str) -> Entry:
+def _leads_to(disk: Disk, path: str) -> LeadsTo:
+    try:
+        with disk.opened(WorkspacePath(path), os.O_PATH):
+            return LeadsTo.INSIDE
+    except OutsideWorkspace:
+        return LeadsTo.OUTSIDE
+    except ToolError:
+        return LeadsTo.NOTHING
+
+
+def _entry(path: str, info: os.stat_result, fd: int | None, name: str, disk: Disk) -> Entry:
     kind = _kind(info.st_mode)
     return Entry(
         path=printable(path),
@@ -224,16 +260,8 @@ def _entry(path: str, info: os.stat_result, fd: int | None, name: str) -> Entry:
         mode=stat.S_IMODE(info.st_mode),
         modified=instant(info.st_mtime),
         target=printable(os.readlink(name, dir_fd=fd)) if kind is Kind.SYMLINK else None,
+        leads_to=_leads_to(disk, path) if kind is Kind.SYMLINK else None,
     )
-
-
-def printable(name: str) -> str:
-    """A name for an answer; bytes in it that are not UTF-8 become U+FFFD.
-
-    >>> printable("caf\\udce9") == "caf\\ufffd"
-    True
-    """
-    return name if name.isascii() else os.fsencode(name).decode(errors="replace")
 
 
 def instant(seconds: float) -> str:

@@ -26,9 +26,9 @@ from toolserver.system.disk import Disk
 from toolserver.system.tree_index import is_passed_over
 from toolserver.system.watcher import Snapshot, Watcher
 from toolserver.tools.call import Call
-from toolserver.tools.files import printable
 from toolserver.tools.fuzzy import score, sieve
 from toolserver.tools.patterns import ignore_file, spec
+from toolserver.tools.text import printable
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec

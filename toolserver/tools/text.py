@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 
 from protocol.errors import InvalidRequest
 from protocol.messages.base import Encoding
@@ -137,3 +138,12 @@ def _no_line(line: int, total: int) -> InvalidRequest:
 
 def _from_end(line: int, total: int) -> int:
     return total + 1 + line if line < 0 else line
+
+
+def printable(name: str) -> str:
+    """A name for an answer; bytes in it that are not UTF-8 become U+FFFD.
+
+    >>> printable("caf\\udce9") == "caf\\ufffd"
+    True
+    """
+    return name if name.isascii() else os.fsencode(name).decode(errors="replace")
