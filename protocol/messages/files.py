@@ -23,9 +23,9 @@ class LeadsTo(enum.Enum):
 
     INSIDE = "inside"
     OUTSIDE = "outside"
-    """Nothing here goes there."""
+    """Or in a circle: nothing here goes there."""
     NOTHING = "nothing"
-    """It is broken, or leads to itself."""
+    """It is broken."""
 
 
 class Charset(enum.Enum):
