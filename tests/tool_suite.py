@@ -120,7 +120,7 @@ async def places(client: Client, box: Sandbox) -> None:
         await client.stat(path="a")
 
 
-@walks("write", "search", "edit", "read", "watch")
+@walks("write", "search", "edit", "replace", "read", "watch")
 async def searches_edits_and_what_changed(client: Client, box: Sandbox) -> None:
     for name in ("one.txt", "two.txt"):
         await client.write(path=name, content="alpha\nbeta\nalpha\n")
@@ -138,6 +138,9 @@ async def searches_edits_and_what_changed(client: Client, box: Sandbox) -> None:
         edited = await edit(client, good, {"path": "two.txt", "oldText": "beta", "newText": "x"})
         assert "+gamma" in edited.diff
         assert await paths_told(changes, {"one.txt", "two.txt"})
+    replaced = await client.replace(pattern="^alpha$", replacement="omega")
+    assert (replaced.replacements, replaced.file_count) == (4, 2)
+    assert (await client.read(path="one.txt")).content == "omega\ngamma\nomega\n"
 
 
 async def edit(client: Client, *edits: dict[str, str]) -> EditAnswer:
@@ -155,6 +158,25 @@ async def paths_told(changes: AsyncIterator[Any], wanted: set[str]) -> bool:
         if not wanted:
             return True
     return False
+
+
+@walks("write", "checkpoint", "checkpoints", "checkpoint_diff", "rollback", "undo", "redo", "read")
+async def checkpoints(client: Client, box: Sandbox) -> None:
+    await client.write(path="a.txt", content="one\n")
+    kept = await client.checkpoint(name="first")
+    await client.write(path="a.txt", content="two\n")
+    await client.write(path="b.txt", content="new\n")
+    told = await client.checkpoint_diff(from_="first")
+    assert {change.path for change in told.changes} == {"a.txt", "b.txt"}
+    assert kept.id in {each.id for each in (await client.checkpoints()).checkpoints}
+    await client.rollback(to="first")
+    assert (await client.read(path="a.txt")).content == "one\n"
+    with pytest.raises(NotFound):
+        await client.read(path="b.txt")
+    await client.undo()
+    assert (await client.read(path="a.txt")).content == "two\n"
+    await client.redo()
+    assert (await client.read(path="a.txt")).content == "one\n"
 
 
 @walks("command", "attach", "output", "send_input", "wait", "signal", "stop", "processes", "ports")
@@ -262,7 +284,9 @@ def packed(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-@walks("start", "install", "write", "dev_start", "dev_stop", "dev_status", "dev_logs", "activity")
+@walks(
+    "start", "install", "write", "dev_start", "dev_stop", "dev_status", "dev_logs", "dev_feedback", "activity"
+)
 async def the_dev_server(client: Client, box: Sandbox) -> None:
     started = await client.start(archive=packed({"index.html": b"<title>One</title>"}))
     assert (started.dev.state, started.files) == (DevState.READY, 1)
@@ -275,4 +299,5 @@ async def the_dev_server(client: Client, box: Sandbox) -> None:
         assert (await stream.result()).state is DevState.READY
     assert (await client.dev_status()).port == box.guest.dev_port
     assert (await client.dev_logs()).next_offset >= 0
+    assert (await client.dev_feedback(paths=["index.html"])).errors == []
     assert (await client.activity()).sockets >= 1

@@ -229,7 +229,14 @@ PARAMS: dict[str, str] = {
     "move": '{"path": "copy.html", "to": "moved.html", "overwrite": true}',
     "chmod": '{"path": "moved.html", "mode": 384}',
     "remove": '{"path": "moved.html"}',
-    "watch": "",
+    "checkpoint": '{"name": "mine"}',
+    "checkpoints": "",
+    "checkpoint_diff": '{"from": "mine"}',
+    "rollback": '{"to": "mine"}',
+    "undo": "",
+    "redo": "",
+    "activity": "",
+    "watch": '{"timeoutMs": 1}',
     "search": '{"pattern": "h1"}',
     "replace": '{"pattern": "nowhere", "replacement": "x"}',
     "edit": '{"path": "index.html", "oldText": "h1", "newText": "h2", "replaceAll": true}',
@@ -238,7 +245,19 @@ PARAMS: dict[str, str] = {
     "output": '{"processId": "gone"}',
     "send_input": '{"processId": "gone", "data": "x"}',
     "stop": '{"processId": "gone"}',
+    "signal": '{"processId": "gone", "signal": "TERM"}',
+    "wait": '{"processId": "gone"}',
     "processes": "",
+    "ports": '{"follow": false}',
+    "shell": '{"command": "true"}',
+    "shell_output": '{"number": 1}',
+    "shell_restart": "",
+    "shells": "",
+    "shell_stop": "",
+    "terminal_open": '{"name": "mine", "argv": ["true"]}',
+    "terminal_attach": '{"terminal": "gone"}',
+    "resize": '{"processId": "gone", "cols": 80, "rows": 24}',
+    "terminals": "",
     "inject": json.dumps({"archive": base64.b64encode(tar(SITE)).decode()}),
     "save": "",
     "install": "",
@@ -246,9 +265,10 @@ PARAMS: dict[str, str] = {
     "dev_stop": "",
     "dev_status": "",
     "dev_logs": "",
+    "dev_feedback": "",
     "start": "",
 }
-REFUSED = {"attach": NotFound, "output": NotFound, "send_input": NotFound, "stop": NotFound}
+REFUSED = dict.fromkeys("attach output send_input stop signal wait terminal_attach resize".split(), NotFound)
 """Operations on a process that is not there."""
 
 
