@@ -66,6 +66,7 @@ async def test_every_request_leaves_one_line(caplog: pytest.LogCaptureFixture) -
     caplog.set_level(logging.INFO)
     with pytest.raises(Busy):
         await dispatcher(busy).run(OPERATIONS["read"], Read(path="a"), Call("r1"))
+    await asyncio.sleep(0)  # the line comes after the answer
     ((message, data),) = lines(caplog)
     assert message == "operation"
     assert data.pop("durationMs") >= 0
@@ -82,6 +83,7 @@ async def test_a_fault_of_ours_is_internal_and_its_reason_is_in_the_log_only(
     message = "read failed for a reason of our own; see request r1 in the log"
     with pytest.raises(Internal, match=exactly(message)):
         await dispatcher(wrong).run(OPERATIONS["read"], Read(path="a"), Call("r1"))
+    await asyncio.sleep(0)
     assert [message for message, _ in lines(caplog)] == ["failed", "operation"]
     assert "the secret reason" in caplog.text
 
