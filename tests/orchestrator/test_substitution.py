@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestrator import WorkspaceHost
 from orchestrator.cli import cli
 from orchestrator.cli.pushing import Pusher
 from orchestrator.packing import Packed, packed, planned
@@ -177,6 +178,16 @@ async def test_a_followed_template_pushes_values_and_what_a_new_default_changes(
     (directory / "template.json").write_text(json.dumps(said))
     assert (await pusher.push(client)).changed == ("src/style.css", "template.json")  # type: ignore[arg-type]
     assert client.files["src/style.css"] == b"/* cool */\n"
+
+
+async def test_a_program_that_makes_workspaces_gives_values_as_what_they_are(tmp_path: Path) -> None:
+    template(tmp_path)
+    async with WorkspaceHost(tmp_path / "data", directory=tmp_path) as host:
+        async with await host.create("shop", variables={"title": "Hers", "columns": 4}) as workspace:
+            assert (await workspace.read("index.html")).content.startswith("<title>Hers</title> 4 ")
+        with pytest.raises(InvalidRequest, match="there is no variable 'size'"):
+            await host.create("shop", variables={"size": 4})
+        assert await host.list() == []
 
 
 class _Taken:
