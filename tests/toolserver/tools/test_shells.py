@@ -358,8 +358,9 @@ class TestTheShellsEnd:
         assert (await shell("trap - DEBUG; echo there"))["stdout"] == "there\n"
 
     async def test_restart_ends_all_and_begins_anew(self, shell: Kept, socket: Socket) -> None:
-        await shell("x=1; sleep 1000 & (setsid sleep 1001 &)")
-        pids = [int(each) for each in (await shell.says("pgrep -f 'sleep 100[01]'")).split()]
+        ours = f"sleep 1000.{os.getpid()}"
+        await shell(f"x=1; {ours}0 & (setsid {ours}1 &)")
+        pids = [int(each) for each in (await shell.says(f"pgrep -f '{ours}[01]'")).split()]
         answer = await socket.ok("shell_restart", name=shell.name)
         assert set(pids) <= {each["pid"] for each in answer["killed"]}
         assert answer["survivors"] == []
