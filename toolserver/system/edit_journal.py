@@ -423,7 +423,8 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _unlink(above: int, name: str) -> None:
-    if name:
+    # Looked first: a read-only file system refuses to remove even what is not there.
+    if name and exists(above, name):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=above)
 

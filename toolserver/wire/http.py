@@ -17,6 +17,7 @@ from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolEr
 from protocol.export.schema import ErrorAnswer
 from protocol.messages.base import Event
 from toolserver.tools.call import Call, Dispatcher, Emit, failed, find_operation, read_request
+from toolserver.tools.editing.aliases import spelled
 from toolserver.wire.guard import Guard
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,7 +61,7 @@ def operation_handler(dispatcher: Dispatcher) -> _Next:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         operation = find_operation(request.match_info["operation"])
-        params = read_request(operation, await _body(request), "json")
+        params = read_request(operation, spelled(operation.name, await _body(request)), "json")
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
             return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.builder import Http, Json, tree_of
+from tests.builder import Http, Json, running, tree_of
 
 
 def change(path: str, old: str, new: str, **more: object) -> Json:
@@ -161,3 +163,181 @@ async def test_a_large_edit_delays_nobody(http: Http, root: Path) -> None:
         answered += 1
     assert (await big)["replacements"] == 60_000
     assert answered > 3
+
+
+async def test_a_patch_of_several_files_that_fails_half_way_changes_nothing(http: Http, root: Path) -> None:
+    """Peers leave the first files patched and say so."""
+    (root / "a").write_text("one\n")
+    (root / "b").write_text("two\n")
+    added = "*** Add File: c\n+3\n"
+    patch = f"*** Begin Patch\n*** Update File: a\n-one\n+1\n{added}*** Update File: b\n-2\n+x\n*** End Patch"
+    refused = await http.refused("edit", patch=patch)
+    assert (refused.code, refused.details["patchLine"]) == ("no_match", 8)
+    assert tree_of(root) == {"a": b"one\n", "b": b"two\n"}
+
+
+async def test_a_disk_that_refuses_the_last_file_gets_the_first_ones_back(http: Http, root: Path) -> None:
+    (root / "a").write_text("one")
+    (root / "dir").mkdir()
+    (root / "dir" / "b").write_text("two")
+    immutable = await asyncio.to_thread(_mount_read_only, root / "dir")
+    if not immutable:
+        pytest.skip("no directory can be made read-only for root here")
+    try:
+        refused = await http.refused("edit", edits=[change("a", "one", "1"), change("dir/b", "two", "2")])
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", str(root / "dir")], check=True)
+    assert refused.code in ("forbidden", "conflict")
+    assert tree_of(root) == {"a": b"one", "dir": None, "dir/b": b"two"}
+
+
+def _mount_read_only(directory: Path) -> bool:
+    for options in (["--bind"], ["-o", "remount,ro,bind"]):
+        command = ["mount", *options, str(directory), str(directory)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            return False
+    return True
+
+
+PATCH = """*** Begin Patch
+*** Update File: src/a.py
+*** Move to: src/b.py
+@@ def f():
+-    return 1
++    return 2
+*** Add File: new/c
++made
+*** Delete File: old
+*** End Patch"""
+
+
+async def test_a_patch_changes_moves_makes_and_deletes_in_one_request(http: Http, root: Path) -> None:
+    (root / "src").mkdir()
+    (root / "src/a.py").write_text("def f():\n    return 1\n")
+    (root / "src/a.py").chmod(0o755)
+    (root / "old").write_text("goes\n")
+    answer = await http.ok("edit", patch=PATCH)
+    assert tree_of(root) == {
+        "new": None,
+        "new/c": b"made\n",
+        "src": None,
+        "src/b.py": b"def f():\n    return 2\n",
+    }
+    assert (root / "src/b.py").stat().st_mode & 0o777 == 0o755
+    told = {each["path"]: (each["action"], each["movedFrom"]) for each in answer["files"]}
+    assert told == {"src/b.py": ("moved", "src/a.py"), "new/c": ("created", None), "old": ("deleted", None)}
+    assert [(each["rung"], each["lines"]) for each in answer["edits"]] == [("exact", [2]), ("exact", [1])]
+    assert [each["hash"] is None for each in answer["files"]] == [False, False, True]
+
+
+async def test_a_unified_diff_is_taken_and_is_what_an_answer_tells(http: Http, root: Path) -> None:
+    (root / "a").write_text("1\n2\n")
+    planned = await http.ok(
+        "edit",
+        edits=[
+            change("a", "2", "two"),
+            {"op": "create", "path": "b", "content": "new\n"},
+            {"op": "move", "path": "a", "to": "d/c"},
+        ],
+        dryRun=True,
+    )
+    assert tree_of(root) == {"a": b"1\n2\n"}
+    await http.ok("edit", patch=planned["diff"])
+    assert tree_of(root) == {"b": b"new\n", "d": None, "d/c": b"1\ntwo\n"}
+
+
+async def test_of_two_agents_the_second_is_refused_with_the_fresh_content(http: Http, root: Path) -> None:
+    """Peers let the second overwrite what the first wrote."""
+    (root / "a").write_text("one\ntwo\n")
+    hash = (await http.ok("read", path="a"))["hash"]
+    first = await http.ok("edit", **change("a", "one", "1"), expectedHash=hash)
+    refused = await http.refused("edit", **change("a", "two", "2"), expectedHash=hash)
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert refused.details["hash"] == first["hash"]
+    assert refused.details["content"] == "1\ntwo\n"
+    assert refused.details["diff"].endswith(" 1\n-two\n+2\n")
+    await http.ok("edit", **change("a", "two", "2"), expectedHash=refused.details["hash"])
+    assert (root / "a").read_text() == "1\n2\n"
+
+
+async def test_a_conflict_in_one_file_changes_no_other(http: Http, root: Path) -> None:
+    (root / "a").write_text("one")
+    (root / "b").write_text("two")
+    edits = [change("a", "one", "1"), change("b", "two", "2", expectedHash="sha256:stale")]
+    assert (await http.refused("edit", edits=edits)).code == "conflict"
+    assert tree_of(root) == {"a": b"one", "b": b"two"}
+
+
+async def test_a_file_expected_not_to_be_there_is_a_conflict_when_it_is(http: Http, root: Path) -> None:
+    create = {"op": "create", "path": "a", "content": "x", "overwrite": True}
+    await http.ok("edit", **create, expectedHash="")
+    assert (await http.refused("edit", **create, expectedHash="")).code == "conflict"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"op": "create", "path": "../out", "content": "x"},
+        {"op": "move", "path": "a", "to": "out/x"},
+        {"op": "delete", "path": "out/x"},
+        {"patch": "*** Begin Patch\n*** Add File: out/y\n+1\n*** End Patch"},
+        {"patch": "--- /dev/null\n+++ b/../../y\n@@ -0,0 +1 @@\n+1\n"},
+        {"patch": "--- a/out/x\n+++ b/out/x\n@@ -1 +1 @@\n-theirs\n+ours\n"},
+    ],
+)
+async def test_no_kind_of_edit_leaves_the_workspace(
+    http: Http, root: Path, tmp_path: Path, edit: dict[str, str]
+) -> None:
+    (tmp_path / "x").write_text("theirs\n")
+    (root / "a").write_text("one")
+    (root / "out").symlink_to(tmp_path)
+    assert (await http.refused("edit", **edit)).code == "outside_workspace"
+    assert tree_of(tmp_path) == {"x": b"theirs\n"}
+    assert (root / "a").read_text() == "one"
+
+
+async def test_a_link_itself_is_neither_moved_nor_deleted_by_an_edit(http: Http, root: Path) -> None:
+    (root / "a").write_text("one")
+    (root / "link").symlink_to("a")
+    refused = await http.refused("edit", op="delete", path="link")
+    assert refused.message == "'link' is a link; use 'move' or 'remove' for the link itself"
+
+
+async def test_mode_is_kept(http: Http, root: Path) -> None:
+    (root / "a").write_text("one")
+    (root / "a").chmod(0o751)
+    await http.ok("edit", **change("a", "one", "two"))
+    assert (root / "a").stat().st_mode & 0o777 == 0o751
+
+
+def test_a_daemon_that_starts_after_a_kill_takes_back_what_was_half_done(tmp_path: Path) -> None:
+    kept = ".workspace-core.0123456789abcdef~"
+    half = {"a": "new", kept: "old", "b": "not yet"}
+    (tmp_path / "root").mkdir()
+    for name, text in half.items():
+        (tmp_path / "root" / name).write_text(text)
+    journal = [1, [[1, b"a", b".workspace-core.0000000000000000~", kept.encode()]], []]
+    (tmp_path / "state" / "edits").mkdir(parents=True)
+    (tmp_path / "state" / "edits" / "0").write_bytes(msgspec.msgpack.encode(journal))
+    with running(tmp_path) as daemon:
+        assert tree_of(daemon.root) == {"a": b"old", "b": b"not yet"}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"file_path": "a", "old_string": "one", "new_string": "1"},
+        {"command": "str_replace", "path": "a", "old_str": "one", "new_str": "1"},
+        {"edits": [{"path": "a", "search": "one", "replace": "1", "replace_all": True}]},
+        {"path": "a", "old_str": "one", "new_str": "1", "expected_replacements": 1},
+    ],
+)
+async def test_the_names_that_agents_know_are_taken(http: Http, root: Path, edit: Json) -> None:
+    (root / "a").write_text("one\n")
+    await http.ok("edit", **edit)
+    assert (root / "a").read_text() == "1\n"
+
+
+async def test_a_field_under_two_names_is_refused(http: Http, root: Path) -> None:
+    refused = await http.refused("edit", path="a", old_str="one", oldText="two", newText="")
+    assert (refused.code, refused.details["field"]) == ("invalid_request", "old_str")
