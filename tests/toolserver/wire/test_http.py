@@ -94,6 +94,8 @@ async def test_the_callers_request_id_is_given_back_and_logged(
         assert response.headers["X-Request-Id"] == "mine-1"
     refused = await http.session.post("/v1/read", json={"path": "no"}, headers={"X-Request-Id": "mine-2"})
     assert (await refusal(refused)).request_id == refused.headers["X-Request-Id"] == "mine-2"
+    # Lines are written after the answers that they tell of.
+    await until(lambda: any(line.get("requestId") == "mine-2" for line in daemon.log()), "the line")
     lines = {line.get("requestId"): line for line in daemon.log() if line["message"] == "operation"}
     assert (lines["mine-1"]["operation"], lines["mine-1"]["outcome"]) == ("list", "ok")
     assert (lines["mine-2"]["operation"], lines["mine-2"]["outcome"]) == ("read", "not_found")
