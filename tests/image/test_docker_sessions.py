@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.support import IMAGE, docker
-from tests.orchestrator.live import Host, get, template
+from tests.orchestrator.live import Host, get, template, until
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
 UP = ("site", "--backend", "docker")
@@ -81,6 +81,16 @@ def test_what_was_committed_in_a_container_is_there_after_its_end(host: Host) ->
         assert running() == []
         host.json("resume", up.session)
         assert host.inside("exec", "--", "git log --format=%s && git status --short").stdout == b"mine\n"
+
+
+def test_one_whose_container_is_killed_while_it_comes_up_is_told_and_nothing_is_left(host: Host) -> None:
+    files = {"package.json": '{"name": "endless"}'}
+    template(host.directory, "endless", files, installCommand="sleep 7531", devCommand="true")
+    with host.up("endless", "--backend", "docker") as up:
+        until(lambda: [row["state"] for row in host.json("ls")] == ["initializing"])
+        docker("kill", *running())
+        code, _ = up.end()
+    assert (code, running(), host.json("ls", "--all")) == (1, [], [])
 
 
 @pytest.fixture
