@@ -56,6 +56,7 @@ async def _run(config: Config) -> None:
             running = await stack.enter_async_context(open_app(config, os.environ, _tool_path()))
             # All that was made so far stays: the collector need not look at it again for 10 ms each.
             gc.freeze()
+            logs.flush()
             print(f"listening on {running.url}", flush=True)
             await stop.wait()
     finally:

@@ -115,3 +115,9 @@ def set_up() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Behind(direct)], force=True)
     # It warns of subprotocols that it does not know, and one of them may be the token.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+
+
+def flush() -> None:
+    """Have every line written that was told so far."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
