@@ -6,6 +6,7 @@ The floor is git, which has the same to do: ``git add`` of the same ten files an
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import subprocess
 import sys
@@ -50,7 +51,7 @@ async def _dirty(client: Client, ours: Path, theirs: Path, runs: int) -> list[Fi
         for name, act in (("git add and commit", lambda: _commit(theirs)), ("checkpoint", client.checkpoint)):
             times[name].append(await _timed(act))
         before = (await client.checkpoints(automatic=False, limit=2)).checkpoints[-1].id
-        times["rollback"].append(await _timed(lambda to=before: client.rollback(to=to)))
+        times["rollback"].append(await _timed(functools.partial(client.rollback, to=before)))
     floor = sorted(times["git add and commit"])[runs // 2]
     case = f"{_DIRTY} dirty of {_FILES} files"
     return [figure(case, name, found, floor) for name, found in times.items()]

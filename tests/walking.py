@@ -14,5 +14,5 @@ def missing(*_: object) -> int:
 
 
 if __name__ == "__main__":
-    disk._openat2 = missing
+    setattr(disk, "_openat2", missing)  # noqa: B010 - of another type, on purpose
     main()

@@ -22,7 +22,7 @@ class DevOutcome(enum.Enum):
     """Nothing was told within the time."""
     NOT_RUNNING = "not_running"
     """No dev server is ready; ``dev_start`` starts one."""
-    UNKNOWN_SERVER = "unknown_server"
+    NO_CHANNEL = "no_channel"
     """It has no channel that is known (Vite's and Astro's, and the one of static sites, are)."""
 
 

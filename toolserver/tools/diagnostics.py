@@ -226,7 +226,7 @@ def judged(frames: Sequence[Frame], asked: Sequence[Page], root: str, is_known: 
     elif any(page.status < 400 for page in asked) and is_known:
         outcome = DevOutcome.COMPILED
     else:
-        outcome = DevOutcome.SILENT if is_known else DevOutcome.UNKNOWN_SERVER
+        outcome = DevOutcome.SILENT if is_known else DevOutcome.NO_CHANNEL
     unique = list({(each.file, each.line, each.message): each for each in errors}.values())
     return DevFeedbackAnswer(outcome=outcome, errors=unique[:_MAX_ERRORS], updated=_updated(frames))
 

@@ -135,7 +135,7 @@ async def test_a_server_without_a_channel_is_told_as_such(http: Http, root: Path
     await http.ok("dev_start", command=serve, port=free_port())
     try:
         answer = await http.ok("write", path="a.js", content="x", waitForDev=True)
-        assert answer["dev"]["outcome"] == "unknown_server"
+        assert answer["dev"]["outcome"] == "no_channel"
     finally:
         await http.ok("dev_stop")
 
@@ -155,7 +155,8 @@ def test_an_error_page_is_read_where_the_channel_was_silent() -> None:
 
 
 def test_frames_of_any_shape_are_borne() -> None:
-    for strange in (None, [], {}, {"message": 1, "loc": []}, {"loc": {"line": "x"}}):
+    shapes: list[object] = [None, [], {}, {"message": 1, "loc": []}, {"loc": {"line": "x"}}]
+    for strange in shapes:
         assert error_of(strange, "/app").message
         assert judged([{"type": "error", "err": strange}, {"updates": 3}], [], "/app", True).errors
 
