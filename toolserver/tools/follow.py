@@ -15,8 +15,8 @@ from toolserver.system.output import OutputLog
 from toolserver.tools.call import Call, Emit
 
 PIECE_BYTES = 128 * 1024
-"""At most this much in one event: to a client that keeps up, a third of the time of a piece of half the size
-goes into its frame; and a frame limit is far."""
+"""At most this much in one event: half the frames of 64 KiB pieces, for readers to whom each costs as much as
+its bytes do; less than a stream keeps in memory, and a frame limit is far."""
 
 _BYTES_PER_TURN = 256 * 1024
 """Told to one caller, then the others' turn; as much as is read of a pipe in a turn, so that a caller with
