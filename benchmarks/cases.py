@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 from websockets.asyncio.client import connect
 
+from benchmarks.edits import edits
 from benchmarks.files import listing, raw_files, trees
 from benchmarks.floors import bare_server, kept_bash, program, run
 from benchmarks.measure import Act, Figure, compare
@@ -59,6 +60,7 @@ async def all_cases(scratch: Path, rg: str, runs: int) -> Cases:
             ("write 1 KiB", lambda: client.write(path="written.txt", content="x" * _KIB)),
         ]
         yield await compare("small request, WebSocket", socket, runs)
+        yield await edits(client, root, runs)
         yield await fresh_processes(client, scratch, runs)
         yield await under_load(client, url, runs)
         async with kept_bash() as bash:

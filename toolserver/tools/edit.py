@@ -88,7 +88,8 @@ class Edits:
     async def edit(self, request: Edit, call: Call) -> EditAnswer:
         """Plan every file first; only when all of it holds is anything written."""
         edits = steps(request)
-        acts = await asyncio.to_thread(acts_of, edits)
+        has_patch = any(each.patch is not None for each in edits)  # which may be long
+        acts = await asyncio.to_thread(acts_of, edits) if has_patch else acts_of(edits)
         dev = self._dev if request.wait_for_dev and not request.dry_run else None
         number = await dev.listening() if dev is not None else 0
         changed = await self.change(acts, call, expected=edits, dry_run=request.dry_run)
@@ -107,8 +108,7 @@ class Edits:
             # As tuples: what is held until the end is what was there at the beginning.
             paths = tuple(dict.fromkeys(names.values()))
             async with self._locks.hold(*paths):
-                loaded = await asyncio.to_thread(self._load, names)
-                changed = await asyncio.to_thread(self._plan, acts, names, loaded, expected)
+                loaded, changed = await asyncio.to_thread(self._read_and_plan, acts, names, expected)
                 if not dry_run:
                     await self._commit(changed, loaded, call)
                 return changed
@@ -192,6 +192,12 @@ class Edits:
                 limit="maxEditBytes",
                 value=limit,
             )
+
+    def _read_and_plan(
+        self, acts: Sequence[Act], names: Mapping[str, WorkspacePath], expected: Sequence[FileEdit]
+    ) -> tuple[_Loaded, Changed]:
+        loaded = self._load(names)
+        return loaded, self._plan(acts, names, loaded, expected)
 
     def _plan(
         self,
