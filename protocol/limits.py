@@ -143,6 +143,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_frames: int = 64
     """Frames waiting for one WebSocket's reader; beyond it only that reader's own operations wait."""
 
+    max_bulky_answers: int = 8
+    """Answers of megabytes (contents, diffs, matches) that wait for one WebSocket's reader; 80 MiB of the
+    largest. The next ones are made when those are taken."""
+
     max_archive_bytes: int = 2 * GIB
     """An archive as sent."""
 

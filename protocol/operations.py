@@ -51,6 +51,8 @@ class Operation:
     scope: Scope
     events: Any = None
     """A Struct or a union of Structs; None when the operation has none."""
+    bulky: bool = False
+    """Its answer may be megabytes: a socket that nobody reads holds only a few of those."""
 
     @property
     def doc(self) -> str:
@@ -64,10 +66,10 @@ class Operation:
 
 
 _TABLE = (
-    Operation("read", files.Read, files.ReadAnswer, Scope.READ),
-    Operation("read_many", files.ReadMany, files.ReadManyAnswer, Scope.READ),
+    Operation("read", files.Read, files.ReadAnswer, Scope.READ, bulky=True),
+    Operation("read_many", files.ReadMany, files.ReadManyAnswer, Scope.READ, bulky=True),
     Operation("write", files.Write, files.WriteAnswer, Scope.WRITE),
-    Operation("list", files.List, files.ListAnswer, Scope.READ),
+    Operation("list", files.List, files.ListAnswer, Scope.READ, bulky=True),
     Operation("stat", files.Stat, files.StatAnswer, Scope.READ),
     Operation("mkdir", places.Mkdir, places.MkdirAnswer, Scope.WRITE),
     Operation("move", places.Move, places.MoveAnswer, Scope.WRITE),
@@ -76,18 +78,24 @@ _TABLE = (
     Operation("chmod", places.Chmod, places.ChmodAnswer, Scope.WRITE),
     Operation("checkpoint", checkpoints.Checkpoint, checkpoints.CheckpointAnswer, Scope.WRITE),
     Operation("checkpoints", checkpoints.Checkpoints, checkpoints.CheckpointsAnswer, Scope.READ),
-    Operation("checkpoint_diff", checkpoints.CheckpointDiff, checkpoints.CheckpointDiffAnswer, Scope.READ),
+    Operation(
+        "checkpoint_diff",
+        checkpoints.CheckpointDiff,
+        checkpoints.CheckpointDiffAnswer,
+        Scope.READ,
+        bulky=True,
+    ),
     Operation("rollback", checkpoints.Rollback, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("undo", checkpoints.Undo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("redo", checkpoints.Redo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("activity", activity.Activity, activity.ActivityAnswer, Scope.READ),
     Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent),
-    Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches),
-    Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE),
-    Operation("replace", edits.Replace, edits.ReplaceAnswer, Scope.WRITE),
+    Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches, bulky=True),
+    Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE, bulky=True),
+    Operation("replace", edits.Replace, edits.ReplaceAnswer, Scope.WRITE, bulky=True),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("attach", commands.Attach, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
-    Operation("output", commands.Output, commands.OutputAnswer, Scope.COMMAND),
+    Operation("output", commands.Output, commands.OutputAnswer, Scope.COMMAND, bulky=True),
     Operation("send_input", commands.SendInput, commands.SendInputAnswer, Scope.COMMAND),
     Operation("stop", processes.Stop, processes.StopAnswer, Scope.COMMAND),
     Operation("signal", processes.Signal, processes.SignalAnswer, Scope.COMMAND),
@@ -95,7 +103,7 @@ _TABLE = (
     Operation("processes", processes.Processes, processes.ProcessesAnswer, Scope.COMMAND),
     Operation("ports", processes.Ports, processes.PortsAnswer, Scope.COMMAND, processes.PortEvent),
     Operation("shell", shells.Shell, shells.ShellAnswer, Scope.COMMAND, shells.ShellEvent),
-    Operation("shell_output", shells.ShellOutput, shells.ShellOutputAnswer, Scope.COMMAND),
+    Operation("shell_output", shells.ShellOutput, shells.ShellOutputAnswer, Scope.COMMAND, bulky=True),
     Operation("shell_restart", shells.ShellRestart, shells.ShellRestartAnswer, Scope.COMMAND),
     Operation("shell_stop", shells.ShellStop, shells.ShellStopAnswer, Scope.COMMAND),
     Operation("shells", shells.Shells, shells.ShellsAnswer, Scope.COMMAND),

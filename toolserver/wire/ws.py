@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -80,6 +81,7 @@ class _Peer:
         self._dispatcher = dispatcher
         self._conversation = Conversation(form, limits.max_in_flight)
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue(limits.max_queued_frames)
+        self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
         self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
 
     async def speak(self) -> None:
@@ -120,22 +122,28 @@ class _Peer:
         self._running[run.id] = task, call
 
     async def _answer(self, run: Run, call: Call) -> None:
+        # Until it is taken: a client that asks and never reads would else have us hold all it asked for.
+        async with AsyncExitStack() as turn:
+            await self._send(await self._last_frame(run, call, turn))
+
+    async def _last_frame(self, run: Run, call: Call, turn: AsyncExitStack) -> bytes:
         try:
-            frame = self._conversation.result(
+            if run.operation.bulky:
+                await turn.enter_async_context(self._bulky)
+            return self._conversation.result(
                 run.id, await self._dispatcher.run(run.operation, run.request, call)
             )
         except ToolError as error:
-            frame = self._conversation.error(run.id, error)
+            return self._conversation.error(run.id, error)
         except asyncio.CancelledError:
-            frame = self._conversation.error(run.id, Cancelled(f"{run.operation.name} was cancelled"))
             if call.abandoned:
                 raise
+            return self._conversation.error(run.id, Cancelled(f"{run.operation.name} was cancelled"))
         except Exception:
             # Every request gets its last frame, also one whose answer could not be put into bytes.
-            frame = self._conversation.error(run.id, failed(run.operation.name, run.id))
+            return self._conversation.error(run.id, failed(run.operation.name, run.id))
         finally:
             del self._running[run.id]
-        await self._send(frame)
 
     async def _send(self, frame: bytes) -> None:
         """At once where the socket has room and nobody waits; else behind those who wait."""
