@@ -18,7 +18,6 @@ import contextlib
 import enum
 import errno
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,24 +30,23 @@ from protocol.limits import MIB
 from protocol.paths import ROOT, WorkspacePath
 from toolserver.system.directories import DIRECTORY, Directories
 from toolserver.system.disk import Disk, keep_mode_and_owner, refused, temporary_name
+from toolserver.system.edit_undo import (
+    VERSION,
+    Act,
+    Entry,
+    Journal,
+    read_journal,
+    sync_directories,
+    tidy,
+    undo,
+)
 from toolserver.system.moving import exists
 
 _AREA = "edits"
 _DONE = ".done"
-_VERSION = 1
-_MAX_BYTES = 64 * MIB
-_TEMPORARY = re.compile(rb"\.workspace-core\.[0-9a-f]{16}~")
 _STAGED = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 """What file systems without hard links say, and the kernel of a file that is not ours to link."""
-
-
-class Act(enum.IntEnum):
-    """What becomes of a path."""
-
-    CREATE = 0
-    REPLACE = 1
-    DELETE = 2
 
 
 @dataclass(frozen=True)
@@ -85,28 +83,6 @@ class Recovered(enum.Enum):
     """The disk refused; it is tried again at the next start."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One file in the journal."""
-
-    act: int
-    path: bytes
-    """Below the root; names need not be UTF-8."""
-    staged: bytes
-    kept: bytes
-    """The old file's second name; of a new file's, a mark that it was put. Empty where nothing is kept."""
-
-    @property
-    def name(self) -> str:
-        return os.fsdecode(self.path)
-
-
-class _Journal(msgspec.Struct, frozen=True, array_like=True):
-    version: int
-    entries: list[Entry]
-    made: list[bytes]
-    """Directories that are made for new files, the highest first."""
-
-
 def commit(disk: Disk, state: Path, writes: Sequence[Write]) -> None:
     """Make all changes, or none. Raises Conflict for a file that is no longer as seen, NoSpace, Forbidden."""
     if not writes:
@@ -127,13 +103,13 @@ def recover(root: Path, state: Path) -> list[Recovered]:
 
 
 def _recovered(root: int, area: int, name: str) -> Recovered:
-    journal = _read(area, name)
+    journal = read_journal(area, name)
     outcome = Recovered.EMPTY
     try:
         if journal is not None:
             with _directories(root) as directories:
                 done = name.endswith(_DONE)
-                (_tidy if done else _undo)(directories, journal)
+                (tidy if done else undo)(directories, journal)
                 outcome = Recovered.TIDIED if done else Recovered.UNDONE
         os.unlink(name, dir_fd=area)
     except OSError:
@@ -172,10 +148,10 @@ class _Transaction:
                 raise
             # What cannot be removed now is removed at the next start: the journal stays for that.
             with contextlib.suppress(OSError):
-                _tidy(directories, journal)
+                tidy(directories, journal)
                 os.unlink(name, dir_fd=self._area)
 
-    def _planned(self, directories: Directories) -> _Journal:
+    def _planned(self, directories: Directories) -> Journal:
         entries = [
             Entry(
                 write.act,
@@ -189,9 +165,9 @@ class _Transaction:
         for write in self._writes:
             self._at = write.path
             missing |= dict.fromkeys(_missing(directories, write.path))
-        return _Journal(_VERSION, entries, [os.fsencode(each) for each in sorted(missing)])
+        return Journal(VERSION, entries, [os.fsencode(each) for each in sorted(missing)])
 
-    def _written(self, journal: _Journal) -> str:
+    def _written(self, journal: Journal) -> str:
         name = secrets.token_hex(8)
         fd = os.open(name, _STAGED, 0o600, dir_fd=self._area)
         try:
@@ -206,7 +182,7 @@ class _Transaction:
             os.close(fd)
         return name
 
-    def _do(self, directories: Directories, journal: _Journal) -> None:
+    def _do(self, directories: Directories, journal: Journal) -> None:
         for made in map(os.fsdecode, journal.made):
             above, name = directories.of(made)
             with contextlib.suppress(FileExistsError):
@@ -218,7 +194,7 @@ class _Transaction:
         self._sync(directories, journal)
 
     def _each(
-        self, directories: Directories, journal: _Journal, step: Callable[[Directories, Write, Entry], None]
+        self, directories: Directories, journal: Journal, step: Callable[[Directories, Write, Entry], None]
     ) -> None:
         for write, entry in zip(self._writes, journal.entries, strict=True):
             self._at = write.path
@@ -287,16 +263,16 @@ class _Transaction:
                 os.close(os.open(entry.kept, _STAGED, 0o600, dir_fd=above))
             os.rename(entry.staged, name, src_dir_fd=above, dst_dir_fd=above)
 
-    def _sync(self, directories: Directories, journal: _Journal) -> None:
+    def _sync(self, directories: Directories, journal: Journal) -> None:
         if self._durable:
-            _sync_directories(directories, journal)
+            sync_directories(directories, journal)
 
-    def _take_back(self, directories: Directories, journal: _Journal, name: str) -> None:
+    def _take_back(self, directories: Directories, journal: Journal, name: str) -> None:
         try:
             if name.endswith(_DONE):  # renamed, but not surely on the disk: not told as done, so not done
                 os.rename(name, name.removesuffix(_DONE), src_dir_fd=self._area, dst_dir_fd=self._area)
                 name = name.removesuffix(_DONE)
-            _undo(directories, journal)
+            undo(directories, journal)
             os.unlink(name, dir_fd=self._area)
         except OSError as error:
             raise Internal(
@@ -310,56 +286,6 @@ class _Transaction:
                 f"{self._at!r} was made by somebody else meanwhile; nothing was changed", path=self._at
             )
         return refused(error, self._at)
-
-
-def _undo(directories: Directories, journal: _Journal) -> None:
-    """Take back what was done of it, however far it came."""
-    for entry in reversed(journal.entries):
-        # Where somebody has removed the directory meanwhile, there is nothing to put back into.
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            above, name = directories.of(entry.name)
-            (_undo_new if entry.act == Act.CREATE else _undo_change)(above, name, entry)
-    _sync_directories(directories, journal)
-    for made in reversed(journal.made):
-        with contextlib.suppress(OSError):  # not made yet, or somebody keeps something there
-            above, name = directories.of(os.fsdecode(made))
-            os.rmdir(name, dir_fd=above)
-
-
-def _undo_new(above: int, name: str, entry: Entry) -> None:
-    staged, kept = os.fsdecode(entry.staged), os.fsdecode(entry.kept)
-    if exists(above, staged):
-        if _is_same(above, staged, name):
-            os.unlink(name, dir_fd=above)
-    elif kept and exists(above, kept):  # the mark of a file that was put by renaming
-        _unlink(above, name)
-    _unlink(above, kept)
-    _unlink(above, staged)
-
-
-def _undo_change(above: int, name: str, entry: Entry) -> None:
-    kept = os.fsdecode(entry.kept)
-    if kept and exists(above, kept):
-        # Of two names of one file, which they are before it is put, renaming leaves both.
-        os.rename(kept, name, src_dir_fd=above, dst_dir_fd=above)
-        _unlink(above, kept)
-    _unlink(above, os.fsdecode(entry.staged))
-
-
-def _tidy(directories: Directories, journal: _Journal) -> None:
-    for entry in journal.entries:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            above, _ = directories.of(entry.name)
-            _unlink(above, os.fsdecode(entry.kept))
-            _unlink(above, os.fsdecode(entry.staged))
-
-
-def _sync_directories(directories: Directories, journal: _Journal) -> None:
-    above = {entry.name.rpartition("/")[0] for entry in journal.entries}
-    above |= {os.fsdecode(made).rpartition("/")[0] for made in journal.made}
-    for path in sorted(above):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.fsync(directories.open(path))
 
 
 def _missing(directories: Directories, path: str) -> Iterator[str]:
@@ -391,14 +317,6 @@ def _mark(info: os.stat_result) -> tuple[int, int, int]:
     return info.st_ino, info.st_size, info.st_mtime_ns
 
 
-def _is_same(above: int, one: str, other: str) -> bool:
-    try:
-        here = os.stat(other, dir_fd=above, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.stat(one, dir_fd=above, follow_symlinks=False), here)
-
-
 def _copy(above: int, name: str, new: str) -> None:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
     try:
@@ -420,38 +338,6 @@ def _write(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def _unlink(above: int, name: str) -> None:
-    # Looked first: a read-only file system refuses to remove even what is not there.
-    if name and exists(above, name):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=above)
-
-
-def _read(area: int, name: str) -> _Journal | None:
-    """None for one that was cut short, of which nothing had begun; or that is not ours."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=area)
-        with os.fdopen(fd, "rb") as file:
-            journal = msgspec.msgpack.decode(file.read(_MAX_BYTES), type=_Journal)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    sound = journal.version == _VERSION and all(map(_is_sound, journal.entries))
-    return journal if sound and all(map(_is_below, journal.made)) else None
-
-
-def _is_sound(entry: Entry) -> bool:
-    names = [entry.staged, *([entry.kept] if entry.kept else [])]
-    return _is_below(entry.path) and all(_TEMPORARY.fullmatch(name) for name in names)
-
-
-def _is_below(path: bytes) -> bool:
-    """
-    >>> _is_below(b"src/a"), _is_below(b"../a"), _is_below(b"/a")
-    (True, False, False)
-    """
-    return b"\0" not in path and not any(name in {b"", b".", b".."} for name in path.split(b"/"))
 
 
 @contextlib.contextmanager
