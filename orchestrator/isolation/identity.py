@@ -11,10 +11,12 @@ a default access list makes all that is created in it the group's to write, what
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +98,22 @@ def share(directory: Path, group: int) -> bool:
 
     False when its file system has no access lists: then no two users can share it.
     """
+    with _alone(private_directory(directory.parent)):
+        return _shared(directory, group)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Of two first sessions of a person, the second would take what the first is making for another's."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _shared(directory: Path, group: int) -> bool:
     if directory.exists() and directory.stat().st_gid != group:
         remove_tree(directory)
     private_directory(directory)
