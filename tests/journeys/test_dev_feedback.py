@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
 @pytest.mark.parametrize(
     ("template", "module", "broken"),
     [
-        ("vite-vanilla", "src/main.js", "// one\nimport \"./missing.js\";\n"),
+        ("vite-vanilla", "src/main.js", '// one\nimport "./missing.js";\n'),
         ("astro-minimal", "src/pages/index.astro", "---\nconst broken = ;\n---\n<p>x</p>\n"),
     ],
 )

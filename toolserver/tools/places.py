@@ -115,7 +115,9 @@ class Places:
         with self._kept(call.request_id, "move", path, to, deep=True, lands=True):
             return self._places.move(path, to, request.overwrite, request.create_parents)
 
-    def _copy(self, path: WorkspacePath, to: WorkspacePath, request: Copy, call: Call) -> tuple[Copying, bool]:
+    def _copy(
+        self, path: WorkspacePath, to: WorkspacePath, request: Copy, call: Call
+    ) -> tuple[Copying, bool]:
         with self._kept(call.request_id, "copy", path, to, deep=True, lands=True):
             return self._places.copy(path, to, request.overwrite, request.create_parents)
 
