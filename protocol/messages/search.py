@@ -94,3 +94,5 @@ class SearchAnswer(Answer, frozen=True, kw_only=True):
     """Files with a match."""
     truncated: bool
     """There may be more: ``maxMatches`` was reached."""
+    unconfirmed: int = 0
+    """Lines left out, because the file did not hold them when they were to be told: it was changed meanwhile."""

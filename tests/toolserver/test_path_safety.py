@@ -1,6 +1,5 @@
 """Nothing outside the workspace is read or changed: not by any name, and not by a race.
 
-Contents are searched by ripgrep, which opens files by their names: no race is run against it here.
 Every test asks a daemon that has ``openat2`` and one that has to walk by descriptors. The race goes on for
 ten seconds in all; RACE_SECONDS makes it longer.
 """
@@ -98,6 +97,10 @@ async def test_a_race_for_a_directory_never_reaches_outside(
         lambda: post("edit", path="dir/file", oldText="ours", newText="ours too"),
         lambda: post("edit", edits=[{"op": "create", "path": "dir/made", "content": "ours"}]),
         lambda: post("list", path="dir", depth=3, gitignore=True),
+        lambda: post("search", pattern="bytes|ours", before=1),
+        lambda: post("search", pattern="bytes|ours", path="dir", ignored=True),
+        lambda: post("search", pattern="only", ignored=True, **{"in": "names"}),
+        lambda: post("search", pattern="only", **{"in": "names"}),
         lambda: post("stat", path="dir/file"),
         lambda: raw("GET", "dir/file"),
         lambda: raw("PUT", "dir/sub/file", data=b"ours"),

@@ -7,6 +7,7 @@ write.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -107,7 +108,10 @@ class Capture:
             return
         if not state.is_directory or left_out(name, path):
             return
-        below = os.open(name, DIRECTORY, dir_fd=fd)
+        try:
+            below = os.open(name, DIRECTORY, dir_fd=fd)
+        except OSError:  # closed to us, or something else by now
+            return
         try:
             for each in sorted(os.listdir(below)):
                 if not (each.startswith(_TEMPORARY) and each.endswith("~")):
@@ -124,7 +128,9 @@ class Capture:
             return State(info.st_mode)
         identity = identity_of(info)
         if stat.S_ISLNK(info.st_mode):
-            target = os.fsencode(os.readlink(name, dir_fd=fd))
+            target = _link(fd, name)
+            if target is None:
+                raise FileNotFoundError(errno.ENOENT, "is no link any more", name)
             return State(info.st_mode, len(target), target, identity)
         if not stat.S_ISREG(info.st_mode):
             return ABSENT  # a socket, a FIFO, a device: nothing to go back to
@@ -162,6 +168,16 @@ class Capture:
         if self._waiting_bytes > _PUT_BYTES:
             self.flush()
         return State(info.st_mode, len(data), hashlib.sha256(data).digest(), settled_identity(info))
+
+
+def _link(fd: int, name: str) -> bytes | None:
+    """Where it points; None when it is something else by now."""
+    try:
+        return os.fsencode(os.readlink(name, dir_fd=fd))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
 
 
 def _content(file: int, max_bytes: int) -> tuple[bytes, os.stat_result]:

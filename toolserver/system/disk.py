@@ -126,6 +126,13 @@ class Disk:
             except OSError as error:
                 raise refused(error, path) from None
 
+    def open_now(self, path: WorkspacePath, flags: int) -> int | None:
+        """``open`` without ever waiting for a disk: None where that would be needed, or on any error."""
+        try:
+            return _openat2(self._fd, path, flags | os.O_CLOEXEC, _RESOLVE_CACHED)
+        except OSError:
+            return None
+
     def read_now(
         self, path: WorkspacePath, max_bytes: int, *, follow: bool = True
     ) -> tuple[bytes, os.stat_result] | None:
@@ -134,10 +141,8 @@ class Disk:
         For the event loop itself. The kernel answers from its caches alone, or not at all. Unless told to
         ``follow``, a link at the end of the path is no file.
         """
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        try:
-            fd = _openat2(self._fd, path, flags, _RESOLVE_CACHED)
-        except OSError:
+        fd = self.open_now(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+        if fd is None:
             return None
         try:
             info = os.fstat(fd)

@@ -6,8 +6,9 @@ Its lines are JSON: ``begin`` and ``end`` around each file, ``match`` and ``cont
 from __future__ import annotations
 
 import base64
+import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 from msgspec import structs
@@ -15,6 +16,8 @@ from msgspec import structs
 from protocol.messages.search import Match, PatternKind, Search, Where
 from protocol.paths import RESERVED, ROOT, WorkspacePath
 
+Confirm = Callable[[bytes, int, bytes], Awaitable[bool]]
+"""Whether a file that ripgrep names holds these bytes at that offset."""
 Naming = Callable[[bytes], str]
 """What a file that ripgrep names is called in an answer."""
 
@@ -44,6 +47,14 @@ def arguments(request: Search, target: str) -> list[str]:
     options += [f"--max-count={request.max_per_file}"] if request.max_per_file is not None else []
     options += ["--fixed-strings"] if request.kind is PatternKind.LITERAL else []
     return [*options, f"--regexp={request.pattern}", "--", target]
+
+
+def located_path(base: WorkspacePath, found: bytes, is_file: bool) -> WorkspacePath:
+    """What ripgrep calls a file, as the path to open it by."""
+    if is_file:
+        return base
+    name = os.fsdecode(found).removeprefix("./")
+    return WorkspacePath(name if base == ROOT else f"{base}/{name}")
 
 
 def shown_path(base: WorkspacePath, found: bytes, is_file: bool) -> str:
@@ -78,6 +89,7 @@ class _Data(msgspec.Struct):
     path: _Text | None = None
     lines: _Text | None = None
     line_number: int | None = None
+    absolute_offset: int = 0
     submatches: list[_Submatch] = []
 
 
@@ -90,14 +102,20 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 async def matched(
-    lines: AsyncIterator[bytes], naming: Naming, request: Search, most: int
+    lines: AsyncIterator[bytes], naming: Naming, request: Search, most: int, confirm: Confirm
 ) -> AsyncIterator[Match]:
-    """Matches out of ripgrep's lines, each with the lines around it, as soon as those are known."""
+    """Matches out of ripgrep's lines, each with the lines around it, as soon as those are known.
+
+    Of lines that ``confirm`` does not know, nothing is told.
+    """
     around = Around(request.before, request.after)
     async for line in lines:
         event = _decoder.decode(line)
         found: Iterable[Match] = ()
         if event.type in ("match", "context"):
+            name, line_read = (event.data.path or _Text("")).raw(), (event.data.lines or _Text("")).raw()
+            if not await confirm(name, event.data.absolute_offset, line_read):
+                continue
             match = _match(event.data, naming, most) if event.type == "match" else None
             found = around.feed(event.data.line_number or 0, _texts(event.data, most), match)
         elif event.type == "end":

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from protocol.errors import Internal, InvalidRequest, TooLarge, Unavailable
+from msgspec import structs
+
+from protocol.errors import Internal, InvalidRequest, TooLarge, ToolError, Unavailable
 from protocol.limits import Limits
 from protocol.messages.search import Match, Matches, PatternKind, Search, SearchAnswer, Where
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
+from toolserver.tools.confirming import Confirming
 from toolserver.tools.names import Names
-from toolserver.tools.ripgrep import Naming, arguments, matched, shown_path
+from toolserver.tools.ripgrep import Naming, arguments, located_path, matched, shown_path
 
 _BATCH = 100
 """Matches in one event."""
@@ -50,15 +54,33 @@ class Searches:
             return await self._names.search(request, limit, call, partial(self._walk, request))
         path = self._disk.path(request.path)
         async with self._running(request, path) as (process, naming):
-            found = matched(_lines(process), naming, request, self._limits.max_match_text_bytes)
-            return await _collect(found, limit, call, process)
+            locate = partial(located_path, path, is_file=process.argv[-1] != ".")
+            confirming = Confirming(self._disk, locate)
+            most = self._limits.max_match_text_bytes
+            try:
+                found = matched(_lines(process), naming, request, most, confirming.holds)
+                answer = await _collect(found, limit, call, process)
+            finally:
+                confirming.close()
+            return structs.replace(answer, unconfirmed=confirming.refused)
 
     async def _walk(self, request: Search) -> list[str]:
         """Every name that a search in names may find, by a walk of ripgrep's."""
         async with self._running(request, self._disk.path(request.path)) as (process, naming):
-            found = [naming(line) async for line in _lines(process)]
+            target = process.argv[-1]
+            found = [line async for line in _lines(process)]
             await _refuse_failure(process)
-            return sorted(found)
+            locate = partial(located_path, self._disk.path(request.path), is_file=target != ".")
+            there = await asyncio.to_thread(lambda: [each for each in found if self._is_there(locate(each))])
+            return sorted(naming(each) for each in there)
+
+    def _is_there(self, path: WorkspacePath) -> bool:
+        """Beneath the root: while ripgrep walked, somebody may have led it outside."""
+        try:
+            with self._disk.opened(path, os.O_PATH):
+                return True
+        except ToolError:
+            return False
 
     @asynccontextmanager
     async def printed(self, request: Search, *options: str) -> AsyncIterator[AsyncIterator[bytes]]:
