@@ -95,4 +95,4 @@ class SearchAnswer(Answer, frozen=True, kw_only=True):
     truncated: bool
     """There may be more: ``maxMatches`` was reached."""
     unconfirmed: int = 0
-    """Lines left out, because the file did not hold them when they were to be told: it was changed meanwhile."""
+    """Lines left out, because the file no longer held them when they were to be told."""
