@@ -33,6 +33,7 @@ DEFAULT_EXCLUDED = (
     "/coverage", ".nyc_output", "*.log", ".DS_Store", "Thumbs.db", ".env*", ".vscode", ".idea",
     "*.swp", "*.swo", "*~", ".cache", ".tmp", "/tmp",
 )  # fmt: skip
+HISTORY = ".git"
 DEFAULT_INCLUDED = (".env.example",)
 
 
@@ -67,7 +68,12 @@ class Exclusions(msgspec.Struct, frozen=True, dict=True):
         return Exclusions((*self.rules, *added))
 
     def excludes(self, path: str, is_directory: bool = False) -> bool:
-        """Whether ``path`` (relative, normal form) or a directory above it is excluded."""
+        """Whether ``path`` (relative, normal form) or a directory above it is excluded.
+
+        >>> with_history = Exclusions.default().with_rules(include=[".git"])
+        >>> with_history.excludes(".git/refs/heads/fix.log"), with_history.excludes("fix.log")
+        (False, True)
+        """
         parts = path.split("/")
         last = len(parts)
         return any(self._decides(parts[:end], end < last or is_directory) for end in range(1, last + 1))
@@ -79,6 +85,8 @@ class Exclusions(msgspec.Struct, frozen=True, dict=True):
     def _decides(self, parts: list[str], is_directory: bool) -> bool:
         if parts == [RESERVED]:
             return True
+        if HISTORY in parts[:-1]:  # a history goes along whole or not at all: a branch may be called fix.log
+            return False
         # Most names match no rule at all: one expression for all of them says so at once.
         if not self._any_name.match(parts[-1]):
             return False
