@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -193,10 +194,18 @@ async def _listen(app: web.Application, config: Config, stack: AsyncExitStack) -
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, config.host, config.port)
-    await site.start()
+    await _site(runner, config).start()
     host, port = runner.addresses[0][:2]
     return Running(host, port)
+
+
+def _site(runner: web.AppRunner, config: Config) -> web.BaseSite:
+    if config.listen_fd is None:
+        return web.TCPSite(runner, config.host, config.port)
+    listener = socket.socket(fileno=config.listen_fd)
+    # No command is to have it: whoever accepts on it would be given our clients' tokens.
+    listener.set_inheritable(False)
+    return web.SockSite(runner, listener)
 
 
 async def _end_all(table: ProcessTable) -> None:

@@ -46,6 +46,8 @@ class Config:
     token_sha256: str | None = None
     """Instead of the token, what it is known by: 64 hexadecimal digits."""
     session_id: str | None = None
+    listen_fd: int | None = None
+    """A socket that listens already, inherited: then ``host`` and ``port`` only say where."""
     limits: Limits = Limits()
 
     @property
@@ -102,6 +104,12 @@ def _port(text: str) -> int:
     return port
 
 
+def _descriptor(text: str) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) < 3:
+        raise ValueError("must be the number of a descriptor, 3 or more")
+    return int(text)
+
+
 def _absolute(text: str) -> Path:
     path = Path(text)
     if not path.is_absolute():
@@ -147,6 +155,7 @@ SETTINGS = (
         "TOOL_SERVER_PUBLIC_KEY", "public_key", _unsupported_key, "key that session tokens are signed with"
     ),
     Setting("SESSION_ID", "session_id", str, "the session this daemon belongs to"),
+    Setting("TOOL_SERVER_LISTEN_FD", "listen_fd", _descriptor, "an inherited socket that listens already"),
 )
 
 _LIMITS = {f"TOOL_SERVER_{name.upper()}": name for name in Limits.__struct_fields__}

@@ -52,7 +52,7 @@ KILL_SECONDS = 5.0
 """KILL takes effect at once, but for a process stuck in the kernel, which is then reported."""
 
 _LISTENING = re.compile(rb"listening on http://\S+:(\d+)\s*\n")
-_LOST_PORT = re.compile(r"Failed to bind any port for '-t 127\.0\.0\.1/(\d+)'")
+_LOST_PORT = re.compile(r"(?:Failed to bind any port for '-t 127\.0\.0\.1/|port (?=\d+ is taken))(\d+)")
 """What the way into a network of its own says of a port that another program took since it was chosen."""
 _LOG_TAIL_CHARACTERS = 2000
 

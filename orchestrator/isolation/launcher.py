@@ -4,6 +4,7 @@ Names, in any order, most of them as often as wanted:
 
     network PROGRAM, helper DIR, publish PORT,    a network of one's own (``network.enter``)
         borrow PORT, shut ADDRESS, forward ADDRESS
+    listen PORT                                   on the loopback of before: COMMAND gets the socket
     cover DIR, keep PATH, tmp DIR, passwd FILE    a view of one's own (``view.enter``)
     resolver FILE                                 seen as /etc/resolv.conf
     inform FILE                                   opened for bubblewrap, COMMAND, as descriptor 3
@@ -19,11 +20,14 @@ Whatever cannot be done ends the start: the command never runs with less than wa
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
 CANNOT_RUN = 126
 """Exit code, as env(1) and nohup(1) have it."""
+_BACKLOG = 128
+_FIRST_FD = 10
 
 
 def main(words: list[str]) -> None:
@@ -47,8 +51,12 @@ def tie_down(told: dict[str, list[str]]) -> None:
     """In the only order that works: mounts need root, access rules outlive it, the filter comes last."""
     from orchestrator.isolation import kernel, landlock, seccomp, view
 
+    listeners = [_listening(port) for port in told.get("listen", [])]
     if "network" in told:
         _enter_network(told)
+    for fd in listeners:  # only now: neither pasta nor its keeper is to hold the port
+        os.set_inheritable(fd, True)
+        os.environ["TOOL_SERVER_LISTEN_FD"] = str(fd)
     if "cover" in told:
         view.enter(told["cover"], told.get("keep", []), told["tmp"][0], told["passwd"][0])
         view.hide_others()
@@ -63,6 +71,21 @@ def tie_down(told: dict[str, list[str]]) -> None:
         landlock.restrict_self(int(abi), paths, bind, connect)
     for machine in told.get("filter", []):
         seccomp.apply(machine)
+
+
+def _listening(port: str) -> int:
+    """Stays a socket of the network in which it was made: clients come in without anybody in between."""
+    import _socket
+
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", int(port)))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, f"port {port} is taken") from None
+    # Out of the way of bubblewrap's report, which is the third.
+    return fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
 
 
 def _enter_network(told: dict[str, list[str]]) -> None:

@@ -22,7 +22,7 @@ class Sandbox:
     cache: Path
     """Package caches, shared by the sessions of one person."""
     ports: tuple[int, ...]
-    """Those it may listen on, and which are reached from this host; 0 is any free one."""
+    """Those it may listen on, and which are reached from this host, the daemon's first; 0 is any free one."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from orchestrator.isolation import probe, reach
 from orchestrator.isolation.isolation import Setting
 from orchestrator.isolation.tiers import Network, Wish
 from orchestrator.paths import PathManager, SessionId, UserId
-from protocol.errors import Unavailable
+from protocol.errors import Busy
 
 PROJECT = Path(__file__).parents[3]
 DAEMON = """
@@ -35,6 +35,8 @@ if sys.argv[1:]:
 print("listening on http://127.0.0.1:" + os.environ["TOOL_SERVER_PORT"], flush=True)
 time.sleep(60)
 """
+SESSION = f"s{os.getpid()}"
+"""Of this run alone: processes are looked for by it on the whole machine, where other runs may be."""
 WAIT_SECONDS = 30
 FACTS = probe.look(reach.python_needs(), PROJECT)
 no_bwrap = pytest.mark.skipif(bool(FACTS.no_bwrap), reason=FACTS.no_bwrap)
@@ -67,7 +69,7 @@ def backend(data: Path, setting: Setting, *words: str) -> LocalBackend:
     return LocalBackend(PathManager(data), Settings(environ=environ, command=command, isolation=setting))
 
 
-def launch(session: str = "s1", tool_port: int = 0) -> Launch:
+def launch(session: str = SESSION, tool_port: int = 0) -> Launch:
     return Launch(
         user_id=UserId("ann"), session_id=SessionId(session), token="t" * 20, tool_port=tool_port, dev_port=0
     )
@@ -97,7 +99,7 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-async def gone(found: set[tuple[int, int]], session: str = "s1") -> bool:
+async def gone(found: set[tuple[int, int]], session: str = SESSION) -> bool:
     def nothing() -> bool:
         return not processes.still_running(found) and not processes.members(marker(session))
 
@@ -142,7 +144,7 @@ async def test_helpers_that_nobody_looks_after_any_more_are_ended_with_the_sandb
 async def test_bubblewrap_leaves_nobody_when_its_first_process_is_killed(data: Path) -> None:
     driver = backend(data, Setting(Wish.BWRAP, network=Network.SHARED), "child")
     guest = await driver.create(launch())
-    assert len(processes.members(marker("s1"))) >= 3
+    assert len(processes.members(marker(SESSION))) >= 3
     os.kill(int(guest.labels["pid"]), signal.SIGKILL)
     assert await gone(set())
     await driver.destroy(guest.id)
@@ -178,11 +180,13 @@ def _run(words: list[str]) -> subprocess.CompletedProcess[bytes]:
 
 
 @no_network
-async def test_a_port_that_is_taken_ends_the_start_and_leaves_nothing(data: Path) -> None:
+@pytest.mark.parametrize("which", ["tool_port", "dev_port"])
+async def test_a_port_that_is_taken_ends_the_start_and_leaves_nothing(data: Path, which: str) -> None:
     driver = backend(data, Setting(network=Network.OWN))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Unavailable, match=f"no network of its own: .*{port}"):
-            await driver.create(replace(launch(), dev_port=port))
+        with pytest.raises(Busy, match=f"port {port} was taken by another program") as refused:
+            await driver.create(replace(launch(), **{which: port}))
+    assert refused.value.details == {"lostPort": port}
     assert await gone(set())
     assert [*data.glob("workspaces/*/*")] == []

@@ -143,8 +143,9 @@ def test_a_network_of_its_own_publishes_its_ports_and_borrows_those_of_the_hosts
     environ = {"https_proxy": "http://127.0.0.1:3128", "WORKSPACE_HOST_PORTS": "5432"}
     it = isolation(tmp_path, NETWORK, environ=environ)
     command = it.command(it.settle(sandbox(tmp_path, ports=(9000, 8000))), DAEMON)
-    assert [told(command, name) for name in ("publish", "borrow", "bind", "connect")] == [
-        ["8000", "9000"],
+    assert [told(command, name) for name in ("listen", "publish", "borrow", "bind", "connect")] == [
+        ["9000"],
+        ["8000"],
         ["3128", "5432"],
         [],
         [],
