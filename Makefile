@@ -1,5 +1,5 @@
 ## up [TEMPLATE=astro-minimal]  start a workspace on this machine; Ctrl-C ends it and leaves no process behind
-## test [ARGS="-k name -x"]     run the tests
+## test [ARGS="-k name -x"]     run the tests, on two processes; WORKERS=0 for one and a debugger
 ## check                        everything that must hold: lint, format, types, import contracts, tests
 ## lint                         ruff's rules
 ## format                       rewrite the sources the way `check` wants them
@@ -14,6 +14,7 @@
 # PYTHON=python3.12 before or after any target asks for a certain interpreter.
 
 TEMPLATE ?= astro-minimal
+WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ up: environment
 	@$(if $(strip $(TEMPLATE)),exec $(BIN)/workspace up '$(subst ','\'',$(TEMPLATE))',$(BIN)/workspace template list)
 
 test: environment
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # In this order, quick ones first, also under `make -j`.
 check: environment

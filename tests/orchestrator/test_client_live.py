@@ -306,7 +306,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host.end_everything()
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", PARAMS)
 def test_every_operation_answers_the_command_line(host: Host, name: str) -> None:
     done = host.inside("call", name, PARAMS[name], "--json")
     shown = json.loads(done.stdout)

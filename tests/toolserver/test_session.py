@@ -150,7 +150,7 @@ def test_replies_have_the_published_form() -> None:
     answer = WriteAnswer(path="a", size=1, hash="h", created=True)
     assert json.loads(talk.result("1", answer)) == {
         "id": "1",
-        "result": {"path": "a", "size": 1, "hash": "h", "created": True},
+        "result": {"path": "a", "size": 1, "hash": "h", "created": True, "dev": None},
     }
 
 

@@ -22,7 +22,7 @@ from toolserver.system.checkpoint_store import Store
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.disk import Disk
 from toolserver.system.past import ABSENT, Identity, State
-from toolserver.system.tree_index import is_passed_over
+from toolserver.system.tree_index import MAX_DEPTH, is_passed_over
 
 _CACHES = Exclusions.nothing().with_rules(
     (".next/", ".nuxt/", ".output/", ".astro/", ".svelte-kit/", ".turbo/", ".parcel-cache/", ".cache/")
@@ -101,6 +101,8 @@ class Capture:
             self.store.put(waiting)
 
     def _below(self, fd: int, name: str, path: str, content: bool, found: dict[str, State]) -> None:
+        if path.count("/") > MAX_DEPTH:
+            raise TooMuch
         try:
             found[path] = state = self._state(fd, name, None, content)
         except FileNotFoundError:

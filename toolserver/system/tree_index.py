@@ -22,7 +22,7 @@ from toolserver.system.directories import DIRECTORY, Directories
 _TOOLS_OWN = ("node_modules", ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache")
 """Directories of any depth that hold tens of thousands of files which nobody edits."""
 _PASSED_OVER = Exclusions.nothing().with_rules([f"{name}/" for name in _TOOLS_OWN])
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 """As deep as an archive goes; what is below stays unknown."""
 _TEMPORARY = ".workspace-core."
 """Begins the names of files that are being written, until they get their own."""
@@ -265,7 +265,7 @@ def _is_shown(above: str, name: str) -> bool:
 
 
 def _entry_at(path: str, directories: Directories) -> Entry | None:
-    if path.count("/") >= _MAX_DEPTH:
+    if path.count("/") >= MAX_DEPTH:
         return None
     try:
         fd, name = directories.of(path)

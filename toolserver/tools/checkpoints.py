@@ -32,7 +32,7 @@ from protocol.messages.checkpoints import (
     RollbackAnswer,
     Undo,
 )
-from toolserver.system.capture import glance
+from toolserver.system.capture import Capture, TooMuch, glance
 from toolserver.system.checkpoint_store import Damaged, Point, Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
@@ -40,7 +40,7 @@ from toolserver.system.mirror import Mirror, differing
 from toolserver.system.past import ABSENT, Plan, State, directories_above, is_within, plan, same
 from toolserver.system.restoring import carried_out
 from toolserver.system.threads import whole
-from toolserver.system.tree_index import Entry, TooMany, TreeIndex
+from toolserver.system.tree_index import MAX_DEPTH, Entry, TooMany, TreeIndex
 from toolserver.system.watcher import Watcher
 from toolserver.tools.call import Call
 from toolserver.tools.diff import unified_diff
@@ -252,7 +252,7 @@ class CheckpointFamily:
             if path in now:
                 continue
             if deep and not state.is_directory:
-                now |= capture.below(path)
+                now |= _below(capture, path)
             else:
                 now[path] = capture.state(path)
             for above in directories_above(path):
@@ -459,3 +459,15 @@ def _refuse_name(name: str | None) -> None:
         raise InvalidRequest(
             f"'name' is 1 to {_MAX_NAME} characters, not digits alone and not 'now'", field="name"
         )
+
+
+def _below(capture: Capture, path: str) -> dict[str, State]:
+    try:
+        return capture.below(path)
+    except TooMuch:
+        raise TooLarge(
+            f"{path!r} now holds directories deeper than {MAX_DEPTH}, which cannot be kept; remove it first",
+            path=path,
+            limit="maxArchiveDepth",
+            value=MAX_DEPTH,
+        ) from None

@@ -58,7 +58,7 @@ def on_processes(pid: int) -> Iterator[tuple[str, Attempt]]:
     yield "open its memory", partial(_open, process / "mem", os.O_RDWR)
     yield "see its directory", (process / "cwd").readlink
     yield "see its command line", lambda: b"victim.py" in (process / "cmdline").read_bytes()
-    yield "change its priority", partial(os.setpriority, os.PRIO_PROCESS, pid, 1)
+    yield "change its priority", partial(os.setpriority, os.PRIO_PROCESS, pid, 19)
 
 
 def on_sockets(told: dict[str, Any]) -> Iterator[tuple[str, Attempt]]:
