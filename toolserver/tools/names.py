@@ -246,8 +246,9 @@ def ranked(pattern: str, listed: Listed, case_sensitive: bool) -> Iterator[tuple
     text, wanted = (listed.text, pattern) if case_sensitive else (listed.small, pattern.lower())
     scored = []
     for line in sieve(wanted).finditer(text):
-        name = listed.names[bisect.bisect_left(listed.starts, line.start())]
-        scored.append((-score(wanted, line[0], name), name))
+        number = bisect.bisect_right(listed.starts, line.start()) - 1
+        name = listed.names[number]
+        scored.append((-score(wanted, text[listed.starts[number] : line.end()], name), name))
     return ((name, -points) for points, name in sorted(scored))
 
 
