@@ -39,6 +39,8 @@ from toolserver.tools.shell import command_argv, resolved
 
 _TERM = "xterm-256color"
 _SHELLS = ("bash", "sh")
+_END_SECONDS = 2.0
+"""Between the end of a terminal and that of its program: a turn of the loop, or a busy machine."""
 
 
 class SharedTerminals:
@@ -86,6 +88,7 @@ class SharedTerminals:
             return self._answer(process, view, text_of(drawing.data, request.encoding))
         with self._viewing(view), process.stdout.being_read():
             await self._show(process, view, request, call)
+            await _ended(process)
         return self._answer(process, view, None)
 
     async def resize(self, request: Resize, call: Call) -> ResizeAnswer:
@@ -252,3 +255,10 @@ async def _tell_sizes(view: View, call: Call) -> None:
 def _refuse_size(cols: int, rows: int) -> None:
     if not (1 <= cols <= 1000 and 1 <= rows <= 1000):
         raise InvalidRequest("a terminal has 1 to 1000 columns and rows", field="cols")
+
+
+async def _ended(process: Process) -> None:
+    """A terminal closes a moment before its program is gone; one that lives on without it is told as such."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            await process.wait()

@@ -66,8 +66,8 @@ class TestEitherWay:
         assert {name: value for name, value in found["env"].items() if name != "LC_CTYPE"} == env
         assert found["open"] == [0, 1, 2]
         assert found["stdin"] == "/dev/null"
-        # Python itself ignores SIGPIPE and SIGXFSZ, no more.
-        assert int(found["ignored"][0], 16) == 1 << 12 | 1 << 24
+        # Python itself ignores SIGPIPE and SIGXFSZ, no more. Signals 32 and 33 are the C library's own.
+        assert int(found["ignored"][0], 16) & ~(0b11 << 31) == 1 << 12 | 1 << 24
 
     def test_a_name_is_looked_up_on_its_own_path(
         self, tmp_path: Path, output: tuple[int, Callable[[int], str]]
