@@ -37,6 +37,8 @@ IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 """The first kind that says anything of a path decides."""
 _MAX_IGNORE_BYTES = 1024 * 1024
 _BATCH = 100
+_MAX_LISTS = 8
+"""Of names in one directory or another, kept for whoever asks again at the next key stroke."""
 
 Walk = Callable[[], Awaitable[list[str]]]
 Choose = Callable[["Listed"], Iterable[tuple[str, int | None]]]
@@ -123,7 +125,7 @@ class Names:
         self._limits = limits
         self._rules: tuple[object, Ignoring] = (None, Ignoring())
         self._verdicts: dict[str, bool] = {}
-        self._lists: tuple[object, dict[bool, Listed]] = (None, {})
+        self._lists: tuple[object, dict[tuple[bool, str], Listed]] = (None, {})
 
     async def search(self, request: Search, limit: int, call: Call, walk: Walk) -> SearchAnswer:
         """What fits, in path order, fuzzy names by score. Raises InvalidRequest for what is no pattern.
@@ -161,20 +163,23 @@ class Names:
         self, snapshot: Snapshot, request: Search, path: WorkspacePath, choose: Choose, limit: int
     ) -> list[Match]:
         real = self._disk.real_path(path)
-        listed = self._listed(snapshot, request.hidden).below(real)
+        listed = self._listed(snapshot, request.hidden, real)
         found = _chosen(listed, choose, globs(request), limit)
         return (
             found if real == path else [replace(each, path=path + each.path[len(real) :]) for each in found]
         )
 
-    def _listed(self, snapshot: Snapshot, hidden: bool) -> Listed:
-        """All names that count; kept until something comes or goes."""
+    def _listed(self, snapshot: Snapshot, hidden: bool, below: str) -> Listed:
+        """The names that count in a directory; kept until something comes or goes."""
         version, lists = self._lists
-        if version != snapshot.version:
+        if version != snapshot.version or len(lists) > _MAX_LISTS:
             self._lists = version, lists = snapshot.version, {}
-        if hidden not in lists:
-            lists[hidden] = Listed([name for name in self._kept(snapshot) if hidden or not _is_hidden(name)])
-        return lists[hidden]
+        if (hidden, ROOT) not in lists:
+            kept = (name for name in self._kept(snapshot) if hidden or not _is_hidden(name))
+            lists[hidden, ROOT] = Listed([*kept])
+        if (hidden, below) not in lists:
+            lists[hidden, below] = lists[hidden, ROOT].below(below)
+        return lists[hidden, below]
 
     def _kept(self, snapshot: Snapshot) -> Iterator[str]:
         """What no ignore file leaves out. Known names are not judged again until an ignore file changes."""
