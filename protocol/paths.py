@@ -7,6 +7,7 @@ way leaves the workspace is the kernel's decision, at open time.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NewType
 
 from protocol.errors import InvalidRequest, OutsideWorkspace
@@ -82,6 +83,24 @@ def _below_root(raw: str, root: str) -> list[str]:
 
 def _outside(raw: str) -> OutsideWorkspace:
     return OutsideWorkspace(f"{raw!r} is outside the workspace; use a path below its root", path=raw)
+
+
+def directory_above(path: str) -> WorkspacePath:
+    """The directory that holds ``path``.
+
+    >>> directory_above("src/a.ts"), directory_above("a.ts")
+    ('src', '.')
+    """
+    return WorkspacePath(path.rpartition("/")[0] or ROOT)
+
+
+def is_within(path: str, tops: Iterable[str]) -> bool:
+    """Whether ``path`` is one of ``tops`` or below one.
+
+    >>> is_within("a/b", ["a"]), is_within("ab", ["a"]), is_within("x", ["."])
+    (True, False, True)
+    """
+    return any(top in (ROOT, path) or path.startswith(f"{top}/") for top in tops)
 
 
 def base_name(path: WorkspacePath) -> str:

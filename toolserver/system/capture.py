@@ -20,7 +20,7 @@ from protocol.exclusions import Exclusions
 from protocol.paths import RESERVED, ROOT, WorkspacePath
 from toolserver.system.checkpoint_store import Store
 from toolserver.system.directories import DIRECTORY
-from toolserver.system.disk import Disk
+from toolserver.system.disk import Disk, is_temporary
 from toolserver.system.past import ABSENT, Identity, State
 from toolserver.system.tree_index import MAX_DEPTH, is_passed_over
 
@@ -32,7 +32,6 @@ _TICK_NS = 2_000_000_000
 """As long as the coarsest file system's clock stands still."""
 _PUT_BYTES = 4 * 1024 * 1024
 """Put into the store at once."""
-_TEMPORARY = ".workspace-core."
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -116,7 +115,7 @@ class Capture:
             return
         try:
             for each in sorted(os.listdir(below)):
-                if not (each.startswith(_TEMPORARY) and each.endswith("~")):
+                if not is_temporary(each):
                     self._below(below, each, f"{path}/{each}", content, found)
         finally:
             os.close(below)

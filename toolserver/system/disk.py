@@ -29,15 +29,15 @@ from protocol.errors import (
     OutsideWorkspace,
     ToolError,
 )
-from protocol.paths import ROOT, WorkspacePath, workspace_path
+from protocol.paths import ROOT, WorkspacePath, directory_above, workspace_path
 
 _SYS_OPENAT2 = 437
 """The same number on every architecture that Linux has gained a system call table for since 5.6."""
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_CACHED = 0x02, 0x08, 0x20
 _MAX_LINKS = 40
 """The kernel's own bound on links followed in one resolution."""
-_TEMPORARY = ".workspace-core.{}~"
-"""Of a file being written; saves leave out names that end in ``~``."""
+_TEMPORARY = ".workspace-core."
+"""Begins the name of a file being written; saves leave out names that end in ``~``."""
 
 
 class _OpenHow(ctypes.Structure):
@@ -93,7 +93,7 @@ class Disk:
             raise InvalidRequest(
                 "the workspace root itself is not a file; name something below it", path=path
             )
-        with self.opened(_above(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
+        with self.opened(directory_above(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
             yield fd, path.rpartition("/")[2]
 
     def stat(self, path: WorkspacePath) -> os.stat_result:
@@ -119,7 +119,7 @@ class Disk:
         # O_NONBLOCK: a fifo of that name must not hang the thread; regular files ignore it.
         with self.opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
             info = os.fstat(fd)
-            _refuse_other_than_file(info, path)
+            refuse_other_than_file(info, path)
             try:
                 with open(fd, "rb", closefd=False) as file:
                     return file.read(-1 if max_bytes is None else max_bytes + 1), info
@@ -186,7 +186,7 @@ class Disk:
         link stays. Mode and owner of a replaced file are kept. What fails leaves no directory made for it.
         """
         path = self._through_links(path)
-        made = self.make_directories(_above(path)) if create_parents else []
+        made = self.make_directories(directory_above(path)) if create_parents else []
         try:
             with self.parent(path) as (fd, name):
                 _adopt_at(fd, name, fill, mode, path)
@@ -272,7 +272,7 @@ class Disk:
             with self.opened(directory, os.O_PATH | os.O_DIRECTORY):
                 return
         except NotFound:
-            self._make_directories(_above(directory), made)
+            self._make_directories(directory_above(directory), made)
         with self.parent(directory) as (fd, name), contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=fd)
             made.append(directory)
@@ -336,10 +336,6 @@ class Disk:
             raise OSError(errno.EXDEV, "leads outside") from None
 
 
-def _above(path: WorkspacePath) -> WorkspacePath:
-    return WorkspacePath(path.rpartition("/")[0] or ROOT)
-
-
 def _openat2(directory: int, path: str, flags: int, resolve: int = 0) -> int:
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | resolve)
     name = os.fsencode(path)
@@ -355,7 +351,7 @@ def _adopt_at(
 ) -> None:
     old = _existing(directory, name)
     if old is not None:
-        _refuse_other_than_file(old, path)
+        refuse_other_than_file(old, path)
     temporary = temporary_name()
     try:
         fd = fill(directory, temporary)
@@ -373,7 +369,16 @@ def _adopt_at(
 
 def temporary_name() -> str:
     """A new name for something that is being made; saves leave it out."""
-    return _TEMPORARY.format(secrets.token_hex(8))
+    return f"{_TEMPORARY}{secrets.token_hex(8)}~"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether it is such a name.
+
+    >>> is_temporary(temporary_name()), is_temporary("draft~")
+    (True, False)
+    """
+    return name.startswith(_TEMPORARY) and name.endswith("~")
 
 
 def _existing(fd: int, name: str) -> os.stat_result | None:
@@ -393,7 +398,8 @@ def keep_mode_and_owner(fd: int, old: os.stat_result | None, mode: int | None) -
     os.fchmod(fd, kept if mode is None else mode & 0o777)
 
 
-def _refuse_other_than_file(info: os.stat_result, path: WorkspacePath) -> None:
+def refuse_other_than_file(info: os.stat_result, path: str) -> None:
+    """Raise NotAFile for a directory, and for what has no content."""
     if stat.S_ISDIR(info.st_mode):
         raise NotAFile(f"{path!r} is a directory; name a file in it, or use 'list'", path=path)
     if not stat.S_ISREG(info.st_mode):

@@ -196,12 +196,3 @@ def directories_above(path: str) -> Iterator[str]:
     """
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def is_within(path: str, tops: Iterable[str]) -> bool:
-    """Whether ``path`` is one of ``tops`` or below one; ``"."`` is the root.
-
-    >>> is_within("a/b", ["a"]), is_within("ab", ["a"]), is_within("x", ["."])
-    (True, False, True)
-    """
-    return any(top in (".", path) or path.startswith(f"{top}/") for top in tops)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from protocol.errors import AlreadyExists, Conflict, InvalidRequest, NotAFile, ToolError
 from protocol.limits import Limits
-from protocol.paths import RESERVED, ROOT, WorkspacePath
+from protocol.paths import RESERVED, ROOT, WorkspacePath, directory_above
 from toolserver.system import moving
 from toolserver.system.copying import Copying, held
 from toolserver.system.directories import DIRECTORY
@@ -41,7 +41,7 @@ class Places:
         """False when it was there already; raises AlreadyExists for something else of that name."""
         if path == ROOT:
             return False
-        made = self._disk.make_directories(_above(path)) if parents else []
+        made = self._disk.make_directories(directory_above(path)) if parents else []
         try:
             with self._disk.parent(path) as (fd, name):
                 return _made(fd, name, mode, path)
@@ -52,7 +52,7 @@ class Places:
     def move(self, path: WorkspacePath, to: WorkspacePath, overwrite: bool, parents: bool) -> bool:
         """Rename; whether something was replaced."""
         self._refuse_inside_itself(path, to, "moved")
-        made = self._disk.make_directories(_above(to)) if parents else []
+        made = self._disk.make_directories(directory_above(to)) if parents else []
         try:
             with self._disk.parent(path) as source, self._disk.parent(to) as target:
                 return self._put(source, target, overwrite, to)
@@ -66,7 +66,7 @@ class Places:
         """What the copy consists of, and whether something was replaced."""
         self._refuse_inside_itself(path, to, "copied")
         copying, staged = Copying(self._limits), temporary_name()
-        made = self._disk.make_directories(_above(to)) if parents else []
+        made = self._disk.make_directories(directory_above(to)) if parents else []
         try:
             with self._disk.parent(path) as (fd, name), self._disk.parent(to) as (above, _):
                 try:
@@ -175,10 +175,6 @@ class Places:
             return f"{self._disk.real_path(WorkspacePath(above))}/{name}".removeprefix("./")
         except ToolError:
             return f"{self._real(WorkspacePath(above))}/{name}"
-
-
-def _above(path: WorkspacePath) -> WorkspacePath:
-    return WorkspacePath(path.rpartition("/")[0] or ROOT)
 
 
 def _told(error: OSError | ToolError, path: str) -> ToolError:

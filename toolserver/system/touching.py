@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.paths import is_within
 from toolserver.system.tree_index import Change
 
 
@@ -14,7 +15,7 @@ class Marks:
         """Requests that are done, while what they did is still to be told."""
 
     def begin(self, request_id: str, paths: tuple[str, ...]) -> None:
-        """The request is about to touch these and what is below them; ``""`` is the root."""
+        """The request is about to touch these and what is below them; ``"."`` is the root."""
         self._open[request_id] = paths
 
     def end(self, request_id: str) -> None:
@@ -29,10 +30,6 @@ class Marks:
         """The request that touched it, the newest if there are several."""
         paths = [path for path in (change.path, change.source) if path is not None]
         for request_id, touched in reversed([*self._over.items(), *self._open.items()]):
-            if any(_is_within(path, each) for path in paths for each in touched):
+            if any(is_within(path, touched) for path in paths):
                 return request_id
         return None
-
-
-def _is_within(path: str, above: str) -> bool:
-    return not above or path == above or path.startswith(f"{above}/")

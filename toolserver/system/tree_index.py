@@ -18,14 +18,13 @@ from typing import NamedTuple
 from protocol.exclusions import Exclusions
 from protocol.paths import RESERVED
 from toolserver.system.directories import DIRECTORY, Directories
+from toolserver.system.disk import is_temporary
 
 _TOOLS_OWN = ("node_modules", ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache")
 """Directories of any depth that hold tens of thousands of files which nobody edits."""
 _PASSED_OVER = Exclusions.nothing().with_rules([f"{name}/" for name in _TOOLS_OWN])
 MAX_DEPTH = 64
 """As deep as an archive goes; what is below stays unknown."""
-_TEMPORARY = ".workspace-core."
-"""Begins the names of files that are being written, until they get their own."""
 
 
 class What(enum.Enum):
@@ -261,7 +260,7 @@ def _along(
 
 
 def _is_shown(above: str, name: str) -> bool:
-    return not (name.startswith(_TEMPORARY) and name.endswith("~")) and not (not above and name == RESERVED)
+    return not is_temporary(name) and not (not above and name == RESERVED)
 
 
 def _entry_at(path: str, directories: Directories) -> Entry | None:

@@ -32,12 +32,13 @@ from protocol.messages.checkpoints import (
     RollbackAnswer,
     Undo,
 )
+from protocol.paths import is_within
 from toolserver.system.capture import Capture, TooMuch, glance
 from toolserver.system.checkpoint_store import Damaged, Point, Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.mirror import Mirror, differing
-from toolserver.system.past import ABSENT, Plan, State, directories_above, is_within, plan, same
+from toolserver.system.past import ABSENT, Plan, State, directories_above, plan, same
 from toolserver.system.restoring import carried_out
 from toolserver.system.threads import whole
 from toolserver.system.tree_index import MAX_DEPTH, Entry, TooMany, TreeIndex

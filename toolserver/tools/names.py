@@ -27,7 +27,7 @@ from toolserver.system.tree_index import is_passed_over
 from toolserver.system.watcher import Snapshot, Watcher
 from toolserver.tools.call import Call
 from toolserver.tools.fuzzy import score, sieve
-from toolserver.tools.patterns import ignore_file, spec
+from toolserver.tools.patterns import Globs, ignore_file, spec
 from toolserver.tools.text import printable
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Names:
     ) -> list[Match]:
         real = self._disk.real_path(path)
         listed = self._listed(snapshot, request.hidden, real)
-        found = _chosen(listed, choose, globs(request), limit)
+        found = _chosen(listed, choose, Globs.of(request.glob).fits, limit)
         return (
             found if real == path else [replace(each, path=path + each.path[len(real) :]) for each in found]
         )
@@ -255,22 +255,6 @@ def ranked(pattern: str, listed: Listed, case_sensitive: bool) -> Iterator[tuple
         name = listed.names[number]
         scored.append((-score(wanted, text[listed.starts[number] : line.end()], name), name))
     return ((name, -points) for points, name in sorted(scored))
-
-
-def globs(request: Search) -> Callable[[str], bool]:
-    """Whether a name fits the request's ``glob``.
-
-    >>> [globs(Search(pattern="x", glob=["*.ts", "!*.test.ts"]))(name) for name in ("a.ts", "a.test.ts", "b")]
-    [True, False, False]
-    """
-    given = [request.glob] if isinstance(request.glob, str) else request.glob
-    only = spec([each for each in given if not each.startswith("!")], "glob")
-    without = spec([each[1:] for each in given if each.startswith("!")], "glob")
-
-    def fits(name: str) -> bool:
-        return not (without and without.match_file(name)) and (only is None or only.match_file(name))
-
-    return fits
 
 
 def _chosen(listed: Listed, choose: Choose, wanted: Callable[[str], bool], limit: int) -> list[Match]:

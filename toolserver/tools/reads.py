@@ -10,13 +10,12 @@ import asyncio
 import base64
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from protocol.errors import InvalidRequest, NotAFile, TooLarge, ToolError
+from protocol.errors import InvalidRequest, TooLarge, ToolError
 from protocol.limits import Limits
 from protocol.messages.base import Encoding
 from protocol.messages.files import (
@@ -29,13 +28,13 @@ from protocol.messages.files import (
     ReadOne,
 )
 from protocol.paths import WorkspacePath
-from toolserver.system.disk import Disk, refused
+from toolserver.system.disk import Disk, refuse_other_than_file, refused
 from toolserver.system.gate import Gate
 from toolserver.tools.call import Call
 from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.media import image_size, media_type
 from toolserver.tools.pieces import Bounds, Lines, range_of_bytes
-from toolserver.tools.text import charset_of, content_hash, line_range
+from toolserver.tools.text import as_text, charset_of, content_hash, line_range
 
 _BLOCK_BYTES = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
@@ -125,8 +124,7 @@ class Reads:
         # O_NONBLOCK: a fifo of that name must not hang the thread; regular files ignore it.
         with self._disk.opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
             info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise _no_file(path, info.st_mode)
+            refuse_other_than_file(info, path)
             try:
                 return self._answer(Source(path, fd, info.st_size), request, room)
             except OSError as error:
@@ -261,11 +259,11 @@ def _bytes_of(
 ) -> ReadAnswer:
     first, count = range_of_bytes(source.size, request.offset, request.length)
     data = source.read(first, min(count, bounds.max_bytes))
-    is_text = request.encoding is not Encoding.BASE64 and _is_utf8(data)
+    text = None if request.encoding is Encoding.BASE64 else as_text(data)
     return replace(
         _described(source, charset, digest),
-        content=data.decode() if is_text else base64.b64encode(data).decode(),
-        encoding=Encoding.UTF8 if is_text else Encoding.BASE64,
+        content=base64.b64encode(data).decode() if text is None else text,
+        encoding=Encoding.BASE64 if text is None else Encoding.UTF8,
         offset=first,
         length=len(data),
         truncated=len(data) < count,
@@ -313,22 +311,8 @@ def _hash_of(source: Source) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in data
-
-
 def _refuse_lines(path: str, request: Read, charset: Charset | None) -> None:
     if request.start_line is None and request.end_line is None:
         return
     why = "base64 is of bytes" if charset else "it is not text that is known here"
     raise InvalidRequest(f"{path!r} has no lines to count, for {why}; read it whole or by bytes", path=path)
-
-
-def _no_file(path: str, mode: int) -> NotAFile:
-    if stat.S_ISDIR(mode):
-        return NotAFile(f"{path!r} is a directory; name a file in it, or use 'list'", path=path)
-    return NotAFile(f"{path!r} is neither a file nor a directory, so it has no content to read", path=path)

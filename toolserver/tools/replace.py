@@ -7,7 +7,6 @@ locks, and one that has changed since refuses the whole.
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 
 import msgspec
@@ -22,29 +21,20 @@ from toolserver.tools.call import Call
 from toolserver.tools.edit import Edits
 from toolserver.tools.editing.changes import Act
 from toolserver.tools.editing.splices import Splice
+from toolserver.tools.ripgrep import Text
 from toolserver.tools.search import Searches
 
 _Piece = tuple[int, bytes, bytes]
 
 
-class _Text(msgspec.Struct):
-    """``bytes``, in base64, where it is not UTF-8."""
-
-    text: str | None = None
-    data: str | None = msgspec.field(default=None, name="bytes")
-
-    def raw(self) -> bytes:
-        return self.text.encode() if self.text is not None else base64.b64decode(self.data or "")
-
-
 class _Submatch(msgspec.Struct):
-    match: _Text
+    match: Text
     start: int
-    replacement: _Text | None = None
+    replacement: Text | None = None
 
 
 class _Data(msgspec.Struct):
-    path: _Text | None = None
+    path: Text | None = None
     absolute_offset: int = 0
     binary_offset: int | None = None
     submatches: list[_Submatch] = []

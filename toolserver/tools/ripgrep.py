@@ -15,6 +15,7 @@ from msgspec import structs
 
 from protocol.messages.search import Match, PatternKind, Search, Where
 from protocol.paths import RESERVED, ROOT, WorkspacePath
+from toolserver.tools.text import printable
 
 Confirm = Callable[[bytes, int, bytes], Awaitable[bool]]
 """Whether a file that ripgrep names holds these bytes at that offset."""
@@ -65,13 +66,10 @@ def shown_path(base: WorkspacePath, found: bytes, is_file: bool) -> str:
     >>> shown_path(WorkspacePath("link.ts"), b"a.ts", is_file=True)
     'link.ts'
     """
-    if is_file:
-        return base
-    name = found.decode(errors="replace").removeprefix("./")
-    return name if base == ROOT else f"{base}/{name}"
+    return printable(located_path(base, found, is_file))
 
 
-class _Text(msgspec.Struct):
+class Text(msgspec.Struct):
     """ripgrep's way to give text: ``bytes`` in base64 where it is not UTF-8."""
 
     text: str | None = None
@@ -86,8 +84,8 @@ class _Submatch(msgspec.Struct):
 
 
 class _Data(msgspec.Struct):
-    path: _Text | None = None
-    lines: _Text | None = None
+    path: Text | None = None
+    lines: Text | None = None
     line_number: int | None = None
     absolute_offset: int = 0
     submatches: list[_Submatch] = []
@@ -113,11 +111,11 @@ async def matched(
         event = _decoder.decode(line)
         found: Iterable[Match] = ()
         if event.type in ("match", "context"):
-            name, line_read = (event.data.path or _Text("")).raw(), (event.data.lines or _Text("")).raw()
-            if not await confirm(name, event.data.absolute_offset, line_read):
+            name, read = (event.data.path or Text("")).raw(), (event.data.lines or Text("")).raw()
+            if not await confirm(name, event.data.absolute_offset, read):
                 continue
-            match = _match(event.data, naming, most) if event.type == "match" else None
-            found = around.feed(event.data.line_number or 0, _texts(event.data, most), match)
+            match = _match(event.data, naming(name), read, most) if event.type == "match" else None
+            found = around.feed(event.data.line_number or 0, _texts(read, most), match)
         elif event.type == "end":
             found = around.end()
         for each in found:
@@ -178,19 +176,18 @@ def _last_line(match: Match) -> int:
     return match.end_line or match.line
 
 
-def _texts(data: _Data, most: int) -> list[str]:
+def _texts(read: bytes, most: int) -> list[str]:
     """The lines of an event, without their ends."""
-    raw = (data.lines or _Text("")).raw().rstrip(b"\n").split(b"\n")
-    return [line.rstrip(b"\r")[:most].decode(errors="replace") for line in raw]
+    lines = read.rstrip(b"\n").split(b"\n")
+    return [line.rstrip(b"\r")[:most].decode(errors="replace") for line in lines]
 
 
-def _match(data: _Data, naming: Naming, max_bytes: int) -> Match:
-    line = (data.lines or _Text("")).raw()
+def _match(data: _Data, path: str, line: bytes, max_bytes: int) -> Match:
     start = data.submatches[0].start if data.submatches else 0
     text = line.rstrip(b"\r\n")
     ends = text.count(b"\n")
     return Match(
-        path=naming((data.path or _Text("")).raw()),
+        path=path,
         line=data.line_number or 0,
         column=len(line[:start].rpartition(b"\n")[2].decode(errors="replace")) + 1,
         text=text[:max_bytes].decode(errors="replace"),

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from protocol.errors import InvalidRequest, ToolError
 from protocol.messages.archives import Inject
@@ -27,17 +26,14 @@ from protocol.messages.watch import (
     WatchAnswer,
     Watching,
 )
-from protocol.paths import ROOT, WorkspacePath
+from protocol.paths import ROOT, WorkspacePath, is_within
 from toolserver.system.disk import Disk
 from toolserver.system.watcher import Numbered, Watcher
 from toolserver.tools.call import Call
-from toolserver.tools.patterns import spec
+from toolserver.tools.patterns import Globs
 
 Mark = Callable[[Call, tuple[str, ...]], contextlib.AbstractContextManager[None]]
 """Makes the context in which somebody touches these paths."""
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
 _MAX_DEBOUNCE_MS = 60_000
 _BATCH = 1000
 """Changes in one event; an injection has thousands."""
@@ -48,31 +44,23 @@ class Filter:
     """Which paths a caller wants to hear of."""
 
     paths: tuple[WorkspacePath, ...]
-    only: GitIgnoreSpec | None
-    without: GitIgnoreSpec | None
+    globs: Globs
 
     @classmethod
     def of(cls, request: Watch, disk: Disk) -> Filter:
         """Raises InvalidRequest, OutsideWorkspace."""
-        globs = [request.glob] if isinstance(request.glob, str) else request.glob
         return cls(
             tuple(disk.path(path) for path in request.paths) or (ROOT,),
-            spec([each for each in globs if not each.startswith("!")], "glob"),
-            spec([*(each[1:] for each in globs if each.startswith("!")), *request.ignore], "ignore"),
+            Globs.of(request.glob, request.ignore),
         )
 
     def wants(self, path: str, is_directory: bool) -> bool:
         """
-        >>> everything = Filter((ROOT,), None, spec(["*.log", "out/"], "ignore"))
+        >>> everything = Filter((ROOT,), Globs.of([], ["*.log", "out/"]))
         >>> [everything.wants(path, False) for path in ("a/b.log", "out/x", "src/a")]
         [False, False, True]
         """
-        if not any(each in (ROOT, path) or path.startswith(f"{each}/") for each in self.paths):
-            return False
-        name = f"{path}/" if is_directory else path
-        if self.without is not None and self.without.match_file(name):
-            return False
-        return self.only is None or self.only.match_file(name)
+        return is_within(path, self.paths) and self.globs.fits(f"{path}/" if is_directory else path)
 
     def chosen(self, found: Iterable[Numbered]) -> list[Change]:
         """What the caller is told; a move over its border is a creation or a deletion."""
@@ -133,7 +121,7 @@ class Watches:
         if not paths:
             return contextlib.nullcontext()
         try:
-            named = tuple("" if (path := self._disk.path(each)) == ROOT else path for each in paths)
+            named = tuple(self._disk.path(each) for each in paths)
         except ToolError:  # the request itself will be refused
             return contextlib.nullcontext()
         return self._watcher.touching(call.request_id, named)
