@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(config))
     except OSError as error:
+        # The sentence is the last line, whatever the log still has to say.
+        logs.flush()
         print(
             f"toolserver: cannot serve {config.root} on {config.host}:{config.port}: {error}", file=sys.stderr
         )
