@@ -6,7 +6,6 @@ here. A new operation is a Struct, a line in this table, and a handler of the sa
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +27,9 @@ from protocol.messages import (
     watch,
 )
 from protocol.messages.base import Answer, Log, Request
+from protocol.tokens import Scope
 
-
-class Scope(enum.Enum):
-    """What a token may be good for."""
-
-    READ = "read"
-    WRITE = "write"
-    COMMAND = "command"
-    ARCHIVE = "archive"
-    DEV = "dev"
-    ADMIN = "admin"
+__all__ = ["NAME", "OPERATIONS", "Operation", "Scope"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +39,14 @@ class Operation:
     name: str
     request: type[Request]
     answer: type[Answer]
-    scope: Scope
+    scope: Scope | None
+    """What a token must be good for; None: any token that is taken at all."""
     events: Any = None
     """A Struct or a union of Structs; None when the operation has none."""
     bulky: bool = False
     """Its answer may be megabytes: a socket that nobody reads holds only a few of those."""
+    confined: bool = False
+    """It reaches only the paths that it names, so that a token for one directory is good for it."""
 
     @property
     def doc(self) -> str:
@@ -66,16 +60,16 @@ class Operation:
 
 
 _TABLE = (
-    Operation("read", files.Read, files.ReadAnswer, Scope.READ, bulky=True),
-    Operation("read_many", files.ReadMany, files.ReadManyAnswer, Scope.READ, bulky=True),
-    Operation("write", files.Write, files.WriteAnswer, Scope.WRITE),
-    Operation("list", files.List, files.ListAnswer, Scope.READ, bulky=True),
-    Operation("stat", files.Stat, files.StatAnswer, Scope.READ),
-    Operation("mkdir", places.Mkdir, places.MkdirAnswer, Scope.WRITE),
-    Operation("move", places.Move, places.MoveAnswer, Scope.WRITE),
-    Operation("copy", places.Copy, places.CopyAnswer, Scope.WRITE),
-    Operation("remove", places.Remove, places.RemoveAnswer, Scope.WRITE),
-    Operation("chmod", places.Chmod, places.ChmodAnswer, Scope.WRITE),
+    Operation("read", files.Read, files.ReadAnswer, Scope.READ, bulky=True, confined=True),
+    Operation("read_many", files.ReadMany, files.ReadManyAnswer, Scope.READ, bulky=True, confined=True),
+    Operation("write", files.Write, files.WriteAnswer, Scope.WRITE, confined=True),
+    Operation("list", files.List, files.ListAnswer, Scope.READ, bulky=True, confined=True),
+    Operation("stat", files.Stat, files.StatAnswer, Scope.READ, confined=True),
+    Operation("mkdir", places.Mkdir, places.MkdirAnswer, Scope.WRITE, confined=True),
+    Operation("move", places.Move, places.MoveAnswer, Scope.WRITE, confined=True),
+    Operation("copy", places.Copy, places.CopyAnswer, Scope.WRITE, confined=True),
+    Operation("remove", places.Remove, places.RemoveAnswer, Scope.WRITE, confined=True),
+    Operation("chmod", places.Chmod, places.ChmodAnswer, Scope.WRITE, confined=True),
     Operation("checkpoint", checkpoints.Checkpoint, checkpoints.CheckpointAnswer, Scope.WRITE),
     Operation("checkpoints", checkpoints.Checkpoints, checkpoints.CheckpointsAnswer, Scope.READ),
     Operation(
@@ -89,10 +83,12 @@ _TABLE = (
     Operation("undo", checkpoints.Undo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("redo", checkpoints.Redo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("activity", activity.Activity, activity.ActivityAnswer, Scope.READ),
-    Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent),
-    Operation("search", search.Search, search.SearchAnswer, Scope.READ, search.Matches, bulky=True),
-    Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE, bulky=True),
-    Operation("replace", edits.Replace, edits.ReplaceAnswer, Scope.WRITE, bulky=True),
+    Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent, confined=True),
+    Operation(
+        "search", search.Search, search.SearchAnswer, Scope.READ, search.Matches, bulky=True, confined=True
+    ),
+    Operation("edit", edits.Edit, edits.EditAnswer, Scope.WRITE, bulky=True, confined=True),
+    Operation("replace", edits.Replace, edits.ReplaceAnswer, Scope.WRITE, bulky=True, confined=True),
     Operation("command", commands.Command, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("attach", commands.Attach, commands.CommandAnswer, Scope.COMMAND, commands.CommandEvent),
     Operation("output", commands.Output, commands.OutputAnswer, Scope.COMMAND, bulky=True),

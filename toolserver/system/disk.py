@@ -29,11 +29,12 @@ from protocol.errors import (
     OutsideWorkspace,
     ToolError,
 )
-from protocol.paths import ROOT, WorkspacePath, directory_above, workspace_path
+from protocol.paths import ROOT, WorkspacePath, directory_above, is_within, workspace_path
+from toolserver.system.confinement import admitted, confinement
 
 _SYS_OPENAT2 = 437
 """The same number on every architecture that Linux has gained a system call table for since 5.6."""
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_CACHED = 0x02, 0x08, 0x20
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH, _RESOLVE_CACHED = 0x02, 0x04, 0x08, 0x20
 _MAX_LINKS = 40
 """The kernel's own bound on links followed in one resolution."""
 _TEMPORARY = ".workspace-core."
@@ -67,8 +68,8 @@ class Disk:
         os.close(self._fd)
 
     def path(self, raw: str) -> WorkspacePath:
-        """``raw`` as a checked path."""
-        return workspace_path(raw, str(self.root))
+        """``raw`` as a checked path, which the request under way may name."""
+        return admitted(workspace_path(raw, str(self.root)))
 
     def open(self, path: WorkspacePath, flags: int) -> int:
         """A descriptor of ``path``, which must exist; the caller closes it."""
@@ -93,13 +94,16 @@ class Disk:
             raise InvalidRequest(
                 "the workspace root itself is not a file; name something below it", path=path
             )
+        if path == confinement():
+            raise Forbidden(f"this token is for what is below {path!r}, and not to change itself", path=path)
         with self.opened(directory_above(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
             yield fd, path.rpartition("/")[2]
 
     def stat(self, path: WorkspacePath) -> os.stat_result:
         """What is at ``path``; a link at its end is not followed."""
-        if path == ROOT:
-            return os.stat(self._fd)
+        if path == confinement():
+            with self.opened(path, os.O_PATH | os.O_DIRECTORY) as fd:
+                return os.fstat(fd)
         try:
             with self.parent(path) as (fd, name):
                 return os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -128,6 +132,8 @@ class Disk:
 
     def open_now(self, path: WorkspacePath, flags: int) -> int | None:
         """``open`` without ever waiting for a disk: None where that would be needed, or on any error."""
+        if confinement() != ROOT:
+            return None
         try:
             return _openat2(self._fd, path, flags | os.O_CLOEXEC, _RESOLVE_CACHED)
         except OSError:
@@ -284,23 +290,47 @@ class Disk:
                 os.rmdir(name, dir_fd=fd)
 
     def _resolve(self, path: WorkspacePath, flags: int) -> int:
+        prefix = confinement()
+        if prefix == ROOT:
+            return self._resolve_below(self._fd, path, flags, prefix)
+        if not is_within(path, (prefix,)):
+            raise OSError(errno.EXDEV, "leads out of what the token is for")
+        # The kernel holds a confined request below its own directory as it holds others below the root.
+        base = self._base(prefix)
         try:
-            return _openat2(self._fd, path, flags)
+            return self._resolve_below(base, _below(path, prefix), flags, prefix)
+        finally:
+            os.close(base)
+
+    def _base(self, prefix: WorkspacePath) -> int:
+        """The directory that a confined request may not leave; a link in its place is none."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return _openat2(self._fd, prefix, flags, _RESOLVE_NO_SYMLINKS)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+        return self._walk(self._fd, prefix, flags, ROOT)
+
+    def _resolve_below(self, base: int, path: str, flags: int, prefix: WorkspacePath) -> int:
+        """``path`` beneath the directory ``base``, which is ``prefix`` in the workspace."""
+        try:
+            return _openat2(base, path, flags)
         except OSError as error:
             # EXDEV: the way leads outside, or over an absolute link that may point back inside.
             if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EXDEV, errno.EAGAIN):
                 raise
-        return self._walk(path, flags)
+        return self._walk(base, path, flags, prefix)
 
-    def _walk(self, path: WorkspacePath, flags: int) -> int:
-        """Resolve name by name. ``held`` is the way down from the root, so that ``..`` never climbs above."""
+    def _walk(self, base: int, path: str, flags: int, prefix: WorkspacePath) -> int:
+        """Resolve name by name. ``held`` is the way down from ``base``, so that ``..`` never climbs above."""
         names = list(reversed(path.split("/")))
         held: list[int] = []
         links = 0
         try:
             while names:
                 name = names.pop()
-                here = held[-1] if held else self._fd
+                here = held[-1] if held else base
                 if name in ("", "."):
                     continue
                 if name == "..":
@@ -315,7 +345,7 @@ class Disk:
                         raise OSError(errno.ELOOP, "too many links")
                     target = os.readlink(name, dir_fd=here)
                     if target.startswith("/"):
-                        target = self._inside(target)
+                        target = self._inside(target, prefix)
                         while held:
                             os.close(held.pop())
                     names.extend(reversed(target.split("/")))
@@ -323,17 +353,23 @@ class Disk:
                     held.append(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here))
                 else:
                     return os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
-            return os.open(".", flags | os.O_NOFOLLOW, dir_fd=held[-1] if held else self._fd)
+            return os.open(".", flags | os.O_NOFOLLOW, dir_fd=held[-1] if held else base)
         finally:
             for fd in held:
                 os.close(fd)
 
-    def _inside(self, target: str) -> WorkspacePath:
-        """An absolute link's target as a path below the root."""
-        try:
-            return workspace_path(target, str(self.root))
-        except ToolError:
-            raise OSError(errno.EXDEV, "leads outside") from None
+    def _inside(self, target: str, prefix: WorkspacePath) -> str:
+        """An absolute link's target as a path below ``prefix``."""
+        with contextlib.suppress(ToolError):
+            path = workspace_path(target, str(self.root))
+            if is_within(path, (prefix,)):
+                return _below(path, prefix)
+        raise OSError(errno.EXDEV, "leads outside")
+
+
+def _below(path: WorkspacePath, prefix: WorkspacePath) -> str:
+    """What ``path``, which is within ``prefix``, is called there."""
+    return path if prefix == ROOT else path[len(prefix) + 1 :] or ROOT
 
 
 def _openat2(directory: int, path: str, flags: int, resolve: int = 0) -> int:

@@ -16,7 +16,9 @@ from protocol.codec import Format, decode_params
 from protocol.errors import Cancelled, Internal, NotFound, ToolError
 from protocol.messages.base import Answer, Event, Request
 from protocol.operations import OPERATIONS, Operation
+from toolserver.system.confinement import confined
 from toolserver.system.pulse import Pulse
+from toolserver.tools.admission import EVERYTHING, Admission, Door, refuse_beyond
 
 Emit = Callable[[Event], Awaitable[None]]
 T = TypeVar("T")
@@ -32,8 +34,10 @@ async def _drop(_: Event) -> None:
 class Call:
     """What a handler knows of its caller."""
 
-    def __init__(self, request_id: str, emit: Emit | None = None) -> None:
+    def __init__(self, request_id: str, emit: Emit | None = None, admission: Admission = EVERYTHING) -> None:
         self.request_id = request_id
+        self.admission = admission
+        """Who asks, and what they may."""
         self.streaming = emit is not None
         """Whether events reach somebody; if not, the answer has to hold all."""
         self.emit: Emit = emit or _drop
@@ -43,7 +47,7 @@ class Call:
 
     def without_events(self) -> Call:
         """The same caller, for a step whose events are not to be seen."""
-        return Call(self.request_id)
+        return Call(self.request_id, admission=self.admission)
 
 
 class Dispatcher:
@@ -71,8 +75,24 @@ class Dispatcher:
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""
-        with self._around(request, call), self._pulse.request(operation.name):
-            return await told(operation.name, call, self._handlers[operation.name](request, call))
+
+        async def handled() -> Answer:
+            with self._around(request, call), self._pulse.request(operation.name):
+                return await self._handlers[operation.name](request, call)
+
+        return await through(operation, call, handled)
+
+
+async def through(what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]]) -> T:
+    """``work``, if the caller's token is good for it, and told in the log either way: the one way in."""
+    return await told(what.name, call, _permitted(what, call, work))
+
+
+async def _permitted(what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]]) -> T:
+    """``work``, no further than the caller's token reaches; raises Forbidden."""
+    refuse_beyond(call.admission, what)
+    with confined(call.admission.path):
+        return await work()
 
 
 async def told(name: str, call: Call, work: Awaitable[T]) -> T:

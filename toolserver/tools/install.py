@@ -111,7 +111,7 @@ def as_log(call: Call, source: str) -> Call:
         if isinstance(event, Stdout | Stderr):
             await call.emit(Log(source=source, text=event.data))
 
-    return Call(call.request_id, emit)
+    return Call(call.request_id, emit, call.admission)
 
 
 def last_lines(process: Process) -> list[str]:

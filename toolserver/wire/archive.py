@@ -13,12 +13,13 @@ from aiohttp import web
 from protocol import routes
 from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge, ToolError
 from protocol.limits import Limits
-from protocol.messages.archives import ArchiveFormat, InjectMode, Save
+from protocol.messages.archives import ArchiveFormat, InjectAnswer, InjectMode, Save
 from protocol.paths import ROOT
+from toolserver.tools.admission import ARCHIVE_IN, ARCHIVE_OUT
 from toolserver.tools.archives import Archives
-from toolserver.tools.call import Call, told
+from toolserver.tools.call import through
 from toolserver.tools.watch import Mark
-from toolserver.wire.http import json_response
+from toolserver.wire.http import call_of, json_response
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _READ_BYTES = 256 * 1024
@@ -47,10 +48,13 @@ def put(archives: Archives, limits: Limits, mark: Mark) -> _Handler:
                 value=limits.max_archive_bytes,
             )
         digest = request.query.get("digest")
-        call = Call(request["id"])
-        injected = archives.inject_stream(body_chunks(request, _CUT), mode, digest, call)
-        with mark(call, (ROOT,)):
-            return json_response(await told("inject", call, injected))
+        call = call_of(request)
+
+        async def injected() -> InjectAnswer:
+            with mark(call, (ROOT,)):
+                return await archives.inject_stream(body_chunks(request, _CUT), mode, digest, call)
+
+        return json_response(await through(ARCHIVE_IN, call, injected))
 
     return handle
 
@@ -66,7 +70,7 @@ def get(archives: Archives) -> _Handler:
             exclude=request.query.getall("exclude", []),
             include=request.query.getall("include", []),
         )
-        return await told("save", Call(request["id"]), _sent(request, archives, save))
+        return await through(ARCHIVE_OUT, call_of(request), lambda: _sent(request, archives, save))
 
     return handle
 

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from protocol.errors import Forbidden, Unauthorized
 from protocol.routes import SUBPROTOCOL_TOKEN, TOKEN_HEADER
+from toolserver.tools.admission import EVERYTHING, STATIC, Admission
 
 
 class Guard:
@@ -19,12 +20,12 @@ class Guard:
         # The digest is all that is needed to judge a token, and nobody can use it to come in.
         self._digest = token_sha256 or (token and _digest(token))
 
-    def admit(self, headers: Mapping[str, str]) -> None:
-        """Raise Unauthorized or Forbidden, or let the request in."""
+    def admit(self, headers: Mapping[str, str]) -> Admission:
+        """Raise Unauthorized or Forbidden, or say who comes in and what they may."""
         refuse_foreign_origin(headers.get("Origin"), headers.get("Host", ""))
         if not self._digest:
             refuse_foreign_name(headers.get("Host", ""))
-            return
+            return EVERYTHING
         given = presented_token(headers)
         if given is None:
             raise Unauthorized(
@@ -32,6 +33,7 @@ class Guard:
             )
         if not hmac.compare_digest(_digest(given), self._digest):
             raise Unauthorized("the token is not the one of this tool server")
+        return STATIC
 
 
 def _digest(token: str) -> str:

@@ -41,7 +41,7 @@ def middleware(guard: Guard) -> Any:
         request["id"] = _request_id(request)
         try:
             if request.path not in OPEN_ROUTES:
-                guard.admit(request.headers)
+                request["admission"] = guard.admit(request.headers)
             response = await handler(request)
         except ToolError as error:
             return error_response(error, request["id"])
@@ -65,7 +65,7 @@ def operation_handler(dispatcher: Dispatcher) -> _Next:
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
             return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
-        call = _http_call(request["id"])
+        call = _http_call(request)
         return json_response(await dispatcher.run(operation, params, call))
 
     return handle
@@ -116,7 +116,7 @@ async def _stream(
         with contextlib.suppress(ConnectionError):
             await write(StreamFrame(event=event))
 
-    call = _http_call(request["id"], emit)
+    call = _http_call(request, emit)
     alive = asyncio.create_task(_keep_alive(response, b"\n" if kind == _NDJSON else b":\n\n"))
     with contextlib.suppress(ConnectionError):
         try:
@@ -138,9 +138,14 @@ async def _keep_alive(response: web.StreamResponse, nothing: bytes) -> None:
             await response.write(nothing)
 
 
-def _http_call(request_id: str, emit: Emit | None = None) -> Call:
+def call_of(request: web.Request, emit: Emit | None = None) -> Call:
+    """What a handler is to know of who sent ``request``."""
+    return Call(request["id"], emit, request["admission"])
+
+
+def _http_call(request: web.Request, emit: Emit | None = None) -> Call:
     """Over HTTP nobody can ask for an end: a cancellation means a client that is gone. A command goes on."""
-    call = Call(request_id, emit)
+    call = call_of(request, emit)
     call.abandoned = True
     return call
 

@@ -12,11 +12,13 @@ from aiohttp import web
 from protocol import routes
 from protocol.errors import Conflict, InvalidRequest, TooLarge
 from protocol.limits import Limits
-from toolserver.tools.call import Call, told
+from protocol.messages.files import WriteAnswer
+from toolserver.tools.admission import RAW_READ, RAW_REMOVE, RAW_WRITE
+from toolserver.tools.call import through
 from toolserver.tools.raw import Conditions, Opened, RawFiles, byte_range, names
 from toolserver.tools.watch import Mark
 from toolserver.wire.archive import body_chunks, refuse_unknown_options
-from toolserver.wire.http import error_response, json_response
+from toolserver.wire.http import call_of, error_response, json_response
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SEND_BYTES = 512 * 1024
@@ -45,7 +47,7 @@ def get(files: RawFiles) -> _Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         refuse_unknown_options(request, ())
-        return await told("raw_read", Call(request["id"]), _sent(request, files))
+        return await through(RAW_READ, call_of(request), lambda: _sent(request, files))
 
     return handle
 
@@ -64,11 +66,14 @@ def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
                 value=limits.max_upload_bytes,
             )
         body = body_chunks(request, InvalidRequest("the upload ended before the file did; send it again"))
-        call = Call(request["id"])
-        written = files.write(_path(request), body, _conditions(request), mode, call)
-        try:
+        call = call_of(request)
+
+        async def written() -> tuple[WriteAnswer, str]:
             with mark(call, (_path(request),)):
-                answer, tag = await told("raw_write", call, written)
+                return await files.write(_path(request), body, _conditions(request), mode, call)
+
+        try:
+            answer, tag = await through(RAW_WRITE, call, written)
         except Conflict as error:
             return _precondition_failed(error, request)
         response = json_response(answer, 201 if answer.created else 200)
@@ -83,11 +88,14 @@ def delete(files: RawFiles, mark: Mark) -> _Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         refuse_unknown_options(request, ())
-        call = Call(request["id"])
-        removed = files.remove(_path(request), _conditions(request), call)
-        try:
+        call = call_of(request)
+
+        async def removed() -> None:
             with mark(call, (_path(request),)):
-                await told("raw_remove", call, removed)
+                await files.remove(_path(request), _conditions(request), call)
+
+        try:
+            await through(RAW_REMOVE, call, removed)
         except Conflict as error:
             return _precondition_failed(error, request)
         return web.Response(status=204)

@@ -117,7 +117,7 @@ class _Peer:
         async def emit(event: Event) -> None:
             await self._send(self._conversation.event(run.id, event))
 
-        call = Call(run.id, emit if run.stream else None)
+        call = Call(run.id, emit if run.stream else None, self._request["admission"])
         task = asyncio.create_task(self._answer(run, call))
         self._running[run.id] = task, call
 
