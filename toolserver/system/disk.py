@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from protocol.errors import (
     AlreadyExists,
@@ -45,6 +47,7 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+_HOW_BYTES = ctypes.sizeof(_OpenHow)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -372,10 +375,15 @@ def _below(path: WorkspacePath, prefix: WorkspacePath) -> str:
     return path if prefix == ROOT else path[len(prefix) + 1 :] or ROOT
 
 
+@functools.lru_cache(maxsize=64)
+def _how(flags: int, resolve: int) -> Any:
+    """Kept, because to make one takes as long as the call. The system only reads it."""
+    return ctypes.byref(_OpenHow(flags, 0, resolve))
+
+
 def _openat2(directory: int, path: str, flags: int, resolve: int = 0) -> int:
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | resolve)
-    name = os.fsencode(path)
-    fd: int = _libc.syscall(_SYS_OPENAT2, directory, name, ctypes.byref(how), ctypes.sizeof(how))
+    how = _how(flags, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | resolve)
+    fd: int = _libc.syscall(_SYS_OPENAT2, directory, os.fsencode(path), how, _HOW_BYTES)
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)

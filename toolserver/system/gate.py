@@ -21,6 +21,11 @@ class Gate:
         self._empty.set()
         self._alone = asyncio.Lock()
 
+    @property
+    def free(self) -> bool:
+        """Whether a shared turn is to be had without waiting: for what is over before anybody else runs."""
+        return not self._alone.locked()
+
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         """A turn beside others."""

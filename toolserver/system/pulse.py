@@ -64,6 +64,13 @@ class Pulse:
             self._requests -= 1
             self.touch()
 
+    def answered(self) -> None:
+        """One came that is answered already."""
+        socket = _here.get()
+        if socket is not None:
+            socket.worked = True
+        self.touch()
+
     @contextmanager
     def socket(self) -> Iterator[None]:
         """One is open; requests from within are its own."""

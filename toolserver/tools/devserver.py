@@ -126,6 +126,10 @@ class DevServer:
         """How it is."""
         return self.status()
 
+    def dev_status_at_once(self, request: DevStatus) -> DevStatusAnswer:
+        """The same."""
+        return self.status()
+
     async def dev_logs(self, request: DevLogs, call: Call) -> DevLogsAnswer:
         """What it printed."""
         process = self._process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import mimetypes
 
@@ -17,10 +18,17 @@ def media_type(path: str, is_text: bool) -> str:
     >>> media_type("a.png", False), media_type("a.unknown", True), media_type("a.mp4", True)
     ('image/png', 'text/plain', 'text/plain')
     """
-    kind, packed = mimetypes.guess_type(path)
+    name = path.rpartition("/")[2].lstrip(".")
+    kind, packed = _guessed(name[name.find(".") :] if "." in name else "")
     if kind is None or packed or (is_text and kind.partition("/")[0] in ("video", "audio")):
         return "text/plain" if is_text else "application/octet-stream"
     return kind
+
+
+@functools.lru_cache(maxsize=256)
+def _guessed(suffixes: str) -> tuple[str | None, str | None]:
+    """Kind and packing of a file with these at the end of its name."""
+    return mimetypes.guess_type(f"name{suffixes}")
 
 
 def image_size(data: bytes) -> ImageSize | None:

@@ -79,8 +79,6 @@ class Reads:
         path = self._disk.path(request.path)
         refuse_contradictions(request)
         async with self._gate.shared():
-            if (now := self._read_now(path, request)) is not None:
-                return now
             # On a thread, to the last step: on the loop all others would wait while megabytes are decoded.
             return await asyncio.to_thread(self._read, path, request, self._limits.max_read_bytes)
 
@@ -94,10 +92,14 @@ class Reads:
         async with self._gate.shared():
             return await asyncio.to_thread(self._read_many, request.files)
 
-    def _read_now(self, path: WorkspacePath, request: Read) -> ReadAnswer | None:
+    def read_at_once(self, request: Read) -> ReadAnswer | None:
         """A small file that the kernel has at hand: a thread would cost more than the reading."""
         if request.if_hash is not None or request.offset is not None or request.length is not None:
             return None
+        if not self._gate.free:
+            return None
+        path = self._disk.path(request.path)
+        refuse_contradictions(request)
         found = self._disk.read_now(path, SMALL_BYTES)
         if found is None:
             return None
@@ -174,6 +176,8 @@ def of_whole(source: Source, data: bytes, request: Read, bounds: Bounds) -> Read
     # Lines are counted in UTF-8, whatever the file is in.
     text = data if charset is Charset.UTF8 else data.decode(charset.value).encode()
     total = text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+    if _is_all(request) and len(text) <= bounds.max_bytes:
+        return _described(source, charset, digest, text.decode(), total)
     first, last = line_range(total, request.start_line, request.end_line)
     lines = Lines(first, last, bounds)
     lines.feed(text)
@@ -204,6 +208,12 @@ def _of_large(source: Source, request: Read, bounds: Bounds, limit: int) -> Read
         if lines.is_done:
             break
     return _of_lines(source, charset, None, lines, total, True)
+
+
+def _is_all(request: Read) -> bool:
+    """Whether no part of the file is left out, if there is room for all of it."""
+    is_range = request.start_line is not None or request.end_line is not None
+    return not is_range and request.max_lines is None and request.max_line_bytes is None
 
 
 def _is_bounded(request: Read) -> bool:
@@ -290,16 +300,18 @@ def _exact(
     )
 
 
-def _described(source: Source, charset: Charset | None, digest: str | None) -> ReadAnswer:
-    """The answer without content."""
+def _described(
+    source: Source, charset: Charset | None, digest: str | None, content: str = "", lines: int | None = None
+) -> ReadAnswer:
+    """The answer about a file, whose content may still be put in."""
     return ReadAnswer(
         path=source.path,
-        content="",
+        content=content,
         encoding=Encoding.UTF8,
         charset=charset,
         media_type=media_type(source.path, charset is not None),
         size=source.size,
-        total_lines=None,
+        total_lines=lines,
         hash=digest,
     )
 

@@ -66,7 +66,10 @@ def operation_handler(dispatcher: Dispatcher) -> _Next:
         if kind is not None:
             return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
         call = _http_call(request)
-        return json_response(await dispatcher.run(operation, params, call))
+        answer = dispatcher.at_once(operation, params, call)
+        if answer is None:
+            answer = await dispatcher.run(operation, params, call)
+        return json_response(answer)
 
     return handle
 

@@ -12,7 +12,9 @@ import pytest
 from protocol.errors import Busy, Internal, InvalidRequest, NotFound
 from protocol.messages.files import Read
 from protocol.operations import OPERATIONS
+from protocol.tokens import Scope
 from tests.builder import exactly
+from toolserver.tools.admission import Admission
 from toolserver.tools.call import Call, Dispatcher, find_operation, read_request
 
 
@@ -71,6 +73,30 @@ async def test_every_request_leaves_one_line(caplog: pytest.LogCaptureFixture) -
     assert message == "operation"
     assert data.pop("durationMs") >= 0
     assert data == {"requestId": "r1", "operation": "read", "outcome": "busy"}
+
+
+async def test_what_is_answered_at_once_leaves_its_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    families = family(*OPERATIONS), SimpleNamespace(read_at_once=lambda request: request.path)
+    found: object = Dispatcher(*families).at_once(OPERATIONS["read"], Read(path="a"), Call("r1"))
+    await asyncio.sleep(0)
+    ((_, data),) = lines(caplog)
+    assert (found, data["requestId"], data["outcome"]) == ("a", "r1", "ok")
+
+
+@pytest.mark.parametrize("name", ["read", "write"])
+def test_what_goes_wrong_at_once_is_left_to_the_handler(name: str) -> None:
+    def wrong(_: object) -> None:
+        raise KeyError("told by the handler")
+
+    families = family(*OPERATIONS), SimpleNamespace(read_at_once=wrong)
+    assert Dispatcher(*families).at_once(OPERATIONS[name], Read(path="a"), Call("r1")) is None
+
+
+def test_nothing_is_answered_at_once_that_the_token_is_not_good_for() -> None:
+    families = family(*OPERATIONS), SimpleNamespace(read_at_once=lambda request: request.path)
+    call = Call("r1", None, Admission("ann", frozenset({Scope.WRITE})))
+    assert Dispatcher(*families).at_once(OPERATIONS["read"], Read(path="a"), call) is None
 
 
 async def test_a_fault_of_ours_is_internal_and_its_reason_is_in_the_log_only(

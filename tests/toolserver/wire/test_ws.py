@@ -112,6 +112,26 @@ class TestManyAtOnce:
         (root / "go").touch()
         assert (await socket.end_of("slow"))[1]["result"]["exitCode"] == 0
 
+    async def test_what_needs_no_wait_is_answered_beside_what_does(
+        self, either_socket: Socket, root: Path
+    ) -> None:
+        # 300 times 60 KB: more than the socket has room for while nobody reads, so both ways are gone.
+        for number in range(3):
+            (root / f"large{number}").write_bytes(bytes([ord("a") + number]) * 60_000)
+        for number in range(300):
+            await either_socket.send(f"r{number}", "read", {"path": f"large{number % 3}"})
+            await either_socket.send(f"s{number}", "dev_status")
+        for number in range(300):
+            (events, last), (_, status) = [await either_socket.end_of(f"{id}{number}") for id in "rs"]
+            assert (events, last["result"]["content"]) == ([], "abc"[number % 3] * 60_000)
+            assert status["result"]["state"] == "down"
+
+    async def test_what_cannot_be_answered_at_once_is_refused_as_ever(self, either_socket: Socket) -> None:
+        _, last = await either_socket.call("read", path="../outside")
+        assert code(last) == "outside_workspace"
+        _, last = await either_socket.call("read", path="nothing")
+        assert code(last) == "not_found"
+
     async def test_events_are_in_order_and_one_reply_is_last(self, either_socket: Socket, root: Path) -> None:
         socket = either_socket
         for id in ("a", "b", "c"):
