@@ -97,7 +97,7 @@ def decode_params(data: bytes | msgspec.Raw, kind: type[T], form: Format = "json
     >>> decode_params(b"", List).path
     '.'
     """
-    if not bytes(data):
+    if not memoryview(data):
         data = encode({}, form)
     return decode(data, kind, form)
 

@@ -7,13 +7,17 @@ nobody at all for whoever reads the log, or does not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -44,6 +48,23 @@ class JsonLines(logging.Formatter):
         except UnicodeEncodeError:
             # A file's name need not be UTF-8; the line is worth more than the exact name.
             return json.dumps(line, default=str)
+
+
+class Together(logging.StreamHandler[TextIO]):
+    """Writes when it is flushed, many lines in one go: each write lets go of the interpreter and asks for it
+    back, which holds up the event loop twice."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put the line to those that wait."""
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write them. Where nobody reads the log any more there is nobody to tell of that."""
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 class Behind(logging.Handler):
@@ -102,11 +123,12 @@ class Behind(logging.Handler):
             self._handler.handle(
                 logging.LogRecord("toolserver.logs", logging.WARNING, __file__, 0, text, (dropped,), None)
             )
+        self._handler.flush()
 
 
 def set_up() -> None:
     """Send everything from INFO up to stderr as JSON."""
-    direct = logging.StreamHandler(sys.stderr)
+    direct = Together(_stderr())
     direct.setFormatter(JsonLines())
     # What no line tells need not be looked up for each: the caller's file, thread and process.
     logging._srcfile = None
@@ -115,6 +137,13 @@ def set_up() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Behind(direct)], force=True)
     # It warns of subprotocols that it does not know, and one of them may be the token.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+
+
+def _stderr() -> TextIO:
+    """One of our own, for Python's writes at the end of every line; nowhere, where there is none."""
+    if sys.stderr is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    return open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)
 
 
 def flush() -> None:

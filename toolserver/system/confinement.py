@@ -46,6 +46,6 @@ def admitted(path: WorkspacePath) -> WorkspacePath:
     protocol.errors.Forbidden: this token is for 'src' and what is below it, not for '.'
     """
     prefix = _PREFIX.get()
-    if not is_within(path, (prefix,)):
+    if prefix != ROOT and not is_within(path, (prefix,)):
         raise Forbidden(f"this token is for {prefix!r} and what is below it, not for {path!r}", path=path)
     return path

@@ -159,7 +159,7 @@ class Disk:
                 return None
             content = bytearray(info.st_size + 1)
             count = os.preadv(fd, [content], 0, os.RWF_NOWAIT)
-            return (bytes(content[:count]), info) if count == info.st_size else None
+            return (bytes(memoryview(content)[:count]), info) if count == info.st_size else None
         except OSError:
             return None
         finally:

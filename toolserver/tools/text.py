@@ -46,6 +46,8 @@ def charset_of(data: bytes) -> Charset | None:
     >>> charset_of(b"\x89PNG\xff"), charset_of(b"a\0")
     (None, None)
     """
+    if data.isascii() and b"\0" not in data:
+        return Charset.UTF8  # most files, and quick to see
     for mark, charset in _MARKS:
         if data.startswith(mark):
             return charset if _decodes(data, charset) else None

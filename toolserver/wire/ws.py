@@ -81,6 +81,7 @@ class _Peer:
     ) -> None:
         self._socket = socket
         self._request = request
+        self._admission = request["admission"]
         self._binary = form == "msgpack"
         self._dispatcher = dispatcher
         self._conversation = Conversation(form, limits.max_in_flight)
@@ -110,21 +111,16 @@ class _Peer:
             case CancelRun(id):
                 await self._cancel(id)
             case Run():
-                if (frame := self._frame_at_once(decision)) is None:
-                    self._start(decision)
-                else:
-                    await self._send(frame)
-                    await self._others_turn()
+                await self._run(decision)
 
-    def _frame_at_once(self, run: Run) -> bytes | None:
-        """The last frame of what needs no wait, and so no task; None for all else."""
-        if not self._has_room():
-            return None
-        call = Call(run.id, None, self._request["admission"])
-        answer = self._dispatcher.at_once(run.operation, run.request, call)
-        return None if answer is None else self._result(run, answer)
-
-    async def _others_turn(self) -> None:
+    async def _run(self, run: Run) -> None:
+        """By a task; but for what needs no wait at all, while the socket has room."""
+        call = self._call(run)
+        answer = self._dispatcher.at_once(run.operation, run.request, call) if self._has_room() else None
+        if answer is None:
+            self._running[run.id] = asyncio.create_task(self._answer(run, call)), call
+            return
+        await self._send_now(self._result(run, answer))
         self._answered += 1
         if self._answered % _ANSWERS_PER_TURN == 0:
             await asyncio.sleep(0)
@@ -135,13 +131,11 @@ class _Peer:
         if id in self._running:
             self._running[id][0].cancel()
 
-    def _start(self, run: Run) -> None:
+    def _call(self, run: Run) -> Call:
         async def emit(event: Event) -> None:
             await self._send(self._conversation.event(run.id, event))
 
-        call = Call(run.id, emit if run.stream else None, self._request["admission"])
-        task = asyncio.create_task(self._answer(run, call))
-        self._running[run.id] = task, call
+        return Call(run.id, emit if run.stream else None, self._admission)
 
     async def _answer(self, run: Run, call: Call) -> None:
         # Until it is taken: a client that asks and never reads would else have us hold all it asked for.
@@ -173,9 +167,12 @@ class _Peer:
 
     async def _send(self, frame: bytes) -> None:
         """At once where the socket has room and nobody waits; else behind those who wait."""
-        if not self._has_room():
+        if self._has_room():
+            await self._send_now(frame)
+        else:
             await self._outgoing.put(frame)
-            return
+
+    async def _send_now(self, frame: bytes) -> None:
         try:
             await self._write_frame(frame)
         except (ConnectionError, RuntimeError):
