@@ -18,6 +18,61 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_frame_bytes: int = 16 * MIB
     """One WebSocket frame or one JSON body: an 11 MiB file as base64 fits; larger content has raw doors."""
 
+    max_header_bytes: int = 16 * KIB
+    """One header of a request, or its first line: a path of ``max_path_bytes``, percent-encoded, fits."""
+
+    max_headers: int = 128
+    """Headers of one request; browsers behind two proxies send some 40."""
+
+    header_timeout_ms: int = 20_000
+    """From a connection, or from a request's first byte on it, until its last header. Others have 20 s
+    (Apache) to 60 s (Node)."""
+
+    body_stall_ms: int = 60_000
+    """Between two pieces of a request's body: a disk that stalls the sender is waited for."""
+
+    min_body_bytes_per_second: int = 256
+    """Of a body that takes longer than ``body_stall_ms``, on average: who sends a byte now and then is no
+    sender. A gut feeling."""
+
+    idle_connection_ms: int = 620_000
+    """A connection between two requests; longer than the proxies before it wait, some 600 s at most."""
+
+    max_sockets: int = 4_096
+    """Connections in all, WebSockets among them: some 100 MB of memory. When there are more, those go first
+    that ask nothing at the moment; only then a new one is refused."""
+
+    max_open_files: int = 16_384
+    """Descriptors of the daemon, as far as the system lets it raise its own limit. The last quarter, 256 at
+    most, are kept for operations that run: no new connection gets one."""
+
+    max_requests_per_second: int = 5_000
+    """Of one caller, on average over some seconds: four seconds' worth may come at once. A busy page has
+    some hundreds; more than this is a loop that went wrong."""
+
+    max_requests_per_second_in_all: int = 10_000
+    """Of all callers: what one core answers."""
+
+    max_operations: int = 4_096
+    """Operations under way, of all callers and doors."""
+
+    reserved_disk_bytes: int = 64 * MIB
+    """Kept free on the workspace's disk, and on the daemon's own, or a hundredth of the disk where that is
+    less: builds and package managers that meet a full disk leave halves behind."""
+
+    reserved_disk_entries: int = 2_000
+    """Inodes kept free likewise, where the file system counts them."""
+
+    max_workspace_bytes: int = 0
+    """What the workspace's files take on the disk; 0 for as much as there is. It is looked at again every ten
+    seconds while operations write: a command's files count from the next look on."""
+
+    max_audit_entries: int = 10_000
+    """Lines of ``audit`` in memory: some 5 MB."""
+
+    max_audit_bytes: int = 16 * MIB
+    """The files of ``audit`` in the state directory, both together; then the older one goes."""
+
     max_read_bytes: int = 10 * MIB
     """One file given back whole by ``read``: its base64 stays under a frame."""
 

@@ -51,6 +51,7 @@ from toolserver.tools.terminals import SharedTerminals
 from toolserver.tools.undo import Undoing
 from toolserver.tools.watch import Watches
 from toolserver.wire import archive, pages, raw
+from toolserver.wire.connections import Runner, raise_open_files
 from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
 from toolserver.wire.hmr import DevChannel
@@ -80,6 +81,7 @@ class Running:
 async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -> AsyncIterator[Running]:
     """A daemon. ``environ`` is what commands may inherit from; ``tool_path`` is where ripgrep is."""
     begun = time.monotonic()
+    raise_open_files(config.limits.max_open_files)
     # Before hiding, which makes our own files in /proc root's: see tree.Handicap.
     table = ProcessTable(config.limits, config.state_dir)
     tree.hide_memory_and_environ()
@@ -183,14 +185,14 @@ def _assemble(
     app.router.add_get(routes.ARCHIVE, archive.get(archives))
     files = RawFiles(disk, config.state_dir, gate, locks, limits, undoing.kept)
     raw.add_routes(app.router, files, limits, watches.mark)
-    app.router.add_post(routes.OPERATION, operation_handler(dispatcher))
+    app.router.add_post(routes.OPERATION, operation_handler(dispatcher, limits))
     return app
 
 
 async def _listen(app: web.Application, config: Config, stack: AsyncExitStack) -> Running:
     # A handler whose client is gone is cancelled: otherwise searches and waits would go on for nobody.
-    runner = web.AppRunner(
-        app, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS, access_log=None
+    runner = Runner(
+        app, config.limits, lambda _: None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

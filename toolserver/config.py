@@ -160,7 +160,9 @@ SETTINGS = (
 
 _LIMITS = {f"TOOL_SERVER_{name.upper()}": name for name in Limits.__struct_fields__}
 _NAMES = (*(setting.variable for setting in SETTINGS), *_LIMITS)
-_MAY_BE_ZERO = frozenset(("command_nice",))
+_MAY_BE_ZERO = frozenset(
+    ("command_nice", "max_workspace_bytes", "reserved_disk_bytes", "reserved_disk_entries")
+)
 VARIABLES = frozenset(_NAMES)
 """All variables that the daemon reads: none of them reaches a command."""
 

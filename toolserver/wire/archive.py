@@ -19,6 +19,7 @@ from toolserver.tools.admission import ARCHIVE_IN, ARCHIVE_OUT
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import through
 from toolserver.tools.watch import Mark
+from toolserver.wire.bodies import pieces
 from toolserver.wire.http import call_of, json_response
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,7 +53,7 @@ def put(archives: Archives, limits: Limits, mark: Mark) -> _Handler:
 
         async def injected() -> InjectAnswer:
             with mark(call, (ROOT,)):
-                return await archives.inject_stream(body_chunks(request, _CUT), mode, digest, call)
+                return await archives.inject_stream(body_chunks(request, _CUT, limits), mode, digest, call)
 
         return json_response(await through(ARCHIVE_IN, call, injected))
 
@@ -121,12 +122,12 @@ def refuse_unknown_options(request: web.Request, known: tuple[str, ...]) -> None
             )
 
 
-async def body_chunks(request: web.Request, cut: ToolError) -> AsyncIterator[bytes]:
-    """The body in pieces of a useful size; raises ``cut`` when it breaks off."""
+async def body_chunks(request: web.Request, cut: ToolError, limits: Limits) -> AsyncIterator[bytes]:
+    """The body in pieces of a useful size; raises ``cut`` when it breaks off, Timeout when it stalls."""
     parts: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.content.iter_any():
+        async for chunk in pieces(request, limits):
             parts.append(chunk)
             size += len(chunk)
             if size >= _READ_BYTES:

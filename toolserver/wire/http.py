@@ -15,9 +15,11 @@ from protocol import routes
 from protocol.codec import StreamFrame, encode
 from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolError
 from protocol.export.schema import ErrorAnswer
+from protocol.limits import Limits
 from protocol.messages.base import Event
 from toolserver.tools.call import Call, Dispatcher, Emit, failed, find_operation, read_request
 from toolserver.tools.editing.aliases import spelled
+from toolserver.wire.bodies import pieces
 from toolserver.wire.guard import Guard
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -56,12 +58,12 @@ def middleware(guard: Guard) -> Any:
     return handle
 
 
-def operation_handler(dispatcher: Dispatcher) -> _Next:
+def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Next:
     """POST /v1/{operation}."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         operation = find_operation(request.match_info["operation"])
-        params = read_request(operation, spelled(operation.name, await _body(request)), "json")
+        params = read_request(operation, spelled(operation.name, await _body(request, limits)), "json")
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
             return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
@@ -153,12 +155,19 @@ def _http_call(request: web.Request, emit: Emit | None = None) -> Call:
     return call
 
 
-async def _body(request: web.Request) -> bytes:
+async def _body(request: web.Request, limits: Limits) -> bytes:
     # Before a byte of it is awaited: what is announced too large is refused, not waited for.
     if (request.content_length or 0) > request.client_max_size:
         raise _too_large(request)
     try:
-        return await request.read()
+        if request.content.is_eof():
+            return await request.read()
+        body = bytearray()
+        async for piece in pieces(request, limits):
+            body += piece
+            if len(body) > request.client_max_size:
+                raise _too_large(request)
+        return bytes(body)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(request) from None
     except (web.RequestPayloadError, ConnectionError) as error:

@@ -23,6 +23,7 @@ from toolserver.wire.http import call_of, error_response, json_response
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SEND_BYTES = 512 * 1024
 """One turn of a worker thread; 100 MB came at the speed of aiohttp's own FileResponse or above."""
+_CUT = InvalidRequest("the upload ended before the file did; send it again")
 _STALL_SECONDS = 60.0
 """A client that takes nothing for so long is cut."""
 _SAFE = {
@@ -65,7 +66,7 @@ def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
                 limit="maxUploadBytes",
                 value=limits.max_upload_bytes,
             )
-        body = body_chunks(request, InvalidRequest("the upload ended before the file did; send it again"))
+        body = body_chunks(request, _CUT, limits)
         call = call_of(request)
 
         async def written() -> tuple[WriteAnswer, str]:
