@@ -56,6 +56,7 @@ from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
 from toolserver.wire.hmr import DevChannel
 from toolserver.wire.http import middleware, operation_handler
+from toolserver.wire.mcp import mcp_handler
 from toolserver.wire.ws import WebSocketDoor
 
 _SHUTDOWN_SECONDS = 1.0
@@ -185,6 +186,7 @@ def _assemble(
     app.router.add_get(routes.ARCHIVE, archive.get(archives))
     files = RawFiles(disk, config.state_dir, gate, locks, limits, undoing.kept)
     raw.add_routes(app.router, files, limits, watches.mark)
+    app.router.add_post(routes.MCP, mcp_handler(dispatcher, limits))
     app.router.add_post(routes.OPERATION, operation_handler(dispatcher, limits))
     return app
 

@@ -28,12 +28,18 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 def components() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One reference per message, in the order of ``message_types``, and the schemas they point to."""
     references, schemas = msgspec.json.schema_components(message_types(), ref_template=REF)
-    for name, kind in _structs().items():
-        _describe_fields(schemas.get(name, {}), kind)
-    for schema in schemas.values():
+    described(schemas)
+    return list(references), schemas
+
+
+def described(schemas: dict[str, Any]) -> None:
+    """Put the fields' own words into the schemas of Structs, which are given by the Structs' names."""
+    structs = _structs()
+    for name, schema in schemas.items():
+        if name in structs:
+            _describe_fields(schema, structs[name])
         if "description" in schema:
             schema["description"] = schema["description"].replace("``", "`")
-    return list(references), schemas
 
 
 def message_types() -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from protocol.operations import OPERATIONS
-from tests.builder import Daemon, Json, emptied, free_port, http_of, running, socket_of
+from tests.builder import Daemon, Http, Json, emptied, free_port, http_of, running, socket_of
 
 SERVE = f"{sys.executable} -m http.server --bind {{host}} {{port}}"
 Ask = Callable[[str, Json], Awaitable[tuple[list[Json], Json]]]
@@ -98,7 +98,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
     ]
 
 
-@pytest.fixture(params=["http", "ndjson", "sse", "websocket", "msgpack"])
+@pytest.fixture(params=["http", "ndjson", "sse", "mcp", "websocket", "msgpack"])
 def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -115,6 +115,8 @@ async def ask_by(door: str, daemon: Daemon, stack: AsyncExitStack) -> Ask:
 
         return by_socket
     http = await stack.enter_async_context(http_of(daemon))
+    if door == "mcp":
+        return lambda operation, params: by_mcp(http, operation, params)
     accept = {"ndjson": "application/x-ndjson", "sse": "text/event-stream"}.get(door)
 
     async def by_http(operation: str, params: Json) -> tuple[list[Json], Json]:
@@ -125,6 +127,20 @@ async def ask_by(door: str, daemon: Daemon, stack: AsyncExitStack) -> Ask:
         return [frame["event"] for frame in events], last["result"]
 
     return by_http
+
+
+async def by_mcp(http: Http, operation: str, params: Json) -> tuple[list[Json], Json]:
+    call = {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "tools/call",
+        "params": {"name": operation, "arguments": params},
+    }
+    async with http.session.post("/mcp", json=call) as response:
+        body = await response.json()
+    assert body["id"] == 7
+    assert not body["result"]["isError"], body
+    return [], body["result"]["structuredContent"]
 
 
 def test_the_samples_are_the_table() -> None:

@@ -30,7 +30,7 @@ OPEN_ROUTES = frozenset((routes.HEALTH, routes.READY))
 _KEEPALIVE_SECONDS = 20.0
 """A stream that is silent for so long gets a line that means nothing: proxies cut what is silent for 60 s."""
 
-_NDJSON, _SSE = "application/x-ndjson", "text/event-stream"
+_NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 
 log = logging.getLogger("toolserver.http")
 
@@ -63,7 +63,8 @@ def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Nex
 
     async def handle(request: web.Request) -> web.StreamResponse:
         operation = find_operation(request.match_info["operation"])
-        params = read_request(operation, spelled(operation.name, await _body(request, limits)), "json")
+        body = await body_of(request, limits)
+        params = read_request(operation, spelled(operation.name, body), "json")
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
             return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
@@ -82,7 +83,7 @@ def stream_kind(accept: str) -> str | None:
     >>> stream_kind("application/json"), stream_kind("application/x-ndjson, */*")
     (None, 'application/x-ndjson')
     """
-    return next((kind for kind in (_NDJSON, _SSE) if kind in accept), None)
+    return next((kind for kind in (_NDJSON, SSE) if kind in accept), None)
 
 
 def json_response(answer: Any, status: int = 200) -> web.Response:
@@ -102,15 +103,7 @@ def error_response(error: ToolError, request_id: str) -> web.Response:
 async def _stream(
     request: web.Request, kind: str, run: Callable[[Call], Awaitable[Any]]
 ) -> web.StreamResponse:
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": kind,
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",
-            routes.REQUEST_ID_HEADER: request["id"],
-        }
-    )
-    await response.prepare(request)
+    response = await open_stream(request, kind)
 
     async def write(frame: StreamFrame) -> None:
         data = encode(frame)
@@ -122,7 +115,7 @@ async def _stream(
             await write(StreamFrame(event=event))
 
     call = _http_call(request, emit)
-    alive = asyncio.create_task(_keep_alive(response, b"\n" if kind == _NDJSON else b":\n\n"))
+    alive = asyncio.create_task(keep_alive(response, b"\n" if kind == _NDJSON else b":\n\n"))
     with contextlib.suppress(ConnectionError):
         try:
             last = StreamFrame(result=await run(call))
@@ -135,8 +128,16 @@ async def _stream(
     return response
 
 
-async def _keep_alive(response: web.StreamResponse, nothing: bytes) -> None:
-    """An empty line, or a comment of SSE, now and then; no frame is ever cut by it."""
+async def open_stream(request: web.Request, kind: str) -> web.StreamResponse:
+    """The beginning of an answer that comes piece by piece, past proxies that like to wait for the end."""
+    headers = {"Content-Type": kind, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    response = web.StreamResponse(headers=headers | {routes.REQUEST_ID_HEADER: request["id"]})
+    await response.prepare(request)
+    return response
+
+
+async def keep_alive(response: web.StreamResponse, nothing: bytes) -> None:
+    """Send ``nothing``, an empty line or a comment of SSE, now and then; no frame is ever cut by it."""
     with contextlib.suppress(ConnectionError):
         while True:
             await asyncio.sleep(_KEEPALIVE_SECONDS)
@@ -155,7 +156,8 @@ def _http_call(request: web.Request, emit: Emit | None = None) -> Call:
     return call
 
 
-async def _body(request: web.Request, limits: Limits) -> bytes:
+async def body_of(request: web.Request, limits: Limits) -> bytes:
+    """All of the request's body; raises TooLarge, InvalidRequest, Timeout."""
     # Before a byte of it is awaited: what is announced too large is refused, not waited for.
     if (request.content_length or 0) > request.client_max_size:
         raise _too_large(request)

@@ -95,4 +95,5 @@ POST {base}/v1/OPERATION with a JSON body; the token goes into 'Authorization: B
   curl -H "Authorization: Bearer $TOKEN" -T site.tar.gz {base}/v1/archive
 
 The same operations, many at once: WebSocket at /v1/ws. Their schema: {base}/openapi.json
+For agents, as tools of the Model Context Protocol: {base}/mcp
 """
