@@ -229,6 +229,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ready_timeout_ms: int = 120_000
     """From dev server start to its first good answer; Astro took 5.9 s on two cores."""
 
+    max_dev_restarts: int = 5
+    """Of a dev server that ends by itself again and again; then it stays ended, until somebody starts it."""
+
+    dev_restart_delay_ms: int = 250
+    """Before the first of them; doubled for each further one: 8 s in all for five. A gut feeling."""
+
+    dev_steady_ms: int = 60_000
+    """Ready for so long, its earlier ends do not count any more."""
+
     stop_grace_ms: int = 3_000
     """Between TERM and KILL; three of them stay inside the 10 s that a container engine gives."""
 

@@ -118,7 +118,7 @@ _TABLE = (
     Operation("install", devserver.Install, devserver.InstallAnswer, Scope.DEV, Log),
     Operation("dev_start", devserver.DevStart, devserver.DevStatusAnswer, Scope.DEV, Log),
     Operation("dev_stop", devserver.DevStop, devserver.DevStatusAnswer, Scope.DEV),
-    Operation("dev_status", devserver.DevStatus, devserver.DevStatusAnswer, Scope.DEV),
+    Operation("dev_status", devserver.DevStatus, devserver.DevStatusAnswer, Scope.DEV, devserver.DevChange),
     Operation("dev_logs", devserver.DevLogs, devserver.DevLogsAnswer, Scope.DEV, Log),
     Operation("dev_feedback", diagnostics.DevFeedback, diagnostics.DevFeedbackAnswer, Scope.DEV),
     Operation("start", devserver.Start, devserver.StartAnswer, Scope.DEV, devserver.StartEvent),

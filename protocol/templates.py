@@ -15,7 +15,7 @@ import msgspec
 
 from protocol.codec import explained
 from protocol.errors import InvalidRequest
-from protocol.messages.devserver import DevStart, Install, Readiness
+from protocol.messages.devserver import DevStart, Install, Readiness, Restart
 from protocol.template_variables import Variable, refuse_bad_declarations
 
 TEMPLATE_FILE = "template.json"
@@ -62,6 +62,7 @@ class Template(_Strict, frozen=True, kw_only=True):
     """With ``{host}`` and ``{port}``."""
     port: int | None = None
     readiness: Readiness = Readiness()
+    restart: Restart = Restart.ON_FAILURE
     env: dict[str, str] = {}
     ports: list[TemplatePort] = []
     files: TemplateFiles = TemplateFiles()
@@ -76,7 +77,13 @@ class Template(_Strict, frozen=True, kw_only=True):
 
     def dev_request(self) -> DevStart:
         """The ``dev_start`` that this template asks for."""
-        return DevStart(command=self.dev_command, port=self.port, env=self.env, readiness=self.readiness)
+        return DevStart(
+            command=self.dev_command,
+            port=self.port,
+            env=self.env,
+            readiness=self.readiness,
+            restart=self.restart,
+        )
 
 
 def parse_template(data: bytes) -> Template:

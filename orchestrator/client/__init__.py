@@ -111,7 +111,7 @@ class Client:
     install = StreamingVerb(devserver.Install, devserver.InstallAnswer, Events[Log])
     dev_start = StreamingVerb(devserver.DevStart, devserver.DevStatusAnswer, Events[Log])
     dev_stop = Verb(devserver.DevStop, devserver.DevStatusAnswer)
-    dev_status = Verb(devserver.DevStatus, devserver.DevStatusAnswer)
+    dev_status = StreamingVerb(devserver.DevStatus, devserver.DevStatusAnswer, Events[devserver.DevChange])
     dev_feedback = Verb(diagnostics.DevFeedback, diagnostics.DevFeedbackAnswer)
     dev_logs = StreamingVerb(devserver.DevLogs, devserver.DevLogsAnswer, Events[Log])
     start = StreamingVerb(devserver.Start, devserver.StartAnswer, Events[devserver.StartEvent])

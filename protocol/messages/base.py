@@ -60,3 +60,5 @@ class Log(Event, frozen=True, kw_only=True, tag="log"):
     source: str
     """``install`` or ``dev_server``."""
     text: str
+    next_offset: int | None = None
+    """Of the byte after this text, in this program's log: where to go on."""

@@ -56,6 +56,15 @@ class Readiness(Part, frozen=True, kw_only=True):
     timeout_ms: int | None = None
 
 
+class Restart(enum.Enum):
+    """What becomes of a dev server that ends by itself after it was ready."""
+
+    ON_FAILURE = "on_failure"
+    """It is started again, each time after a longer pause, until it has failed too often."""
+    NEVER = "never"
+    """It stays ended."""
+
+
 class Install(Request, frozen=True, kw_only=True):
     """Install the workspace's packages. Without ``command`` the package manager is found by its lock file."""
 
@@ -88,6 +97,7 @@ class DevStart(Request, frozen=True, kw_only=True):
     """4321 unless the tool server was told another."""
     env: dict[str, str] = {}
     readiness: Readiness = Readiness()
+    restart: Restart = Restart.ON_FAILURE
 
 
 class DevStop(Request, frozen=True, kw_only=True):
@@ -96,6 +106,11 @@ class DevStop(Request, frozen=True, kw_only=True):
 
 class DevStatus(Request, frozen=True, kw_only=True):
     """Tell the dev server's state."""
+
+    follow: bool = False
+    """Go on with what becomes of it, as ``dev_change`` events, until cancelled."""
+    from_event: int | None = None
+    """Followed: begin with the event of this number, as far back as they are kept; else with the next one."""
 
 
 class DevStatusAnswer(Answer, frozen=True, kw_only=True):
@@ -113,6 +128,31 @@ class DevStatusAnswer(Answer, frozen=True, kw_only=True):
     """Of the last run, once it crashed."""
     since: str
     """When this state began, ISO 8601 UTC."""
+    reason: str | None = None
+    """Why it is so, where that is not what was asked for: how it ended, and what comes next."""
+    restarts: int = 0
+    """How often it was started again by itself since it was asked for."""
+    next_try: str | None = None
+    """When it is started again, ISO 8601 UTC; null when that is not planned."""
+    next_event: int = 1
+    """Number of the ``dev_change`` that comes next."""
+
+
+class DevChange(Event, frozen=True, kw_only=True, tag="dev_change"):
+    """The dev server is in another state, or is not started again."""
+
+    number: int
+    """From 1 on, without holes, while the tool server lives."""
+    at: str
+    """ISO 8601 UTC."""
+    state: DevState
+    reason: str | None = None
+    exit_code: int | None = None
+    """Of the run that ended."""
+    output: list[str] = []
+    """That run's last lines."""
+    restarts: int = 0
+    next_try: str | None = None
 
 
 class DevLogs(Request, frozen=True, kw_only=True):
@@ -121,11 +161,14 @@ class DevLogs(Request, frozen=True, kw_only=True):
     from_offset: int = 0
     max_bytes: int | None = None
     follow: bool = False
-    """Go on with what it writes, as ``log`` events, until cancelled or the dev server ends."""
+    """Go on with what it writes, as ``log`` events, until cancelled or the dev server has ended for good."""
 
 
 class DevLogsAnswer(Answer, frozen=True, kw_only=True):
-    """The log from ``fromOffset`` on, as kept; streamed, ``text`` is empty."""
+    """The log from ``fromOffset`` on, as kept; streamed, ``text`` is empty.
+
+    One log from ``dev_start`` on: a dev server that is started again by itself goes on in it.
+    """
 
     text: str
     from_offset: int

@@ -1,20 +1,18 @@
 """dev_start, dev_stop, dev_status, dev_logs: one dev server, with a life of its own.
 
 Ready means that the port answered, and that a process of ours is the one that listens there; not that
-some tool printed a URL.
+some tool printed a URL. One that ends by itself is started again, for as long as that helps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from typing import Protocol
 
-from protocol.errors import Conflict, DevServerFailed, InvalidRequest, NotFound
+from protocol.errors import Conflict, DevServerFailed, InvalidRequest, NotFound, ToolError
 from protocol.limits import Limits
-from protocol.messages.base import Encoding
 from protocol.messages.devserver import (
     DevLogs,
     DevLogsAnswer,
@@ -23,23 +21,31 @@ from protocol.messages.devserver import (
     DevStatus,
     DevStatusAnswer,
     DevStop,
-    Readiness,
+    Restart,
 )
-from protocol.paths import ROOT
-from protocol.templates import StaticSite, dev_command, filled, probe_kinds
-from toolserver.system import ports
+from protocol.templates import filled
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
-from toolserver.tools.devlife import DevEvent, after
-from toolserver.tools.follow import follow
-from toolserver.tools.install import as_log, error_line, last_lines
-from toolserver.tools.project import look
-from toolserver.tools.shell import dev_environment, shell_argv
+from toolserver.tools.devlaunch import Launching
+from toolserver.tools.devlife import DevEvent, Life
+from toolserver.tools.devlogs import DevLog
+from toolserver.tools.install import last_lines
+from toolserver.tools.readiness import Readying, told, too_late
+from toolserver.tools.restarts import Tally
+from toolserver.tools.shell import dev_environment
 
-_PAUSE_SECONDS = 0.05
-"""Between two looks at whether it answers: a page is seen at most this late."""
 _MAX_LOG_BYTES = 1024 * 1024
+
+
+class Observer(Protocol):
+    """Who looks after the files that a dev server was started from."""
+
+    async def launching(self, request: DevStart) -> None:
+        """It is about to be started from what is there now."""
+
+    def ready(self, request: DevStart) -> None:
+        """It answers."""
 
 
 class DevServer:
@@ -48,26 +54,32 @@ class DevServer:
     def __init__(
         self, table: ProcessTable, disk: Disk, env: Mapping[str, str], limits: Limits, host: str, port: int
     ) -> None:
+        self.observer: Observer | None = None
         self._table = table
-        self._disk = disk
-        self._env = dev_environment(env)
         self._limits = limits
         self._host = host
         self._default_port = port
         self._port = port
-        self._state = DevState.DOWN
-        self._since = datetime.now(UTC)
+        env = dev_environment(env)
+        self._launching = Launching(table, disk, env, host)
+        self._readying = Readying(table, disk, env, host)
+        self._life = Life(limits)
         self._command: str | None = None
         self._process: Process | None = None
+        self._log = DevLog()
         self._last: DevStart | None = None
+        self._ready_at = 0.0
+        self._renewing = False
         self._deciding = asyncio.Lock()
         self._getting_ready: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+        """Will start it again, or anew."""
 
     @property
     def state(self) -> DevState:
         """Now."""
-        return self._state
+        return self._life.state
 
     @property
     def port(self) -> int:
@@ -81,11 +93,13 @@ class DevServer:
 
     async def dev_start(self, request: DevStart, call: Call) -> DevStatusAnswer:
         """Start it, or join the one that runs or is starting; answers once it is ready."""
-        check_readiness(request.readiness)
-        if request.readiness.file is not None:
-            self._disk.path(request.readiness.file.path)
+        self.check(request)
+        if self._renewing and self._tending is not None:
+            # It is being started anew: that is what was asked for.
+            await asyncio.wait([self._tending])
         async with self._deciding:
             if not self.runs_as(request):
+                await self._let_be()
                 await self._launch(self._meant(request))
         try:
             await self._wait_ready(call)
@@ -95,9 +109,13 @@ class DevServer:
             raise
         return self.status()
 
+    def check(self, request: DevStart) -> None:
+        """Raise InvalidRequest, OutsideWorkspace for what cannot be waited for."""
+        self._readying.check(request.readiness)
+
     def runs_as(self, request: DevStart) -> bool:
         """Whether it runs already, as asked; raises Conflict when it runs with another command."""
-        if self._state not in (DevState.STARTING, DevState.READY):
+        if self.state not in (DevState.STARTING, DevState.READY):
             return False
         asked = self._meant(request)
         if asked.command and filled(asked.command, self._host, self._port_of(asked)) != self._command:
@@ -118,61 +136,74 @@ class DevServer:
         return port
 
     async def dev_stop(self, request: DevStop, call: Call) -> DevStatusAnswer:
-        """Stop it with everything it started."""
+        """Stop it with everything it started; it is not started again."""
         await asyncio.shield(self.end())
         return self.status()
 
     async def dev_status(self, request: DevStatus, call: Call) -> DevStatusAnswer:
-        """How it is."""
+        """How it is; followed, also how it comes to be."""
+        if call.streaming and request.follow:
+            number = self._life.changes.next if request.from_event is None else request.from_event
+            await self._life.follow(call, number)
         return self.status()
 
-    def dev_status_at_once(self, request: DevStatus) -> DevStatusAnswer:
-        """The same."""
-        return self.status()
+    def dev_status_at_once(self, request: DevStatus) -> DevStatusAnswer | None:
+        """The same, where nothing is to follow."""
+        return None if request.follow else self.status()
 
     async def dev_logs(self, request: DevLogs, call: Call) -> DevLogsAnswer:
         """What it printed."""
-        process = self._process
-        if process is None:
+        if self._log.empty:
             raise NotFound("no dev server was started yet; 'dev_start' starts one")
         if request.from_offset < 0 or (request.max_bytes is not None and request.max_bytes < 1):
             raise InvalidRequest("'fromOffset' must be 0 or more, 'maxBytes' above 0", field="fromOffset")
         if call.streaming and request.follow:
-            await follow(process, as_log(call, "dev_server"), (request.from_offset, 0), Encoding.UTF8)
-            return DevLogsAnswer(text="", from_offset=request.from_offset, next_offset=process.stdout.end)
-        piece = process.stdout.read(
-            request.from_offset, min(request.max_bytes or _MAX_LOG_BYTES, _MAX_LOG_BYTES)
-        )
+            end = await self._log.follow(call, request.from_offset, self._runs_on)
+            return DevLogsAnswer(text="", from_offset=request.from_offset, next_offset=end)
+        max_bytes = min(request.max_bytes or _MAX_LOG_BYTES, _MAX_LOG_BYTES)
+        piece = self._log.read(request.from_offset, max_bytes)
         return DevLogsAnswer(
             text=piece.data.decode(errors="replace"),
             from_offset=piece.offset,
             next_offset=piece.offset + len(piece.data),
         )
 
+    async def _runs_on(self) -> bool:
+        """Once it runs again; False when it will not by itself."""
+        process = self._process
+        while self._process is process:
+            ended = self.state in (DevState.DOWN, DevState.CRASHED)
+            if ended and self._life.next_try is None and not self._renewing:
+                return False
+            await self._life.changes.news()
+        return True
+
     def status(self) -> DevStatusAnswer:
         """The answer of all of them."""
         process = self._process
         end = process.exit if process else None
         return DevStatusAnswer(
-            state=self._state,
+            state=self.state,
             port=self._port,
-            url=f"http://{self._host}:{self._port}/" if self._state is DevState.READY else None,
+            url=f"http://{self._host}:{self._port}/" if self.state is DevState.READY else None,
             pid=process.pid if process and process.running else None,
             process_id=process.id if process else None,
             command=self._command,
-            exit_code=end.code if end and self._state is DevState.CRASHED else None,
-            since=self._since.isoformat(),
+            exit_code=end.code if end and self.state is DevState.CRASHED else None,
+            since=self._life.since.isoformat(),
+            reason=self._life.reason,
+            restarts=self._life.tally.restarts,
+            next_try=self._life.next_try,
+            next_event=self._life.changes.next,
         )
 
-    def note(self, event: DevEvent) -> None:
+    def note(self, event: DevEvent, reason: str | None = None) -> None:
         """Let something happen to it."""
-        state = after(self._state, event)
-        if state is not self._state:
-            self._state, self._since = state, datetime.now(UTC)
+        self._life.note(event, reason)
 
     async def close(self) -> None:
         """End the tasks; the program itself ends with all others."""
-        tasks = [task for task in (self._getting_ready, self._watching) if task is not None]
+        tasks = [each for each in (self._tending, self._getting_ready, self._watching) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -180,76 +211,102 @@ class DevServer:
     async def wanted(self, request: DevStart) -> bool:
         """Whether there is a dev server to start: asked for, or found in the workspace."""
         command = self._meant(request).command
-        if command is not None:
-            return bool(command.strip())
-        project = await look(self._disk)
-        return dev_command(project.package, project.names) is not None
+        return bool(command.strip()) if command is not None else await self._launching.found()
 
-    async def _plan(self, request: DevStart, port: int) -> tuple[list[str], str]:
-        """What to run, and how it is shown."""
-        env = {**self._env, **request.env}
-        if request.command is not None and request.command.strip():
-            line = filled(request.command, self._host, port)
-            return await asyncio.to_thread(shell_argv, line, env), line
-        project = await look(self._disk)
-        found = dev_command(project.package, project.names)
-        if found is None:
-            raise DevServerFailed(
-                "no dev server to start: give 'command', a script 'dev' in package.json, or an index.html"
-            )
-        if isinstance(found, StaticSite):
-            argv = [sys.executable, "-I", "-m", "toolserver.wire.static", self._host, str(port)]
-            return argv, f"static site on {self._host}:{port}"
-        line = filled(found, self._host, port)
-        return await asyncio.to_thread(shell_argv, line, env), line
-
-    async def _launch(self, request: DevStart) -> None:
-        if self._state is DevState.STOPPING:
-            raise Conflict("the dev server is stopping; ask again in a moment")
+    async def _launch(self, request: DevStart, again: bool = False) -> None:
+        """Start it; whoever calls decides, and has the lock. ``again``: nobody has asked for it."""
         port = self._port_of(request)
-        argv, command = await self._plan(request, port)
+        argv, command = await self._launching.plan(request, port)
+        if not again:
+            self._life.tally = Tally()
         self.note(DevEvent.START)
         self._port, self._command, self._last = port, command, request
         try:
             if self._process is not None:
                 # Of a run that crashed a child may be left, and hold the port.
                 await self._table.stop(self._process)
-            await self._refuse_taken(port)
-            env = {**self._env, "HOST": self._host, "PORT": str(port), "BROWSER": "none", **request.env}
-            cwd = await asyncio.to_thread(self._disk.directory, ROOT)
-            process = self._table.start(argv, cwd=cwd, env=env, merged=True)
+            if self.observer is not None:
+                await self.observer.launching(request)
+            process = await self._launching.run(argv, request, port)
         except BaseException:
-            self.note(DevEvent.EXITED)
-            self.note(DevEvent.STOP)
+            if not again:
+                self.note(DevEvent.EXITED)
+                self.note(DevEvent.STOP)
             raise
+        (self._log.go_on if again else self._log.begin)(process)
         self._process = process
-        self._watching = asyncio.create_task(self._watch(process))
-        self._getting_ready = asyncio.create_task(self._get_ready(process, request.readiness))
+        self._watching = asyncio.create_task(self._watch(process, again))
+        self._getting_ready = asyncio.create_task(self._get_ready(process, request, again))
         # Its error is raised to whoever waits; when nobody does any more, the state tells enough.
         self._getting_ready.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _refuse_taken(self, port: int) -> None:
-        if await asyncio.to_thread(ports.is_free, self._host, port):
+    async def _watch(self, process: Process, again: bool) -> None:
+        end = await process.wait()
+        if self._process is not process:
             return
-        pid = await asyncio.to_thread(ports.owner, port)
-        who = f"process {pid}" if pid else "another program"
-        raise DevServerFailed(
-            f"port {port} is taken by {who}; stop it, or give another 'port'", port=port, pid=pid
-        )
+        lines = last_lines(process)
+        what = f"it ended with exit code {end.code}: {told(lines)}"
+        was_ready = self.state is DevState.READY
+        if was_ready or (again and self.state is DevState.STARTING):
+            self._failed(what, (time.monotonic() - self._ready_at) * 1000 if was_ready else 0, process)
+        else:
+            why = what if self.state is DevState.STARTING else None
+            self._life.note(DevEvent.EXITED, why, exit_code=end.code, output=lines)
 
-    async def _watch(self, process: Process) -> None:
-        await process.wait()
-        if self._process is process:
-            self.note(DevEvent.EXITED)
+    def _failed(self, what: str, ready_ms: float = 0, process: Process | None = None) -> None:
+        """It ended by itself, or could not be started again: what comes of it."""
+        restart = self._last is not None and self._last.restart is Restart.ON_FAILURE
+        code = process.exit.code if process is not None and process.exit is not None else None
+        output = [] if process is None else last_lines(process)
+        delay_ms = self._life.failed(what, ready_ms, restart, code, output)
+        if delay_ms is not None:
+            self._tending = asyncio.create_task(self._start_again(delay_ms))
+
+    async def _start_again(self, delay_ms: int) -> None:
+        await asyncio.sleep(delay_ms / 1000)
+        await self._launch_again()
+
+    async def _launch_again(self) -> None:
+        async with self._deciding:
+            if self._last is None:
+                return
+            self._life.next_try = None
+            self._life.tally = self._life.tally.started_again()
+            try:
+                await self._launch(self._last, again=True)
+            except (ToolError, OSError) as error:
+                self.note(DevEvent.START)  # where it failed before that: the table has no other way
+                self._failed(str(error))
+
+    def renew(self, why: str, install: Callable[[], Awaitable[str]] | None) -> None:
+        """Start it anew for ``why``, after ``install``, which gives what went wrong, or nothing."""
+        if self.state in (DevState.READY, DevState.CRASHED) and not self._renewing:
+            if self._tending is not None:
+                self._tending.cancel()
+            self._renewing = True
+            self._tending = asyncio.create_task(self._renew(why, install))
+
+    async def _renew(self, why: str, install: Callable[[], Awaitable[str]] | None) -> None:
+        try:
+            async with self._deciding:
+                await self._stop(why)
+            if install is not None:
+                self.note(DevEvent.INSTALL, why)
+                wrong = ""
+                try:
+                    wrong = await install()
+                finally:
+                    self.note(DevEvent.INSTALLED, wrong or why)
+            await self._launch_again()
+        finally:
+            self._renewing = False
+            self._life.changes.wake()
 
     async def _wait_ready(self, call: Call) -> None:
         """Until it is ready or has failed, its output told on the way."""
         assert self._getting_ready is not None
-        assert self._process is not None
         telling = asyncio.create_task(
-            follow(self._process, as_log(call, "dev_server"), (0, 0), Encoding.UTF8)
-            if call.streaming
-            else _nothing()
+            self._log.follow(call, self._log.begin_of_run, self._runs_on) if call.streaming else _nothing()
         )
         ready = self._getting_ready
         try:
@@ -262,83 +319,23 @@ class DevServer:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
 
-    async def _get_ready(self, process: Process, readiness: Readiness) -> None:
-        timeout_ms = readiness.timeout_ms or self._limits.ready_timeout_ms
-        probe = self._probe(process, readiness)
+    async def _get_ready(self, process: Process, request: DevStart, again: bool) -> None:
+        timeout_ms = request.readiness.timeout_ms or self._limits.ready_timeout_ms
         try:
-            # Around the question too: one that hangs must not outlast the clock.
-            async with asyncio.timeout(timeout_ms / 1000):
-                while not await probe() and process.running:  # noqa: ASYNC110 - another program is asked
-                    await asyncio.sleep(_PAUSE_SECONDS)
+            await self._readying.wait(process, request.readiness, self._port, timeout_ms)
         except TimeoutError:
-            raise await self._too_late(process, timeout_ms) from None
-        if not process.running:
-            raise await self._exited(process)
+            error = await too_late(process, timeout_ms)
+            # One that nobody waits for has failed, and may be started again: its end tells so.
+            await (self._table.stop(process) if again else self.end())
+            raise error from None
+        except DevServerFailed:
+            # Of one that put itself into the background nothing is to be left.
+            await self._table.stop(process)
+            raise
+        self._ready_at = time.monotonic()
         self.note(DevEvent.ANSWERED)
-
-    def _probe(self, process: Process, readiness: Readiness) -> Callable[[], Awaitable[bool]]:
-        """The question to ask until the answer is yes."""
-        if readiness.log is not None:
-            return _log_probe(process, re.compile(readiness.log.pattern))
-        if readiness.file is not None:
-            path = self._disk.path(readiness.file.path)
-            return lambda: asyncio.to_thread(self._disk.exists, path)
-        if readiness.command is not None:
-            line = readiness.command.command
-            return lambda: self._succeeds(line)
-        http = readiness.http
-        if readiness.port:
-            return lambda: self._listens(process)
-        return lambda: self._answers(process, http.path if http else "/", http.status if http else None)
-
-    async def _listens(self, process: Process) -> bool:
-        if not await ports.accepts(self._host, self._port):
-            return False
-        return await self._is_ours(process)
-
-    async def _answers(self, process: Process, path: str, wanted: int | None) -> bool:
-        status = await ports.http_status(self._host, self._port, path)
-        if status is None or (status != wanted if wanted else status >= 500):
-            return False
-        return await self._is_ours(process)
-
-    async def _is_ours(self, process: Process) -> bool:
-        family = await asyncio.to_thread(process.family)
-        return await asyncio.to_thread(ports.listens, family, self._port)
-
-    async def _succeeds(self, line: str) -> bool:
-        cwd = await asyncio.to_thread(self._disk.directory, ROOT)
-        env = {**self._env, "HOST": self._host, "PORT": str(self._port)}
-        argv = await asyncio.to_thread(shell_argv, line, env)
-        process = self._table.start(argv, cwd=cwd, env=env, merged=True)
-        try:
-            return (await process.wait()).code == 0
-        finally:
-            if process.running:
-                await asyncio.shield(self._table.stop(process, grace_ms=0))
-            self._table.forget(process)
-
-    async def _exited(self, process: Process) -> DevServerFailed:
-        end = await process.wait()
-        lines = last_lines(process)
-        return DevServerFailed(
-            f"the dev server ended with exit code {end.code} before it was ready: {error_line(lines)}",
-            exit_code=end.code,
-            output=lines,
-        )
-
-    async def _too_late(self, process: Process, timeout_ms: int) -> DevServerFailed:
-        family = await asyncio.to_thread(process.family)
-        elsewhere = sorted(await asyncio.to_thread(ports.ports_of, family))
-        hint = f"; it listens on {', '.join(map(str, elsewhere))}" if elsewhere else ""
-        await self.end()
-        return DevServerFailed(
-            f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it is stopped",
-            clock="readiness.timeoutMs",
-            value=timeout_ms,
-            listening=elsewhere,
-            output=last_lines(process),
-        )
+        if self.observer is not None:
+            self.observer.ready(request)
 
     async def leave(self) -> None:
         """The content that it belongs to goes away: so does it, and what was asked of it."""
@@ -349,52 +346,26 @@ class DevServer:
         """End it with everything it started; nothing happens when it is down."""
         # One decision after the other: a start under way would otherwise begin what was just stopped.
         async with self._deciding:
-            await self._end()
+            await self._let_be()
+            await self._stop()
 
-    async def _end(self) -> None:
-        self.note(DevEvent.STOP)
+    async def _let_be(self) -> None:
+        """Nobody is to start it again. That one waits for the lock, or sleeps, or installs."""
+        tending, self._tending, self._life.next_try = self._tending, None, None
+        if tending is not None and tending is not asyncio.current_task():
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
+
+    async def _stop(self, why: str | None = None) -> None:
+        self.note(DevEvent.STOP, why)
         process, ready = self._process, self._getting_ready
-        if process is not None and (process.running or not process.stdout.closed):
-            await self._table.stop(process)
-        self.note(DevEvent.EXITED)
         if ready is not None and ready is not asyncio.current_task():
+            # First, else it tells of an end that was asked for as if it were the program's own.
             ready.cancel()
             await asyncio.gather(ready, return_exceptions=True)
-
-
-def check_readiness(readiness: Readiness) -> None:
-    """Raise InvalidRequest when a readiness cannot be waited for.
-
-    >>> check_readiness(Readiness(port=True))
-    """
-    if len(kinds := probe_kinds(readiness)) > 1:
-        raise InvalidRequest(f"'readiness' takes one kind, not {' and '.join(kinds)}", field="readiness")
-    if readiness.timeout_ms is not None and readiness.timeout_ms <= 0:
-        raise InvalidRequest("'readiness.timeoutMs' must be above 0", field="readiness.timeoutMs")
-    if readiness.http is not None and not re.fullmatch(r"/[^\s]*", readiness.http.path):
-        raise InvalidRequest(
-            "'readiness.http.path' begins with / and has no spaces", field="readiness.http.path"
-        )
-    try:
-        re.compile(readiness.log.pattern if readiness.log else "")
-    except re.error as error:
-        raise InvalidRequest(
-            f"'readiness.log.pattern' is no regular expression: {error}", field="readiness.log.pattern"
-        ) from None
-
-
-def _log_probe(process: Process, pattern: re.Pattern[str]) -> Callable[[], Awaitable[bool]]:
-    """Asks whether a line matched; every line is looked at once, the last one again while it grows."""
-    position, rest = 0, b""
-
-    async def probe() -> bool:
-        nonlocal position, rest
-        piece = process.stdout.read(position, _MAX_LOG_BYTES)
-        position = piece.offset + len(piece.data)
-        *lines, rest = (rest + piece.data).split(b"\n")
-        return any(pattern.search(line.decode(errors="replace").rstrip("\r")) for line in [*lines, rest])
-
-    return probe
+        if process is not None and (process.running or not process.stdout.closed):
+            await self._table.stop(process)
+        self.note(DevEvent.EXITED, why)
 
 
 def _is_being_cancelled() -> bool:

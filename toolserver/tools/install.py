@@ -109,7 +109,7 @@ def as_log(call: Call, source: str) -> Call:
 
     async def emit(event: Event) -> None:
         if isinstance(event, Stdout | Stderr):
-            await call.emit(Log(source=source, text=event.data))
+            await call.emit(Log(source=source, text=event.data, next_offset=event.next_offset))
 
     return Call(call.request_id, emit, call.admission)
 

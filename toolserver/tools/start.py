@@ -11,7 +11,7 @@ from protocol.messages.devserver import DevStatusAnswer, InstallAnswer, Progress
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Call
 from toolserver.tools.devlife import DevEvent
-from toolserver.tools.devserver import DevServer, check_readiness
+from toolserver.tools.devserver import DevServer
 from toolserver.tools.install import Installs
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Starts:
 
     async def start(self, request: Start, call: Call) -> StartAnswer:
         """Inject (when there is an archive), install, start the dev server."""
-        check_readiness(request.dev.readiness)
+        self._dev.check(request.dev)
         times: dict[str, float] = {}
         if request.archive is None and self._dev.runs_as(request.dev):
             return await self._running(request, call)

@@ -207,6 +207,33 @@ class TestFailing:
             None,
         )
 
+    async def test_one_that_detaches_itself_is_told_and_nothing_of_it_is_left(
+        self, http: Http, daemon: Daemon, site: Path, port: int
+    ) -> None:
+        line = f"setsid {SERVE} > /dev/null 2>&1 & echo $! > pid; echo detached"
+        # Not by its answer: the leader is gone before or after that, as it happens.
+        refused = await http.refused("dev_start", command=line, port=port, readiness={"file": {"path": "no"}})
+        pid = (site / "pid").read_text().strip()
+        assert refused.message == (
+            "the dev server ended with exit code 0 before it was ready: detached; "
+            f"it left process {pid} in the background: have it stay in the foreground"
+        )
+        assert daemon.children() == set()
+
+    @pytest.mark.parametrize("readiness", [{}, {"log": {"pattern": "^serving$"}}], ids=["http", "log"])
+    async def test_megabytes_of_garbage_are_no_trouble(
+        self, http: Http, site: Path, port: int, readiness: Json
+    ) -> None:
+        line = f"head -c 3000000 /dev/urandom; head -c 3000000 /dev/zero; echo; {SERVE}"
+        await http.ok("dev_start", command=line, port=port, readiness=readiness)
+        piece = await http.ok("dev_logs", fromOffset=6_000_001)
+        assert (piece["text"][:8], piece["fromOffset"]) == ("serving\n", 6_000_001)
+        (site / "go.py").write_text("import os; os.write(1, bytes(range(256)) * 4000); os._exit(4)")
+        await http.ok("dev_stop")
+        refused = await http.refused("dev_start", command=f"{sys.executable} go.py", port=port)
+        assert refused.details["exitCode"] == 4
+        assert len(refused.message) < 1000
+
     async def test_one_that_never_answers_is_stopped_and_told(
         self, http: Http, daemon: Daemon, site: Path, port: int
     ) -> None:
@@ -224,8 +251,16 @@ class TestFailing:
 
     async def test_one_that_answers_elsewhere_is_told_where(self, http: Http, site: Path, port: int) -> None:
         other = free_port()
+        # Quick to be there: nothing is imported on the way.
+        (site / "other.py").write_text(
+            f"import _socket, time\ns = _socket.socket()\ns.bind(('127.0.0.1', {other}))\n"
+            "s.listen()\ntime.sleep(1000)\n"
+        )
         refused = await http.refused(
-            "dev_start", command=f"PORT={other} {SERVE}", port=port, readiness={"timeoutMs": 1500}
+            "dev_start",
+            command=f"exec {sys.executable} -I -S other.py",
+            port=port,
+            readiness={"timeoutMs": 3000},
         )
         assert f"; it listens on {other}; it is stopped" in refused.message
         assert refused.details["listening"] == [other]
@@ -279,11 +314,12 @@ class TestFailing:
         assert "was not ready within 1000 ms" in refused.message
 
     async def test_a_crash_after_ready_is_a_state(self, http: Http, site: Path, port: int) -> None:
-        status = await http.ok("dev_start", command=SERVE, port=port)
+        status = await http.ok("dev_start", command=SERVE, port=port, restart="never")
         with pytest.raises(aiohttp.ClientError):
             await fetch(f"{status['url']}crash")
         await until(lambda: not is_alive(status["pid"]))
         crashed = await http.ok("dev_status")
+        assert (crashed["reason"], crashed["nextTry"]) == ("it ended with exit code 7: going down", None)
         assert (crashed["state"], crashed["exitCode"], crashed["url"]) == ("crashed", 7, None)
         assert "going down" in (await logs(http))
         async with http.session.get("/ready") as response:
@@ -294,7 +330,7 @@ class TestFailing:
         self, http: Http, site: Path, port: int
     ) -> None:
         line = f"{SERVE} & while [ ! -e go ]; do sleep 0.02; done; exit 5"
-        await http.ok("dev_start", command=line, port=port)
+        await http.ok("dev_start", command=line, port=port, restart="never")
         (site / "go").touch()
         while (await http.ok("dev_status"))["state"] != "crashed":
             await asyncio.sleep(0.02)

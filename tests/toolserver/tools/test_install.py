@@ -151,7 +151,12 @@ async def test_a_cancelled_install_ends_with_all_it_started(
     socket: Socket, daemon: Daemon, root: Path
 ) -> None:
     await socket.send("1", "install", {"command": "(setsid sleep 1000 &); echo on; sleep 1000"})
-    assert (await socket.next_of("1"))["event"] == {"type": "log", "source": "install", "text": "on\n"}
+    assert (await socket.next_of("1"))["event"] == {
+        "type": "log",
+        "source": "install",
+        "text": "on\n",
+        "nextOffset": 3,
+    }
     await socket.send("1", "cancel")
     assert (await socket.end_of("1"))[1]["error"]["code"] == "cancelled"
     assert daemon.children() == set()

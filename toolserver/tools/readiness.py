@@ -1,0 +1,175 @@
+"""When a dev server counts as ready: one question, asked again and again.
+
+Whatever is asked, an answer on the port counts only when a process of the dev server is the one that listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+
+from protocol.errors import DevServerFailed, InvalidRequest
+from protocol.messages.devserver import Readiness
+from protocol.paths import ROOT
+from protocol.templates import probe_kinds
+from toolserver.system import ports
+from toolserver.system.disk import Disk
+from toolserver.system.processes import Process, ProcessTable
+from toolserver.tools.install import error_line, last_lines
+from toolserver.tools.shell import shell_argv
+
+_PAUSE_SECONDS = 0.05
+"""Between two looks at whether it answers: a page is seen at most this late."""
+_LOOK_BYTES = 1024 * 1024
+_MAX_LINE_BYTES = 64 * 1024
+"""Of a line: a pattern is looked for in no more of it."""
+_MAX_TOLD = 500
+"""Characters of the line that a message quotes: what it prints may be anything."""
+
+
+class Readying:
+    """The questions, and the wait for a yes."""
+
+    def __init__(self, table: ProcessTable, disk: Disk, env: Mapping[str, str], host: str) -> None:
+        self._table = table
+        self._disk = disk
+        self._env = env
+        self._host = host
+
+    def check(self, readiness: Readiness) -> None:
+        """Raise InvalidRequest, OutsideWorkspace when it cannot be waited for here."""
+        check_readiness(readiness)
+        if readiness.file is not None:
+            self._disk.path(readiness.file.path)
+
+    async def wait(self, process: Process, readiness: Readiness, port: int, timeout_ms: int) -> None:
+        """Until it is ready; raises DevServerFailed when it ends before, TimeoutError when it is too slow."""
+        ask = self._question(process, readiness, port)
+        # Around the question too: one that hangs must not outlast the clock.
+        async with asyncio.timeout(timeout_ms / 1000):
+            while not await ask() and process.running:  # noqa: ASYNC110 - another program is asked
+                await asyncio.sleep(_PAUSE_SECONDS)
+        if not process.running:
+            raise await ended(process)
+
+    def _question(self, process: Process, readiness: Readiness, port: int) -> Callable[[], Awaitable[bool]]:
+        """The question to ask until the answer is yes."""
+        if readiness.log is not None:
+            return _log_probe(process, re.compile(readiness.log.pattern))
+        if readiness.file is not None:
+            path = self._disk.path(readiness.file.path)
+            return lambda: asyncio.to_thread(self._disk.exists, path)
+        if readiness.command is not None:
+            line = readiness.command.command
+            return lambda: self._succeeds(line, port)
+        http = readiness.http
+        if readiness.port:
+            return lambda: self._listens(process, port)
+        return lambda: self._answers(process, port, http.path if http else "/", http.status if http else None)
+
+    async def _listens(self, process: Process, port: int) -> bool:
+        if not await ports.accepts(self._host, port):
+            return False
+        return await _is_ours(process, port)
+
+    async def _answers(self, process: Process, port: int, path: str, wanted: int | None) -> bool:
+        status = await ports.http_status(self._host, port, path)
+        if status is None or (status != wanted if wanted else status >= 500):
+            return False
+        return await _is_ours(process, port)
+
+    async def _succeeds(self, line: str, port: int) -> bool:
+        cwd = await asyncio.to_thread(self._disk.directory, ROOT)
+        env = {**self._env, "HOST": self._host, "PORT": str(port)}
+        argv = await asyncio.to_thread(shell_argv, line, env)
+        process = self._table.start(argv, cwd=cwd, env=env, merged=True)
+        try:
+            return (await process.wait()).code == 0
+        finally:
+            if process.running:
+                await asyncio.shield(self._table.stop(process, grace_ms=0))
+            self._table.forget(process)
+
+
+async def ended(process: Process) -> DevServerFailed:
+    """The error of one that ended before it was ready; what it has left in the background is told."""
+    end = await process.wait()
+    left = sorted(await asyncio.to_thread(process.family))
+    hint = f"; it left {_processes(left)} in the background: have it stay in the foreground" if left else ""
+    lines = last_lines(process)
+    return DevServerFailed(
+        f"the dev server ended with exit code {end.code} before it was ready: {told(lines)}{hint}",
+        exit_code=end.code,
+        output=lines,
+    )
+
+
+def told(lines: list[str]) -> str:
+    """The line that tells most, no longer than a sentence bears."""
+    return error_line(lines)[:_MAX_TOLD]
+
+
+def _processes(pids: list[int]) -> str:
+    """
+    >>> _processes([7]), _processes([7, 8])
+    ('process 7', 'processes 7 and 8')
+    """
+    *first, last = map(str, pids)
+    return f"processes {', '.join(first)} and {last}" if first else f"process {last}"
+
+
+async def too_late(process: Process, timeout_ms: int) -> DevServerFailed:
+    """The error of one that is to be stopped; to be made while it still runs."""
+    family = await asyncio.to_thread(process.family)
+    elsewhere = sorted(await asyncio.to_thread(ports.ports_of, family))
+    hint = f"; it listens on {', '.join(map(str, elsewhere))}" if elsewhere else ""
+    return DevServerFailed(
+        f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it is stopped",
+        clock="readiness.timeoutMs",
+        value=timeout_ms,
+        listening=elsewhere,
+        output=last_lines(process),
+    )
+
+
+async def _is_ours(process: Process, port: int) -> bool:
+    family = await asyncio.to_thread(process.family)
+    return await asyncio.to_thread(ports.listens, family, port)
+
+
+def check_readiness(readiness: Readiness) -> None:
+    """Raise InvalidRequest when a readiness cannot be waited for.
+
+    >>> check_readiness(Readiness(port=True))
+    """
+    if len(kinds := probe_kinds(readiness)) > 1:
+        raise InvalidRequest(f"'readiness' takes one kind, not {' and '.join(kinds)}", field="readiness")
+    if readiness.timeout_ms is not None and readiness.timeout_ms <= 0:
+        raise InvalidRequest("'readiness.timeoutMs' must be above 0", field="readiness.timeoutMs")
+    if readiness.http is not None and not re.fullmatch(r"/[^\s]*", readiness.http.path):
+        raise InvalidRequest(
+            "'readiness.http.path' begins with / and has no spaces", field="readiness.http.path"
+        )
+    try:
+        re.compile(readiness.log.pattern if readiness.log else "")
+    except re.error as error:
+        raise InvalidRequest(
+            f"'readiness.log.pattern' is no regular expression: {error}", field="readiness.log.pattern"
+        ) from None
+
+
+def _log_probe(process: Process, pattern: re.Pattern[str]) -> Callable[[], Awaitable[bool]]:
+    """Asks whether a line matched; every line is looked at once, the last one again while it grows."""
+    position, rest = 0, b""
+
+    async def probe() -> bool:
+        nonlocal position, rest
+        piece = process.stdout.read(position, _LOOK_BYTES)
+        position = piece.offset + len(piece.data)
+        *lines, rest = (rest + piece.data).split(b"\n")
+        rest = rest[:_MAX_LINE_BYTES]
+        texts = (line[:_MAX_LINE_BYTES].decode(errors="replace").rstrip("\r") for line in [*lines, rest])
+        return any(pattern.search(text) for text in texts)
+
+    return probe
