@@ -226,6 +226,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     install_timeout_ms: int = 900_000
     """An install that names no ``timeoutMs``; a cold Astro install took 31 s on two cores."""
 
+    max_store_bytes: int = 4 * GIB
+    """Packs of a workspace owner's dependency store; then the least recently used go. An Astro site's has
+    0.2 GiB."""
+
+    store_delay_ms: int = 2_000
+    """From an install until its packages are kept, and a dev server that starts by then is waited for."""
+
     ready_timeout_ms: int = 120_000
     """From dev server start to its first good answer; Astro took 5.9 s on two cores."""
 

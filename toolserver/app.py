@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from protocol import routes
+from protocol.messages.devserver import DevState
 from toolserver.config import VARIABLES, Config
 from toolserver.system import edit_journal, swap, tree
-from toolserver.system.checkpoint_store import Store
+from toolserver.system.checkpoint_store import Store as CheckpointStore
+from toolserver.system.depstore.store import Layer, Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
@@ -38,6 +40,7 @@ from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.names import Names
+from toolserver.tools.packages import Packages
 from toolserver.tools.places import Places
 from toolserver.tools.processes import ProcessControl
 from toolserver.tools.raw import RawFiles
@@ -130,14 +133,18 @@ def _assemble(
     stack.push_async_callback(control.close)
     shells = KeptShells(table, disk, env, limits, config.state_dir)
     stack.push_async_callback(shells.close)
-    installs = Installs(table, disk, env, limits)
     dev = DevServer(table, disk, env, limits, _dev_host(config), config.dev_port)
     stack.push_async_callback(dev.close)
+    packages = Packages(
+        table, disk, limits, _store(config), config.state_dir, lambda: dev.state is DevState.STARTING
+    )
+    stack.push_async_callback(packages.close)
+    installs = Installs(table, disk, env, limits, packages)
     diagnostics = Diagnostics(dev, disk, DevChannel())
     stack.push_async_callback(diagnostics.close)
     archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.leave)
     stack.push_async_callback(archives.close)
-    store = Store(config.state_dir, limits)
+    store = CheckpointStore(config.state_dir, limits)
     undoing = Undoing(disk, store, limits)
     places = Places(disk, config.state_dir, gate, locks, limits, undoing.kept)
     stack.push_async_callback(places.close)
@@ -215,6 +222,12 @@ def _site(runner: web.AppRunner, config: Config) -> web.BaseSite:
 async def _end_all(table: ProcessTable) -> None:
     if survivors := await table.close():
         log.error("processes would not end", extra={"data": {"pids": survivors}})
+
+
+def _store(config: Config) -> Store:
+    shared = tuple(Layer(each, shared=True) for each in config.shared_stores)
+    own = () if config.store_dir is None else (Layer(config.store_dir, shared=False),)
+    return Store((*shared, *own), config.limits.max_store_bytes)
 
 
 def _dev_host(config: Config) -> str:

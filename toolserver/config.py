@@ -46,6 +46,10 @@ class Config:
     token_sha256: str | None = None
     """Instead of the token, what it is known by: 64 hexadecimal digits."""
     session_id: str | None = None
+    store_dir: Path | None = None
+    """The dependency store of the workspace's owner; without it, none is filled."""
+    shared_stores: tuple[Path, ...] = ()
+    """Dependency stores of the host, which are only read."""
     listen_fd: int | None = None
     """A socket that listens already, inherited: then ``host`` and ``port`` only say where."""
     limits: Limits = Limits()
@@ -124,6 +128,10 @@ def _root(text: str) -> Path:
     return path
 
 
+def _several(text: str) -> tuple[Path, ...]:
+    return tuple(_absolute(each) for each in text.split(":") if each)
+
+
 def _token(text: str) -> str:
     if len(text) < 16 or not text.isascii() or any(char.isspace() for char in text):
         raise ValueError("must be at least 16 ASCII characters without spaces")
@@ -155,6 +163,8 @@ SETTINGS = (
         "TOOL_SERVER_PUBLIC_KEY", "public_key", _unsupported_key, "key that session tokens are signed with"
     ),
     Setting("SESSION_ID", "session_id", str, "the session this daemon belongs to"),
+    Setting("TOOL_SERVER_STORE_DIR", "store_dir", _absolute, "the owner's dependency store, to be filled"),
+    Setting("TOOL_SERVER_SHARED_STORE", "shared_stores", _several, "stores to read only, with : between"),
     Setting("TOOL_SERVER_LISTEN_FD", "listen_fd", _descriptor, "an inherited socket that listens already"),
 )
 

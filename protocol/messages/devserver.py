@@ -74,6 +74,36 @@ class Install(Request, frozen=True, kw_only=True):
     timeout_ms: int | None = None
     offline: bool = False
     """Take packages from the cache only."""
+    store: bool = True
+    """Take them from the dependency store when it has them, and keep them there afterwards."""
+    pack_to: str | None = None
+    """Afterwards write what is installed to this new file, as a pack for a dependency store."""
+
+
+class StoreOutcome(enum.Enum):
+    """What the dependency store had to do with an install."""
+
+    HIT = "hit"
+    """The packages came from it, nothing was installed."""
+    MISS = "miss"
+    """It did not have them; once they are installed it keeps them."""
+    OFF = "off"
+    """It was not asked: ``reason`` says why."""
+
+
+class StoreUse(Answer, frozen=True, kw_only=True):
+    """The dependency store's part in an install."""
+
+    outcome: StoreOutcome
+    key: str | None = None
+    """What these packages are known by: 64 hexadecimal digits."""
+    layer: str | None = None
+    """``shared``, made by the host, or ``own``, of the workspace's owner."""
+    means: str | None = None
+    """``shared blocks`` or ``parallel copy``."""
+    files: int = 0
+    content_bytes: int = 0
+    reason: str | None = None
 
 
 class InstallAnswer(Answer, frozen=True, kw_only=True):
@@ -82,9 +112,11 @@ class InstallAnswer(Answer, frozen=True, kw_only=True):
     package_manager: str | None
     """null when there was nothing to install."""
     command: str | None
-    """The command that succeeded."""
+    """The command that succeeded; null too when the packages came from the store."""
     fallback_reason: str | None = None
     """Why the first command was not enough, when a second one was needed."""
+    store: StoreUse | None = None
+    """null where there is no store, or nothing to install."""
     duration_ms: float
 
 

@@ -80,7 +80,7 @@ class Staging:
             state = _opened_state(self._state_path, stack)
             _lock(state)
             _recover(self._root, state)
-            is_beside = _can_rename(state, self._root)
+            is_beside = can_rename(state, self._root)
             self._base = state if is_beside else _reserved(self._root, stack)
             self._area = _new_area(self._base, self._root, stack)
             self._stack = stack.pop_all()
@@ -203,7 +203,7 @@ def _throw_away(base: int) -> None:
         os.rename(_AREA, trash_name(), src_dir_fd=base, dst_dir_fd=base)
 
 
-def _can_rename(state: int, root: int) -> bool:
+def can_rename(state: int, root: int) -> bool:
     """By trying: two mounts of one file system look alike and still refuse."""
     name = _TRIAL
     os.mkdir(name, 0o700, dir_fd=state)

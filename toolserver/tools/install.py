@@ -11,25 +11,37 @@ from protocol.errors import Busy, InstallFailed, InvalidRequest, Timeout
 from protocol.limits import Limits
 from protocol.messages.base import Encoding, Event, Log
 from protocol.messages.commands import Stderr, Stdout
-from protocol.messages.devserver import Install, InstallAnswer
+from protocol.messages.devserver import Install, InstallAnswer, StoreOutcome, StoreUse
 from protocol.paths import ROOT
 from protocol.templates import install_commands, package_manager
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
 from toolserver.tools.follow import follow
+from toolserver.tools.packages import Known, Packages
 from toolserver.tools.project import look
 from toolserver.tools.shell import dev_environment, shell_argv
 
 _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 40
+_NO_PROGRAM = 127
+"""What a shell says of a name that is no program."""
+_HINTS = {
+    "pnpm": "; install it by `npm install -g pnpm`, or switch corepack on by `corepack enable pnpm`",
+    "yarn": "; install it by `npm install -g yarn`, or switch corepack on by `corepack enable yarn`",
+    "bun": "; install it by `npm install -g bun`",
+    "npm": "; it comes with Node: install Node 22.12 or newer",
+}
 _ERROR_LINE = re.compile(r"(?i)\berr(or)?\b|ERR!|not found|ENOENT|404")
 
 
 class Installs:
     """The handler. One install at a time: two would write the same node_modules."""
 
-    def __init__(self, table: ProcessTable, disk: Disk, env: Mapping[str, str], limits: Limits) -> None:
+    def __init__(
+        self, table: ProcessTable, disk: Disk, env: Mapping[str, str], limits: Limits, packages: Packages
+    ) -> None:
+        self._packages = packages
         self._table = table
         self._disk = disk
         self._env = dev_environment(env)
@@ -54,22 +66,49 @@ class Installs:
     async def _install(self, request: Install, call: Call) -> InstallAnswer:
         begun = time.monotonic()
         manager, commands = await self._plan(request)
+        known, use = await self._asked(request, manager, call)
         failures: list[Process] = []
         used = None
-        for used in commands:
+        for used in commands if use is None or use.outcome is not StoreOutcome.HIT else ():
             process = await self._run(used, request, call)
             if process.exit is not None and process.exit.code == 0:
+                if known is not None:
+                    self._packages.keep_soon(known)
                 break
             failures.append(process)
+            if len(failures) < len(commands):
+                reason = _reason(used, process)
+                await call.emit(Log(source="install", text=f"{reason}; trying {commands[1]!r}\n"))
         else:
-            if commands:
-                raise _failed(commands, failures)
+            if failures:
+                raise _failed(commands, failures, manager)
+        if request.pack_to is not None:
+            use = await self._packages.pack_to(request.pack_to, manager or "npm", self._env_of(request))
         return InstallAnswer(
             package_manager=manager,
             command=used,
             fallback_reason=_reason(commands[0], failures[0]) if failures else None,
+            store=use,
             duration_ms=round((time.monotonic() - begun) * 1000, 3),
         )
+
+    async def _asked(
+        self, request: Install, manager: str | None, call: Call
+    ) -> tuple[Known | None, StoreUse | None]:
+        """What the store knows the packages by, and what it did."""
+        if manager is None or request.command == "" or not self._packages.on:
+            return None, None
+        if request.command is not None or not request.store:
+            reason = "a command of its own installs" if request.store else "the request says so"
+            return None, StoreUse(outcome=StoreOutcome.OFF, reason=reason)
+        known = await self._packages.known(manager, self._env_of(request))
+        if isinstance(known, StoreUse):
+            return None, known
+        return known, await self._packages.take(known, call)
+
+    def _env_of(self, request: Install) -> dict[str, str]:
+        offline = {"npm_config_offline": "true"} if request.offline else {}
+        return {**self._env, **offline, **request.env}
 
     async def _plan(self, request: Install) -> tuple[str | None, list[str]]:
         if request.timeout_ms is not None and request.timeout_ms <= 0:
@@ -81,8 +120,7 @@ class Installs:
         return manager, [] if manager is None else install_commands(manager, project.names, request.offline)
 
     async def _run(self, line: str, request: Install, call: Call) -> Process:
-        offline = {"npm_config_offline": "true"} if request.offline else {}
-        env = {**self._env, **offline, **request.env}
+        env = self._env_of(request)
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         argv = await asyncio.to_thread(shell_argv, line, env)
         process = self._table.start(argv, cwd=cwd, env=env, merged=True)
@@ -140,11 +178,13 @@ def _reason(command: str, process: Process) -> str:
     return f"{command!r} failed with exit code {code}: {error_line(last_lines(process))}"
 
 
-def _failed(commands: list[str], failures: list[Process]) -> InstallFailed:
+def _failed(commands: list[str], failures: list[Process], manager: str | None) -> InstallFailed:
     last = failures[-1]
+    code = last.exit.code if last.exit else None
+    hint = _HINTS.get(manager or "", "") if code == _NO_PROGRAM else ""
     return InstallFailed(
-        _reason(commands[-1], last),
+        _reason(commands[-1], last) + hint,
         command=commands[-1],
-        exit_code=last.exit.code if last.exit else None,
+        exit_code=code,
         output=last_lines(last),
     )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from protocol.errors import InvalidRequest, NotFound
+from protocol.errors import InvalidRequest, NotFound, ToolError
 from protocol.paths import RESERVED, ROOT, workspace_path
 from protocol.templates import PACKAGE_FILE
 from toolserver.system.disk import Disk
 
 _MAX_PACKAGE_BYTES = 4 * 1024 * 1024
 """A package.json; real ones stay under 100 kB."""
+_MAX_LOCK_BYTES = 64 * 1024 * 1024
+"""A lock file; that of a very large project has 5 MB."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,19 @@ class Project:
     def empty(self) -> bool:
         """Nothing was put in place yet."""
         return not self.names
+
+
+async def read_files(disk: Disk, names: Iterable[str]) -> dict[str, bytes]:
+    """Those of ``names`` that are files at the root; a larger one than any lock file is cut off."""
+    return await asyncio.to_thread(_read_files, disk, names)
+
+
+def _read_files(disk: Disk, names: Iterable[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name in names:
+        with contextlib.suppress(ToolError):
+            found[name] = disk.read(workspace_path(name), _MAX_LOCK_BYTES)[0]
+    return found
 
 
 async def look(disk: Disk) -> Project:

@@ -150,7 +150,7 @@ def main() -> None:
     place, mode, where, twice = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "1"
     os.fsync = lambda fd: None  # a kill loses nothing that was written
     if where == "inside":
-        swap._can_rename = lambda state, root: False
+        swap.can_rename = lambda state, root: False
     print(json.dumps(list((_killed_twice if twice else _killed_once)(place, mode, where))))
 
 

@@ -1,0 +1,275 @@
+"""The dependency store's law: what comes out is what went in, or nothing; and nobody gets at the store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.builder import tree_of
+from toolserver.system.copying import held
+from toolserver.system.depstore.filling import Unfit
+from toolserver.system.depstore.pack import CorruptPack, File, Index, Segment, read_index, trailer_of
+from toolserver.system.depstore.placing import place, remove_litter
+from toolserver.system.depstore.store import Layer, Store
+
+KEY = "a" * 64
+LARGE = os.urandom(9 * 1024 * 1024 + 17)
+
+
+class Place:
+    """A workspace, and a store that it shares."""
+
+    def __init__(self, base: Path, store: Store, name: str = "one") -> None:
+        self.base = base / name
+        self.root, self.state = self.base / "root", self.base / "state"
+        self.root.mkdir(parents=True)
+        self.state.mkdir()
+        self.store = store
+
+    @property
+    def tree(self) -> Path:
+        return self.root / "node_modules"
+
+    def fill(self, key: str = KEY, installed_ns: int | None = None) -> Index:
+        with held(os.open(self.tree, os.O_RDONLY)) as tree:
+            return self.store.fill(key, tree, str(self.root), installed_ns or time.time_ns())
+
+    def take(self, key: str = KEY) -> tuple[str, list[str]]:
+        complaints: list[str] = []
+        with held(os.open(self.root, os.O_PATH)) as root:
+            for found in self.store.find(key, str(self.root), complaints):
+                return place(found, root, str(self.root), self.state), complaints
+        return "", complaints
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store((Layer(tmp_path / "store", shared=False),), max_bytes=1 << 30)
+
+
+@pytest.fixture
+def one(tmp_path: Path, store: Store) -> Place:
+    made = Place(tmp_path, store)
+    packages(made.tree)
+    return made
+
+
+def packages(tree: Path) -> None:
+    (tree / "a/lib").mkdir(parents=True)
+    (tree / "a/index.js").write_text("a")
+    (tree / "a/lib/large.node").write_bytes(LARGE)
+    (tree / "a/empty").touch()
+    (tree / "a/cli.js").write_bytes(b"#!" + os.urandom(70_000))
+    (tree / "a/cli.js").chmod(0o755)
+    (tree / "@scope/b").mkdir(parents=True)
+    for number in range(300):
+        (tree / f"@scope/b/{number}.js").write_bytes(os.urandom(number * 101))
+    (tree / "hollow").mkdir()
+    (tree / ".bin").mkdir()
+    (tree / ".bin/a").symlink_to("../a/cli.js")
+    (tree / ".package-lock.json").write_text("{}")
+
+
+def pack_of(store: Store, key: str = KEY) -> Path:
+    assert store.own is not None
+    return store.own.directory / f"{key}.pack"
+
+
+def test_what_comes_out_is_what_went_in(tmp_path: Path, store: Store, one: Place) -> None:
+    one.fill()
+    two = Place(tmp_path, store, "two")
+    assert two.take() == ("parallel copy", []) or two.take()[0] == "shared blocks"
+    assert tree_of(two.tree) == tree_of(one.tree)
+    assert (two.tree / ".bin/a").readlink() == Path("../a/cli.js")
+    assert (two.tree / "hollow").is_dir()
+    assert os.access(two.tree / "a/cli.js", os.X_OK)
+    assert (two.tree / "a/index.js").stat().st_mode & 0o111 == 0
+    newest = max(path.stat().st_mtime_ns for path in two.tree.iterdir() if path.is_dir())
+    assert (two.tree / ".package-lock.json").stat().st_mtime_ns >= newest
+    assert list(two.state.iterdir()) == []
+
+
+def test_packages_that_were_there_make_room(tmp_path: Path, store: Store, one: Place) -> None:
+    one.fill()
+    two = Place(tmp_path, store, "two")
+    (two.tree / "old").mkdir(parents=True)
+    two.take()
+    assert tree_of(two.tree) == tree_of(one.tree)
+
+
+@pytest.mark.parametrize("where", [0, 5, 4_000_000, -1, -20, -45, -300], ids=str)
+def test_one_wrong_byte_is_found_and_nothing_changes(one: Place, where: int) -> None:
+    one.fill()
+    pack = pack_of(one.store)
+    pack.chmod(0o600)
+    with pack.open("r+b") as file:
+        file.seek(where, os.SEEK_END if where < 0 else os.SEEK_SET)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    before = tree_of(one.root)
+    if where >= 0:
+        with pytest.raises(CorruptPack, match="do not have the digest"):
+            one.take()
+    else:
+        means, (complaint,) = one.take()
+        assert means == ""
+        assert complaint.startswith("a pack of the own store was removed, for ")
+        assert not pack.exists()
+    assert tree_of(one.root) == before
+    assert list(one.state.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 10, 50_000, 9_000_000])
+def test_a_pack_cut_short_is_found(one: Place, size: int) -> None:
+    one.fill()
+    os.truncate(pack_of(one.store), size)
+    assert one.take()[0] == ""
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "a/../../out", "missing/x", "", ".", "a\0b"])
+def test_a_pack_cannot_name_a_place_outside(tmp_path: Path, name: str) -> None:
+    digest = hashlib.sha256(b"x").digest()
+    file = Segment(0, 1, digest, [File(name, 0, 1, False)])
+    index = Index(root="/", bound=False, directories=["a"], links=[], segments=[file])
+    evil = tmp_path / "evil"
+    evil.write_bytes(b"x" + trailer_of(index, 1))
+    with evil.open("rb") as pack, pytest.raises(CorruptPack, match="no place in it"):
+        read_index(pack.fileno())
+
+
+def test_a_link_cannot_lead_out(tmp_path: Path, one: Place) -> None:
+    index = Index(root="/", bound=False, directories=[], links=[("a", "../../x")], segments=[])
+    (tmp_path / "evil").write_bytes(trailer_of(index, 0))
+    with (tmp_path / "evil").open("rb") as pack, pytest.raises(CorruptPack, match="leads out"):
+        read_index(pack.fileno())
+    (one.tree / "out").symlink_to("../..")
+    with pytest.raises(Unfit, match="leads out"):
+        one.fill()
+
+
+def test_what_was_changed_after_the_install_is_not_kept(one: Place) -> None:
+    installed = time.time_ns()
+    time.sleep(0.02)  # the clock of files ticks every few milliseconds
+    (one.tree / "a/index.js").write_text("evil")
+    os.utime(one.tree / "a/index.js", ns=(1, 1))
+    with pytest.raises(Unfit, match=r"'a/index\.js' was changed after the install"):
+        one.fill(installed_ns=installed)
+    assert one.take() == ("", [])
+
+
+def test_what_holds_the_path_of_its_workspace_is_not_for_others(one: Place) -> None:
+    (one.tree / "a/shim").write_text(f"NODE_PATH={one.root}/node_modules")
+    with pytest.raises(Unfit, match="holds the path"):
+        one.fill()
+
+
+def test_vites_cache_is_good_for_the_same_root_only(tmp_path: Path, store: Store, one: Place) -> None:
+    (one.tree / ".vite/deps").mkdir(parents=True)
+    (one.tree / ".vite/deps/_metadata.json").write_text("{}")
+    (one.tree / ".astro").mkdir()
+    (one.tree / ".astro/mine").write_text("x")
+    one.fill()
+    two = Place(tmp_path, store, "two")
+    two.take()
+    assert not (two.tree / ".vite").exists()
+    one.take()
+    assert (one.tree / ".vite/deps/_metadata.json").read_text() == "{}"
+    assert not (one.tree / ".astro").exists()
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path, one: Place) -> None:
+    one.fill("a" * 64)
+    size = pack_of(one.store, "a" * 64).stat().st_size
+    one.fill("b" * 64)
+    os.utime(pack_of(one.store, "a" * 64), (1, 1))
+    os.utime(pack_of(one.store, "b" * 64), (2, 2))
+    one.take("a" * 64)  # used just now
+    small = Store(one.store.layers, max_bytes=2 * size + 100)
+    with held(os.open(one.tree, os.O_RDONLY)) as tree:
+        small.fill("c" * 64, tree, str(one.root), time.time_ns())
+    assert [pack_of(small, c * 64).exists() for c in "abc"] == [True, False, True]
+
+
+def test_what_is_larger_than_the_store_is_not_kept(one: Place) -> None:
+    small = Store(one.store.layers, max_bytes=1000)
+    with held(os.open(one.tree, os.O_RDONLY)) as tree, pytest.raises(Unfit, match="1000 bytes"):
+        small.fill(KEY, tree, str(one.root), time.time_ns())
+    assert list((one.store.layers[0].directory).iterdir()) == []
+
+
+FILL_SLOWLY = """
+import os, sys, time
+from pathlib import Path
+from toolserver.system.depstore import filling
+from toolserver.system.depstore.store import Layer, Store
+write = filling._write
+def slowly(fd, data):
+    write(fd, data)
+    print("writes", flush=True)
+    time.sleep(1000)
+filling._write = slowly
+store = Store((Layer(Path(sys.argv[1]), shared=False),), 1 << 30)
+store.fill(sys.argv[3], os.open(sys.argv[2], os.O_RDONLY), "/root", time.time_ns())
+"""
+
+
+def test_a_killed_filling_leaves_nothing_that_is_taken(one: Place) -> None:
+    assert one.store.own is not None
+    words = [str(one.store.own.directory), str(one.tree), KEY]
+    with subprocess.Popen([sys.executable, "-c", FILL_SLOWLY, *words], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(Unfit, match="another workspace keeps the same packages"):
+            one.fill()
+        other.send_signal(signal.SIGKILL)
+    assert one.take() == ("", [])
+    one.fill()
+    assert one.take()[0]
+
+
+def test_a_killed_placing_is_tidied_away(one: Place) -> None:
+    (one.state / "dependencies-0123/node_modules/a").mkdir(parents=True)
+    (one.state / "kept").touch()
+    remove_litter(one.state)
+    assert [path.name for path in one.state.iterdir()] == ["kept"]
+
+
+def test_ten_workspaces_share_it_while_one_spoils_its_copy(tmp_path: Path, store: Store, one: Place) -> None:
+    one.fill()
+    before = pack_of(store).read_bytes()
+    places = [Place(tmp_path, store, f"number{number}") for number in range(10)]
+    places[0].take()
+    for path in places[0].tree.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.write_bytes(b"spoilt")
+    with ThreadPoolExecutor(3) as pool:
+        assert all(means for means, _ in pool.map(lambda each: each.take(), places[1:]))
+    wanted = tree_of(one.tree)
+    assert all(tree_of(each.tree) == wanted for each in places[1:])
+    assert pack_of(store).read_bytes() == before
+
+
+def test_the_hosts_packs_are_read_and_never_removed(tmp_path: Path, store: Store, one: Place) -> None:
+    one.fill()
+    directory = tmp_path / "shared"
+    pack_of(store).parent.rename(directory)
+    shared = Store((Layer(directory, shared=True), *store.layers), 1 << 30)
+    two = Place(tmp_path, shared, "two")
+    assert two.take()[0]
+    os.truncate(directory / f"{KEY}.pack", 7)
+    assert two.take() == (
+        "",
+        ["a pack of the shared store is passed over, for it is cut short; warm it again"],
+    )
+    assert (directory / f"{KEY}.pack").exists()
+    one.fill()
+    assert two.take()[0]

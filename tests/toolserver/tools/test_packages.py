@@ -1,0 +1,197 @@
+"""An install that need not happen: what a person sees of the dependency store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.builder import Daemon, Http, Json, emptied, free_port, running, tree_of, until
+
+FAKE_NPM = """#!/bin/sh
+echo "npm $*" >> "$RAN"
+[ -e fails ] && exit 1
+mkdir -p node_modules/left/deep node_modules/.bin
+cat package-lock.json > node_modules/left/deep/index.js
+head -c 70000 /dev/urandom > node_modules/left/large
+ln -sf ../left/deep/index.js node_modules/.bin/left
+[ -e index.html ] && echo "serving"
+exit 0
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[Daemon]:
+    """A daemon whose owner has a store."""
+    options = {"TOOL_SERVER_STORE_DIR": str(store), "TOOL_SERVER_STORE_DELAY_MS": "1"}
+    with running(tmp_path_factory.mktemp("daemon"), DEV_SERVER_PORT=str(free_port()), **options) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def ran(root: Path) -> Path:
+    """What npm was asked, line by line."""
+    ran = root.parent / "ran"
+    ran.write_text("")
+    return ran
+
+
+@pytest.fixture
+def env(root: Path, ran: Path) -> Json:
+    """Variables with which ``npm`` installs two files."""
+    tools = root.parent / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, text in {"npm": FAKE_NPM, "node": "#!/bin/sh\necho v24.1.0\n"}.items():
+        if not (tools / name).exists():
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+    return {"PATH": f"{tools}:{os.environ['PATH']}", "RAN": str(ran), "HOME": str(root.parent)}
+
+
+def project(root: Path, lock: str, package: str = '{"dependencies": {"left": "1"}}') -> None:
+    emptied(root)
+    (root / "package.json").write_text(package)
+    (root / "package-lock.json").write_text(lock)
+
+
+async def kept(http: Http, root: Path, store: Path, lock: str, env: Json) -> str:
+    """The key of what was installed for this lock file, once the store has it."""
+    project(root, lock)
+    use = (await http.ok("install", env=env))["store"]
+    assert use["outcome"] == "miss"
+    await until((store / f"{use['key']}.pack").exists)
+    return str(use["key"])
+
+
+async def test_what_was_installed_once_is_not_installed_again(
+    http: Http, root: Path, store: Path, env: Json, ran: Path
+) -> None:
+    key = await kept(http, root, store, "first", env)
+    before = tree_of(root)
+    project(root, "first")
+    ran.write_text("")
+    *frames, last = await http.stream("install", env=env)
+    answer = last["result"]
+    assert (answer["packageManager"], answer["command"]) == ("npm", None)
+    use = answer["store"]
+    assert (use["outcome"], use["key"], use["layer"], use["files"]) == ("hit", key, "own", 2)
+    assert use["means"] in {"parallel copy", "shared blocks"}
+    told = "".join(frame["event"]["text"] for frame in frames)
+    assert told.startswith(
+        f"packages taken from the own dependency store by {use['means']}: 2 files, 0.1 MiB"
+    )
+    assert ran.read_text() == ""
+    assert tree_of(root) == before
+
+
+async def test_what_installs_differently_is_another_key(
+    http: Http, root: Path, store: Path, env: Json
+) -> None:
+    keys = [await kept(http, root, store, "same", env)]
+    project(root, "same")
+    keys.append((await http.ok("install", env={**env, "NODE_ENV": "production"}))["store"]["key"])
+    project(root, "other")
+    keys.append((await http.ok("install", env=env))["store"]["key"])
+    project(root, "same", '{"dependencies": {"left": "2"}}')
+    keys.append((await http.ok("install", env=env))["store"]["key"])
+    project(root, "same")
+    (root / ".npmrc").write_text("omit=dev")
+    keys.append((await http.ok("install", env=env))["store"]["key"])
+    assert len(set(keys)) == 5
+
+
+async def test_a_corrupt_pack_is_told_and_a_real_install_happens(
+    http: Http, root: Path, store: Path, env: Json, ran: Path
+) -> None:
+    key = await kept(http, root, store, "spoilt", env)
+    pack = store / f"{key}.pack"
+    pack.chmod(0o600)
+    with pack.open("r+b") as file:
+        file.write(b"evil")
+    project(root, "spoilt")
+    ran.write_text("")
+    *frames, last = await http.stream("install", env=env)
+    assert last["result"]["store"]["outcome"] == "miss"
+    text = "".join(frame["event"]["text"] for frame in frames)
+    assert text.startswith("dependency store: a pack of the own store was removed, for the contents of left/")
+    assert ran.read_text() == "npm ci --no-audit --no-fund --prefer-offline\n"
+    assert (root / "node_modules/left/deep/index.js").read_text() == "spoilt"
+    await until(pack.exists)
+
+
+@pytest.mark.parametrize(
+    ("package", "request_", "reason"),
+    [
+        ('{"scripts": {"prepare": "x"}}', {}, "its own script 'prepare' has to run"),
+        ('{"workspaces": ["a"]}', {}, "it has workspaces, each with packages of its own"),
+        ('{"dependencies": {"a": "./a"}}', {}, "'a' comes from a directory, whose content may change"),
+        ("{}", {"store": False}, "the request says so"),
+        ("{}", {"command": "npm ci"}, "a command of its own installs"),
+    ],
+)
+async def test_what_is_not_kept_is_told_why(
+    http: Http, root: Path, env: Json, package: str, request_: Json, reason: str
+) -> None:
+    project(root, "x", package)
+    use = (await http.ok("install", env=env, **request_))["store"]
+    assert (use["outcome"], use["reason"]) == ("off", reason)
+
+
+async def test_a_failed_install_keeps_nothing(http: Http, root: Path, store: Path, env: Json) -> None:
+    project(root, "fails")
+    (root / "fails").touch()
+    before = sorted(store.iterdir())
+    assert (await http.refused("install", env=env)).code == "install_failed"
+    assert sorted(store.iterdir()) == before
+
+
+async def test_what_is_installed_can_be_packed_for_the_host(
+    http: Http, root: Path, store: Path, env: Json, tmp_path: Path
+) -> None:
+    key = await kept(http, root, store, "packed", env)
+    answer = await http.ok("install", env=env, command="", packTo="out.pack")
+    assert (answer["store"]["key"], answer["store"]["files"]) == (key, 2)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (root / "out.pack").rename(shared / f"{key}.pack")
+    (shared / f"{key}.pack").chmod(0o444)
+    with running(tmp_path / "other", TOOL_SERVER_SHARED_STORE=f"/nowhere:{shared}") as other:
+        project(other.root, "packed")
+        from tests.builder import http_of
+
+        async with http_of(other) as second:
+            use = (await second.ok("install", env=env))["store"]
+            assert (use["outcome"], use["layer"]) == ("hit", "shared")
+            assert (
+                await second.refused("install", env=env, command="", packTo="package.json")
+            ).code == "conflict"
+    assert tree_of(other.root)["node_modules/left/deep/index.js"] == b"packed"
+
+
+@pytest.mark.parametrize(
+    ("lock", "fix"),
+    [
+        (
+            "pnpm-lock.yaml",
+            "install it by `npm install -g pnpm`, or switch corepack on by `corepack enable pnpm`",
+        ),
+        ("bun.lock", "install it by `npm install -g bun`"),
+    ],
+)
+async def test_a_missing_package_manager_is_told_with_the_way_to_get_it(
+    http: Http, root: Path, lock: str, fix: str
+) -> None:
+    emptied(root)
+    (root / "package.json").write_text("{}")
+    (root / lock).touch()
+    refused = await http.refused("install", env={"PATH": "/usr/bin:/bin"})
+    assert refused.code == "install_failed"
+    assert "command not found" in refused.message
+    assert refused.message.endswith(f"; {fix}")

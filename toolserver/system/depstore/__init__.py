@@ -1,0 +1,8 @@
+"""Installed packages, kept as one file per set of them, so that the next workspace need not install.
+
+    filling    a node_modules directory -> a pack          unfolding    a pack -> a directory beside the root
+    store      which packs there are, whose, how many      placing      that directory becomes the root's
+
+A pack is read, never linked to: nothing that a workspace does to its packages reaches the store. Every byte
+of it is checked against its digest on the way out, before anything is in the workspace.
+"""

@@ -1,0 +1,173 @@
+"""Which packs there are: first the host's, to be read only, then those of the workspace's owner.
+
+    DIRECTORY/KEY.pack      a pack; renamed into place when it is whole
+    DIRECTORY/KEY.part      one being filled, locked by who fills it; of a killed one the lock is free again
+    DIRECTORY/NAME.note     a line to be known sooner the next time
+
+Nobody is waited for: a pack that another is filling is left to that one, and one that is dropped while it is
+read stays readable to who has it open. The least recently used go when a new one does not fit; each use sets
+a pack's time. All methods block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolserver.system.copying import held
+from toolserver.system.depstore.filling import Order, Unfit, fill
+from toolserver.system.depstore.pack import CorruptPack, Index, read_index
+
+SUFFIX, _PART, _NOTE = ".pack", ".part", ".note"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STALE_SECONDS = 24 * 60 * 60
+"""A part that nobody has touched for so long is a killed one's."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One directory of packs."""
+
+    directory: Path
+    shared: bool
+    """The host's: never written here."""
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return "shared" if self.shared else "own"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A pack, open."""
+
+    layer: Layer
+    path: Path
+    fd: int
+    index: Index
+
+
+@dataclass
+class Store:
+    """All layers, the first one that has a pack is taken."""
+
+    layers: tuple[Layer, ...]
+    max_bytes: int
+    """Of the own layer."""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def own(self) -> Layer | None:
+        """The one that is filled."""
+        return next((layer for layer in self.layers if not layer.shared), None)
+
+    def find(self, key: str, root: str, complaints: list[str]) -> Iterator[Found]:
+        """The packs of ``key`` that serve a workspace at ``root``; what is wrong with others is told.
+
+        Each is open until the next one is asked for.
+        """
+        for layer in self.layers:
+            path = layer.directory / f"{key}{SUFFIX}"
+            try:
+                fd = os.open(path, _READ)
+            except OSError:
+                continue
+            with held(fd):
+                try:
+                    index = read_index(fd)
+                except (CorruptPack, OSError) as error:
+                    complaints.append(self.drop(layer, path, str(error)))
+                    continue
+                if index.bound and index.root != root:
+                    complaints.append(f"the {layer.name} store's packages are good for {index.root} only")
+                    continue
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                yield Found(layer, path, fd, index)
+
+    def drop(self, layer: Layer, path: Path, reason: str) -> str:
+        """A corrupt pack goes; the sentence to tell. The host's own can only be passed over."""
+        if layer.shared:
+            return f"a pack of the shared store is passed over, for {reason}; warm it again"
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return f"a pack of the own store was removed, for {reason}"
+
+    def note(self, name: str) -> str | None:
+        """A line noted for later sessions of the same owner."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if self.own is not None:
+                return (self.own.directory / f"{name}{_NOTE}").read_text()
+        return None
+
+    def note_down(self, name: str, line: str) -> None:
+        """Have ``note`` say it from now on, if it can be written."""
+        if self.own is not None and self.note(name) != line:
+            with contextlib.suppress(OSError):
+                self.own.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
+                (self.own.directory / f"{name}{_NOTE}").write_text(line)
+
+    def has(self, key: str) -> bool:
+        """Whether a pack of this key is there."""
+        return any((layer.directory / f"{key}{SUFFIX}").exists() for layer in self.layers)
+
+    def fill(self, key: str, tree: int, root: str, changed_before_ns: int) -> Index:
+        """Pack ``tree`` into the own layer; raises Unfit, OSError."""
+        if self.own is None:
+            raise Unfit("this workspace has no store of its own")
+        directory = self.own.directory
+        directory.mkdir(mode=0o770, parents=True, exist_ok=True)
+        part = directory / f"{key}{_PART}"
+        with self._locked(part) as out:
+            index = fill(Order(tree, root, changed_before_ns, self.max_bytes, self.stop), out)
+            if index.bound:
+                raise Unfit("a file in it holds the path of this workspace")
+            self._make_room(directory, os.fstat(out).st_size)
+            os.fchmod(out, 0o440)
+            part.replace(directory / f"{key}{SUFFIX}")
+        return index
+
+    @contextlib.contextmanager
+    def _locked(self, part: Path) -> Iterator[int]:
+        with held(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)) as out:
+            try:
+                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Unfit("another workspace keeps the same packages at this moment") from None
+            os.ftruncate(out, 0)
+            try:
+                yield out
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+
+    def _make_room(self, directory: Path, size: int) -> None:
+        packs = sorted(_packs(directory))
+        used = size + sum(each for _, each, _ in packs)
+        for _, freed, path in packs:
+            if used <= self.max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            used -= freed
+        _remove_stale(directory)
+
+
+def _packs(directory: Path) -> Iterator[tuple[float, int, Path]]:
+    for path in directory.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):
+            info = path.stat()
+            yield info.st_mtime, info.st_size, path
+
+
+def _remove_stale(directory: Path) -> None:
+    for path in directory.glob(f"*{_PART}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()

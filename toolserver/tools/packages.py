@@ -1,0 +1,258 @@
+"""An install that need not happen: packages out of the dependency store, and into it.
+
+How packages are kept is ``system.depstore``'s business; what a set of them is known by, ``depkey``'s. Here is
+when: before an install the store is asked, and a while after one, when no dev server is about to start, it
+gets what was installed. Whatever goes wrong with the store is told, and a real install happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.errors import Conflict
+from protocol.limits import Limits
+from protocol.messages.base import Log
+from protocol.messages.devserver import StoreOutcome, StoreUse
+from protocol.paths import ROOT, WorkspacePath, workspace_path
+from protocol.templates import LOCK_FILES
+from toolserver.system.copying import held
+from toolserver.system.depstore.filling import Order, Unfit, fill
+from toolserver.system.depstore.pack import CorruptPack, Index
+from toolserver.system.depstore.placing import TREE, place, remove_litter
+from toolserver.system.depstore.store import Found, Store
+from toolserver.system.disk import Disk
+from toolserver.system.processes import ProcessTable
+from toolserver.system.threads import whole
+from toolserver.tools import depkey
+from toolserver.tools.call import Call
+from toolserver.tools.installers import content, manager_version, platform_name, program
+from toolserver.tools.project import look, read_files
+
+log = logging.getLogger("toolserver.packages")
+
+_PAUSE_SECONDS = 0.5
+"""Between two looks at whether a dev server still starts."""
+_ASK_NODE_SECONDS = 20.0
+"""0.04 s when quiet."""
+_VERSION = re.compile(r"v[0-9]+\.[0-9.]+[-+.\w]*")
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Known:
+    """A project whose packages the store may have."""
+
+    key: str
+    env: Mapping[str, str]
+    manager: str
+
+
+class Packages:
+    """The store as installs use it."""
+
+    def __init__(
+        self,
+        table: ProcessTable,
+        disk: Disk,
+        limits: Limits,
+        store: Store,
+        state_dir: Path,
+        busy: Callable[[], bool],
+    ) -> None:
+        """``busy``: a dev server is starting, and is not to be disturbed."""
+        self._table = table
+        self._disk = disk
+        self._limits = limits
+        self._store = store
+        self._state = state_dir
+        self._busy = busy
+        self._nodes: dict[tuple[str, int, int], str] = {}
+        self._keeping: asyncio.Task[None] | None = None
+        self._tidied = False
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a store at all."""
+        return bool(self._store.layers)
+
+    async def close(self) -> None:
+        """Leave what is being kept."""
+        self._store.stop.set()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+
+    async def known(self, manager: str, env: Mapping[str, str]) -> Known | StoreUse:
+        """The project as it is now; else why its packages are not kept."""
+        project = await self._project(manager, env)
+        if reason := depkey.why_not(project):
+            return StoreUse(outcome=StoreOutcome.OFF, reason=reason)
+        tools = await self._tools(manager, project, env)
+        if isinstance(tools, StoreUse):
+            return tools
+        return Known(depkey.key_of(project, tools, env), env, manager)
+
+    async def take(self, known: Known, call: Call) -> StoreUse:
+        """Put the packages in place if the store has them."""
+        complaints: list[str] = []
+        begun = time.monotonic()
+        # Whole: a thread that goes on would put them in place after a refusal.
+        use = await whole(self._take, known.key, complaints)
+        for complaint in complaints:
+            log.warning("dependency store", extra={"data": {"complaint": complaint}})
+            await call.emit(Log(source="install", text=f"dependency store: {complaint}\n"))
+        if use.outcome is StoreOutcome.HIT:
+            await call.emit(Log(source="install", text=_told(use, time.monotonic() - begun)))
+        return use
+
+    def _take(self, key: str, complaints: list[str]) -> StoreUse:
+        if not self._tidied:
+            remove_litter(self._state)
+            self._tidied = True
+        root = str(self._disk.root)
+        for found in self._store.find(key, root, complaints):
+            try:
+                return self._placed(found, key, root)
+            except CorruptPack as error:
+                complaints.append(self._store.drop(found.layer, found.path, str(error)))
+            except OSError as error:
+                complaints.append(f"its packages could not be put in place: {error.strerror}")
+        return StoreUse(outcome=StoreOutcome.MISS, key=key)
+
+    def _placed(self, found: Found, key: str, root: str) -> StoreUse:
+        means = place(found, self._disk.descriptor, root, self._state)
+        return StoreUse(
+            outcome=StoreOutcome.HIT,
+            key=key,
+            layer=found.layer.name,
+            means=means,
+            files=found.index.files,
+            content_bytes=found.index.content_bytes,
+        )
+
+    def keep_soon(self, known: Known) -> None:
+        """What was just installed goes into the store, later and in nobody's way."""
+        if self._store.own is None or (self._keeping is not None and not self._keeping.done()):
+            return
+        self._keeping = asyncio.create_task(self._keep(known, time.time_ns()))
+
+    async def _keep(self, before: Known, installed_ns: int) -> None:
+        await asyncio.sleep(self._limits.store_delay_ms / 1000)
+        while self._busy():  # noqa: ASYNC110 - its states have no event
+            await asyncio.sleep(_PAUSE_SECONDS)
+        # An install without a lock file has made one; another install may have come since.
+        known = await self.known(before.manager, before.env)
+        if isinstance(known, StoreUse) or self._store.has(known.key):
+            return
+        try:
+            index = await whole(self._fill, known.key, installed_ns)
+        except (Unfit, OSError) as error:
+            log.info("packages are not kept", extra={"data": {"reason": str(error)}})
+        else:
+            told = {"key": known.key, "files": index.files, "bytes": index.content_bytes}
+            log.info("packages are kept", extra={"data": told})
+
+    def _fill(self, key: str, installed_ns: int) -> Index:
+        with held(os.open(TREE, _FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._disk.descriptor)) as tree:
+            return self._store.fill(key, tree, str(self._disk.root), installed_ns)
+
+    async def pack_to(self, raw: str, manager: str, env: Mapping[str, str]) -> StoreUse:
+        """What is installed, as a pack in a new file; raises Conflict when it cannot be one."""
+        path = self._disk.path(raw)
+        known = await self.known(manager, env)
+        if isinstance(known, StoreUse):
+            raise Conflict(f"these packages cannot be kept: {known.reason}")
+        index = await whole(self._pack, path)
+        return StoreUse(
+            outcome=StoreOutcome.OFF,
+            key=known.key,
+            files=index.files,
+            content_bytes=index.content_bytes,
+            reason="packed as asked",
+        )
+
+    def _pack(self, path: WorkspacePath) -> Index:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        tree = workspace_path(TREE)
+        with self._disk.opened(tree, _FLAGS) as source, self._disk.parent(path) as (above, name):
+            try:
+                out = os.open(name, flags, 0o644, dir_fd=above)
+            except FileExistsError:
+                raise Conflict(f"{path!r} exists already; 'packTo' names a new file", path=path) from None
+            order = Order(source, str(self._disk.root), time.time_ns(), self._store.max_bytes)
+            try:
+                with held(out):
+                    return fill(order, out)
+            except Unfit as error:
+                os.unlink(name, dir_fd=above)
+                raise Conflict(f"these packages cannot be kept: {error}") from None
+
+    async def _project(self, manager: str, env: Mapping[str, str]) -> depkey.Project:
+        project = await look(self._disk)
+        lock = next((n for n, whose in LOCK_FILES.items() if whose == manager and n in project.names), None)
+        files = await read_files(self._disk, [name for name in (lock, *depkey.SETTINGS) if name])
+        settings = {name: data for name, data in files.items() if name in depkey.SETTINGS}
+        own = await asyncio.to_thread(content, Path(env.get("HOME") or "/nonexistent") / ".npmrc")
+        return depkey.Project(
+            package=project.package or {},
+            lock_name=lock,
+            lock=files.get(lock, b"") if lock else b"",
+            settings={**settings, **({"~": own} if own else {})},
+            names=project.names,
+        )
+
+    async def _tools(
+        self, manager: str, project: depkey.Project, env: Mapping[str, str]
+    ) -> depkey.Tools | StoreUse:
+        node = await self._node(env)
+        version = await asyncio.to_thread(manager_version, manager, env)
+        if node is None or version is None:
+            reason = f"there is no {manager if node else 'node'} on PATH"
+            return StoreUse(outcome=StoreOutcome.OFF, reason=reason)
+        return depkey.Tools(version, node, platform_name())
+
+    async def _node(self, env: Mapping[str, str]) -> str | None:
+        """Its version: as noted by an earlier session, else asked of it, which takes 40 ms and is noted."""
+        found = await asyncio.to_thread(program, "node", env)
+        if found is None or found in self._nodes:
+            return found and self._nodes[found]
+        identity = hashlib.sha256(repr(found).encode()).hexdigest()
+        version = await asyncio.to_thread(self._store.note, identity) or await self._ask(found[0], env)
+        if version:
+            self._nodes[found] = version
+            await asyncio.to_thread(self._store.note_down, identity, version)
+        return version
+
+    async def _ask(self, node: str, env: Mapping[str, str]) -> str | None:
+        """As a command of the workspace: the program may be its own."""
+        cwd = await asyncio.to_thread(self._disk.directory, ROOT)
+        process = self._table.start([node, "-p", "process.version"], cwd=cwd, env=env, merged=True)
+        try:
+            async with asyncio.timeout(_ASK_NODE_SECONDS):
+                end = await process.wait()
+                await process.stdout.wait_settled()
+            said = process.stdout.read(0, 100).data.decode(errors="replace").strip()
+            return said if end.code == 0 and _VERSION.fullmatch(said) else None
+        except TimeoutError:
+            return None
+        finally:
+            if process.running:
+                await asyncio.shield(self._table.stop(process, grace_ms=0))
+            self._table.forget(process)
+
+
+def _told(use: StoreUse, seconds: float) -> str:
+    size = f"{use.content_bytes / _MIB:.1f} MiB"
+    return (
+        f"packages taken from the {use.layer} dependency store by {use.means}: "
+        f"{use.files} files, {size} in {seconds * 1000:.0f} ms\n"
+    )
