@@ -21,8 +21,9 @@ from typing import TextIO
 
 import msgspec
 
-_TOGETHER_SECONDS = 0.005
-"""Lines of this time are written together, after the answers that they tell of. As much is lost by a KILL."""
+_TOGETHER_SECONDS = 0.02
+"""Lines of this time are written together, after the answers that they tell of. As much is lost by a KILL.
+Each time takes the interpreter from the event loop for as long as the lines take to be made."""
 _MAX_WAITING_LINES = 10_000
 """Some 10 MB, and some seconds of all that the daemon can do. A gut feeling."""
 _PATIENCE_SECONDS = 1.0

@@ -6,8 +6,7 @@ flight, and that each of them gets exactly one last reply. Nothing here awaits, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,8 +21,7 @@ CANCEL = "cancel"
 _MAX_ID = 128
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Run ``operation``; give its events and its end back under ``id``."""
 
     id: str
@@ -32,15 +30,13 @@ class Run:
     stream: bool
 
 
-@dataclass(frozen=True)
-class CancelRun:
+class CancelRun(NamedTuple):
     """Cancel the request ``id``; its end still comes under that id."""
 
     id: str
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(NamedTuple):
     """Send this frame."""
 
     data: bytes

@@ -17,13 +17,22 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from orchestrator.client.mailbox import PATIENCE_SECONDS, Mailbox
-from protocol.codec import Format, RawReplyFrame, RequestFrame, encode
+from protocol.codec import Format, RawReplyFrame, encode
 from protocol.errors import Internal, TooLarge, ToolError, Unavailable, from_body
 from protocol.limits import Limits
 
 FORMAT: Final[Format] = "msgpack"
 _MAX_SENT_BYTES = Limits().max_frame_bytes
 _CANCEL = "cancel"
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    """What ``RequestFrame`` is to the tool server, with the parameters not encoded yet."""
+
+    id: str
+    op: str
+    params: Any
+    stream: bool
 
 
 class Connection:
@@ -42,6 +51,7 @@ class Connection:
         self._patience_seconds = patience_seconds
         self._ids = itertools.count(1)
         self._pending: dict[str, Mailbox] = {}
+        self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(RawReplyFrame)
         self._closed: ToolError | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -65,9 +75,7 @@ class Connection:
         if self._closed is not None:
             raise self._closed
         request_id = str(next(self._ids))
-        frame = encode(
-            RequestFrame(id=request_id, op=operation, params=_raw(params), stream=wants_events), FORMAT
-        )
+        frame = self._encoder.encode(_Sent(request_id, operation, params, wants_events))
         _refuse_too_large(operation, len(frame))
         mailbox = Mailbox(wants_events=wants_events, patience_seconds=self._patience_seconds)
         self._pending[request_id] = mailbox
@@ -164,10 +172,6 @@ def not_understood(url: str, error: Exception) -> ToolError:
 def _same(error: ToolError) -> ToolError:
     """One error object for each waiter, else their tracebacks would grow into each other."""
     return type(error)(error.message, **error.details)
-
-
-def _raw(params: Any) -> msgspec.Raw:
-    return msgspec.Raw(encode(params, FORMAT))
 
 
 def _bytes(message: str | bytes) -> bytes:

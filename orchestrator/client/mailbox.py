@@ -32,8 +32,9 @@ class Mailbox:
         self._bytes = 0
         self._wants_events = wants_events
         self._patience_seconds = patience_seconds
-        self._changed = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._changed: asyncio.Event | None = None
+        self._taken: asyncio.Event | None = None
+        """Made by who waits: most requests have one answer, and no events."""
         self._outcome: msgspec.Raw | ToolError | None = None
 
     @property
@@ -46,7 +47,7 @@ class Mailbox:
         if self._is_ignored():
             return True
         while self._full():
-            self._taken.clear()
+            self._taken = asyncio.Event()
             try:
                 async with asyncio.timeout(self._patience_seconds):
                     await self._taken.wait()
@@ -57,7 +58,7 @@ class Mailbox:
                 return True
         self._events.append(event)
         self._bytes += len(memoryview(event))
-        self._changed.set()
+        _set(self._changed)
         return True
 
     def finish(self, answer: msgspec.Raw) -> None:
@@ -73,28 +74,31 @@ class Mailbox:
         self._wants_events = False
         self._events.clear()
         self._bytes = 0
-        self._taken.set()
+        _set(self._taken)
 
     async def next_event(self) -> msgspec.Raw | None:
         """The next event; None when there is none any more."""
         while not self._events:
             if self.finished:
                 return None
-            self._changed.clear()
-            await self._changed.wait()
+            await self._change()
         event = self._events.popleft()
         self._bytes -= len(memoryview(event))
-        self._taken.set()
+        _set(self._taken)
         return event
 
     async def outcome(self) -> msgspec.Raw:
         """Wait for the answer, or raise the error."""
         while self._outcome is None:
-            self._changed.clear()
-            await self._changed.wait()
+            await self._change()
         if isinstance(self._outcome, ToolError):
             raise self._outcome
         return self._outcome
+
+    async def _change(self) -> None:
+        if self._changed is None or self._changed.is_set():
+            self._changed = asyncio.Event()
+        await self._changed.wait()
 
     def _is_ignored(self) -> bool:
         return self.finished or not self._wants_events
@@ -102,8 +106,8 @@ class Mailbox:
     def _settle(self, outcome: msgspec.Raw | ToolError) -> None:
         if self._outcome is None:
             self._outcome = outcome
-        self._changed.set()
-        self._taken.set()
+        _set(self._changed)
+        _set(self._taken)
 
     def _full(self) -> bool:
         return len(self._events) >= MAX_EVENTS or self._bytes >= MAX_BYTES
@@ -115,3 +119,8 @@ class Mailbox:
             patienceSeconds=self._patience_seconds,
             waitingEvents=len(self._events),
         )
+
+
+def _set(event: asyncio.Event | None) -> None:
+    if event is not None:
+        event.set()

@@ -51,7 +51,8 @@ class OutputLog:
         self._file: int | None = None
         self._file_start = 0
         """Offset of the first byte that this file was given: nothing before it is in there."""
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
+        """For those who wait for the next change; made by the first of them."""
         self._readers = 0
         self._awaited: dict[object, int] = {}
         self._on_room: Callable[[], None] | None = None
@@ -127,8 +128,8 @@ class OutputLog:
     def close(self) -> None:
         """Mark the end of the stream."""
         self.closed = True
-        self.settle()
         self._wake()
+        self.settle()
 
     def release(self) -> None:
         """Let go of everything kept; readers see a gap."""
@@ -151,6 +152,8 @@ class OutputLog:
     def ends(self, max_bytes: int, start: int = 0) -> tuple[bytes, bytes, int]:
         """First and last bytes from ``start`` on, ``max_bytes`` together; how many lie between them."""
         start = min(start, self.end)
+        if start == self.end:
+            return b"", b"", 0
         if self.end - start <= max_bytes and self.start <= start:
             return self._between(start, self.end), b"", 0
         half = max_bytes // 2
@@ -161,17 +164,22 @@ class OutputLog:
     async def wait_past(self, offset: int) -> None:
         """Until there is a byte at ``offset``, or the program has ended."""
         while self.end <= offset and self.settled is None:
-            await self._changed.wait()
+            await self._change()
 
     async def wait_closed(self, offset: int) -> None:
         """Until there is a byte at ``offset``, or nobody at all holds the stream any more."""
         while self.end <= offset and not self.closed:
-            await self._changed.wait()
+            await self._change()
 
     async def wait_settled(self) -> None:
         """Until the program has ended and its output is in."""
         while self.settled is None:
-            await self._changed.wait()
+            await self._change()
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        await self._changed.wait()
 
     def _between(self, start: int, end: int) -> bytes:
         """The kept bytes from ``start`` to ``end``, wherever they are."""
@@ -197,8 +205,9 @@ class OutputLog:
             self._memory.append(data if 2 * len(data) > CHUNK_BYTES else bytearray(data))
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _read_memory(self, begin: int, max_bytes: int) -> bytes:
         parts, position, wanted = [], self._memory_start, max_bytes

@@ -39,6 +39,8 @@ class Reaper:
         """Pid to pidfd, of programs whose end somebody wants to know."""
         self._on_end: dict[int, tuple[int, OnEnd]] = {}
         """By pidfd: pid, and who is told."""
+        self._over: list[int] = []
+        """Pidfds of those that have ended, to be let go of."""
         self._pidfds: select.epoll | None = None
         self._starting = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -56,7 +58,9 @@ class Reaper:
         if self._timer is not None:
             self._timer.cancel()
         for pid in list(self._awaited):
-            self._let_go(pid)
+            self._let_go(self._forget(pid))
+        while self._over:
+            self._let_go(self._over.pop())
         if self._pidfds is not None:
             asyncio.get_running_loop().remove_reader(self._pidfds.fileno())
             self._pidfds.close()
@@ -112,13 +116,23 @@ class Reaper:
     def _ended(self, pid: int, on_end: OnEnd) -> None:
         reaped, status, usage = os.wait4(pid, os.WNOHANG)
         if reaped:
-            self._let_go(pid)
+            self._over.append(self._forget(pid))
             on_end(status, usage)
+            # Whoever waits for the end goes first.
+            asyncio.get_running_loop().call_soon(self._tidy)
+
+    def _tidy(self) -> None:
+        if self._over and self._pidfds is not None:
+            while self._over:
+                self._let_go(self._over.pop())
             self._sweep_in(_SOON_SECONDS)
 
-    def _let_go(self, pid: int) -> None:
+    def _forget(self, pid: int) -> int:
         pidfd = self._awaited.pop(pid)
         del self._on_end[pidfd]
+        return pidfd
+
+    def _let_go(self, pidfd: int) -> None:
         self._all().unregister(pidfd)
         os.close(pidfd)
 

@@ -24,6 +24,9 @@ class Shown:
     omitted_at: int = 0
 
 
+_NOTHING = Shown("", False)
+
+
 def answer_of(process: Process, offsets: tuple[int, int], encoding: Encoding, limit: int) -> CommandAnswer:
     """What there is of it by now, from the (stdout, stderr) offsets on, ``limit`` bytes of each."""
     out = shown(process.stdout, offsets[0], limit, encoding)
@@ -89,8 +92,10 @@ def shown(log: OutputLog, start: int, limit: int, encoding: Encoding, whole_from
 
     ``whole_from`` is the operation that gives the whole.
     """
-    head, tail, omitted = log.ends(limit, start)
     start = min(start, log.end)
+    if start == log.end:
+        return _NOTHING
+    head, tail, omitted = log.ends(limit, start)
     if encoding is Encoding.BASE64:
         return Shown(text_of(head + tail, encoding), False, omitted, start + len(head))
     if not omitted:

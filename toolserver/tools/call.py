@@ -105,11 +105,11 @@ class Dispatcher:
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""
 
-        async def handled() -> Answer:
-            with self._around(request, call), self._pulse.request(operation.name):
-                return await self._handlers[operation.name](request, call)
+        return await through(operation, call, lambda: self._handled(operation, request, call))
 
-        return await through(operation, call, handled)
+    async def _handled(self, operation: Operation, request: Request, call: Call) -> Answer:
+        with self._around(request, call), self._pulse.request(operation.name):
+            return await self._handlers[operation.name](request, call)
 
 
 async def through(what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]]) -> T:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,8 +42,7 @@ _TIDY_SECONDS = 60.0
 """Between two looks for records that are too old; a minute more or less is nothing to a day."""
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """What a caller wants to be told of a run."""
 
     offsets: tuple[int, int] = (0, 0)
@@ -236,14 +235,20 @@ class Commands:
     async def _followed(self, process: Process, call: Call, view: View) -> CommandAnswer:
         await call.emit(Started(process_id=process.id, pid=process.pid))
         with process.stdout.being_read(), process.stderr.being_read():
-            clock = asyncio.timeout(None if view.yield_ms is None else view.yield_ms / 1000)
-            try:
-                async with clock:
-                    await self._to_its_end(process, call, view)
-            except TimeoutError:
-                if not clock.expired():
-                    raise
+            if view.yield_ms is None:
+                await self._to_its_end(process, call, view)
+            else:
+                await self._for_a_while(process, call, view, view.yield_ms)
             return self._answer(process, view)
+
+    async def _for_a_while(self, process: Process, call: Call, view: View, yield_ms: int) -> None:
+        clock = asyncio.timeout(yield_ms / 1000)
+        try:
+            async with clock:
+                await self._to_its_end(process, call, view)
+        except TimeoutError:
+            if not clock.expired():
+                raise
 
     async def _to_its_end(self, process: Process, call: Call, view: View) -> None:
         if call.streaming:

@@ -34,6 +34,7 @@ from toolserver.tools.patterns import Globs
 
 Mark = Callable[[Call, tuple[str, ...]], contextlib.AbstractContextManager[None]]
 """Makes the context in which somebody touches these paths."""
+_CHANGING = frozenset((Move, Copy, Write, Mkdir, Remove, Chmod, Rollback, Inject, Undo, Redo))
 _MAX_DEBOUNCE_MS = 60_000
 _BATCH = 1000
 """Changes in one event; an injection has thousands."""
@@ -93,6 +94,8 @@ def touched(request: Request) -> tuple[str, ...]:
     >>> touched(Move(path="a", to="b")), touched(Inject(archive=b"")), touched(Watch())
     (('a', 'b'), ('.',), ())
     """
+    if type(request) not in _CHANGING:
+        return ()
     match request:
         case Move(path=path, to=to) | Copy(path=path, to=to):
             return path, to
