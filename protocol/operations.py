@@ -13,6 +13,7 @@ from typing import Any
 from protocol.messages import (
     activity,
     archives,
+    audit,
     checkpoints,
     commands,
     devserver,
@@ -83,6 +84,7 @@ _TABLE = (
     Operation("undo", checkpoints.Undo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("redo", checkpoints.Redo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("activity", activity.Activity, activity.ActivityAnswer, Scope.READ),
+    Operation("audit", audit.Audit, audit.AuditAnswer, Scope.ADMIN, audit.AuditLine, bulky=True),
     Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent, confined=True),
     Operation(
         "search", search.Search, search.SearchAnswer, Scope.READ, search.Matches, bulky=True, confined=True

@@ -285,7 +285,16 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 
 @walks(
-    "start", "install", "write", "dev_start", "dev_stop", "dev_status", "dev_logs", "dev_feedback", "activity"
+    "start",
+    "install",
+    "write",
+    "dev_start",
+    "dev_stop",
+    "dev_status",
+    "dev_logs",
+    "dev_feedback",
+    "activity",
+    "audit",
 )
 async def the_dev_server(client: Client, box: Sandbox) -> None:
     started = await client.start(archive=packed({"index.html": b"<title>One</title>"}))
@@ -301,3 +310,4 @@ async def the_dev_server(client: Client, box: Sandbox) -> None:
     assert (await client.dev_logs()).next_offset >= 0
     assert (await client.dev_feedback(paths=["index.html"])).errors == []
     assert (await client.activity()).sockets >= 1
+    assert "dev_stop" in {each.operation for each in (await client.audit()).lines}

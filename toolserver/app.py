@@ -24,12 +24,15 @@ from toolserver.system.checkpoint_store import Store as CheckpointStore
 from toolserver.system.depstore.store import Layer, Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
+from toolserver.system.lag import Lag
 from toolserver.system.processes import ProcessTable
 from toolserver.system.pulse import Pulse
+from toolserver.system.trail import Trail
 from toolserver.system.trust import combined_bundle
 from toolserver.system.watcher import Watcher
 from toolserver.tools.activity import Activities, Standing
 from toolserver.tools.archives import Archives
+from toolserver.tools.auditing import Auditing
 from toolserver.tools.call import Dispatcher
 from toolserver.tools.checkpoints import CheckpointFamily
 from toolserver.tools.commands import Commands
@@ -38,6 +41,7 @@ from toolserver.tools.diagnostics import Diagnostics
 from toolserver.tools.edit import Edits
 from toolserver.tools.files import Files
 from toolserver.tools.install import Installs
+from toolserver.tools.ledger import Ledger
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.names import Names
 from toolserver.tools.packages import Packages
@@ -98,8 +102,9 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         stack.callback(disk.close)
         table.open()
         stack.push_async_callback(_end_all, table)
-        web_app = _assemble(config, environ, tool_path, disk, table, stack, begun)
-        running = await _listen(web_app, config, stack)
+        ledger = await _open_ledger(config, stack)
+        web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, ledger)
+        running = await _listen(web_app, config, stack, ledger)
         log.info("listening", extra={"data": {"url": running.url, "root": str(config.root)}})
         if not config.guarded:
             log.warning("no token is set: every program on this machine may use this tool server")
@@ -116,6 +121,16 @@ def prepare_directories(config: Config) -> None:
     log.info("directories ready", extra={"data": {"recovery": str(outcome), "edits": edits}})
 
 
+async def _open_ledger(config: Config, stack: AsyncExitStack) -> Ledger:
+    auditing = Auditing(config.limits, Trail(config.state_dir, config.limits.max_audit_bytes))
+    await asyncio.to_thread(auditing.remember)
+    stack.push_async_callback(auditing.close)
+    lag = Lag(auditing.write_soon)
+    lag.begin()
+    stack.callback(lag.end)
+    return Ledger(config.limits, auditing, lag)
+
+
 def _assemble(
     config: Config,
     environ: Mapping[str, str],
@@ -124,6 +139,7 @@ def _assemble(
     table: ProcessTable,
     stack: AsyncExitStack,
     begun: float,
+    ledger: Ledger,
 ) -> web.Application:
     limits, gate, locks = config.limits, Gate(), PathLocks()
     env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
@@ -175,12 +191,14 @@ def _assemble(
         dev,
         Starts(archives, installs, dev),
         Activities(table, pulse, lambda: Standing(dev.process_id, shells.process_ids), lambda: dev.port),
+        ledger.auditing,
         pulse=pulse,
+        ledger=ledger,
         around=watches.around,
     )
     socket_door = WebSocketDoor(dispatcher, limits)
     app = web.Application(
-        middlewares=[middleware(Guard(config.token, config.token_sha256)), counting(pulse)],
+        middlewares=[middleware(Guard(config.token, config.token_sha256), ledger), counting(pulse)],
         client_max_size=limits.max_frame_bytes,
     )
     app.on_shutdown.append(socket_door.close)
@@ -189,19 +207,19 @@ def _assemble(
     app.router.add_get(routes.PAGE, pages.index)
     app.router.add_get(routes.OPENAPI, pages.openapi)
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
-    app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark))
-    app.router.add_get(routes.ARCHIVE, archive.get(archives))
+    app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark, ledger))
+    app.router.add_get(routes.ARCHIVE, archive.get(archives, ledger))
     files = RawFiles(disk, config.state_dir, gate, locks, limits, undoing.kept)
-    raw.add_routes(app.router, files, limits, watches.mark)
+    raw.add_routes(app.router, files, limits, watches.mark, ledger)
     app.router.add_post(routes.MCP, mcp_handler(dispatcher, limits))
     app.router.add_post(routes.OPERATION, operation_handler(dispatcher, limits))
     return app
 
 
-async def _listen(app: web.Application, config: Config, stack: AsyncExitStack) -> Running:
+async def _listen(app: web.Application, config: Config, stack: AsyncExitStack, ledger: Ledger) -> Running:
     # A handler whose client is gone is cancelled: otherwise searches and waits would go on for nobody.
     runner = Runner(
-        app, config.limits, lambda _: None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
+        app, config.limits, ledger.hit, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

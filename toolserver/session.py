@@ -6,6 +6,7 @@ flight, and that each of them gets exactly one last reply. Nothing here awaits, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,9 +49,13 @@ Decision = Run | CancelRun | Send
 class Conversation:
     """Who is in flight, and what each frame means."""
 
-    def __init__(self, form: Format, max_in_flight: int) -> None:
+    def __init__(
+        self, form: Format, max_in_flight: int, refused: Callable[[ToolError], None] = lambda _: None
+    ) -> None:
+        """``refused`` is told of each frame that starts nothing."""
         self._form: Format = form
         self._max_in_flight = max_in_flight
+        self._refused = refused
         self._in_flight: set[str] = set()
 
     def receive(self, data: bytes) -> Decision | None:
@@ -103,6 +108,7 @@ class Conversation:
 
     def _refusal(self, id: str, error: ToolError) -> Send:
         """The answer to a frame that starts nothing."""
+        self._refused(error)
         return Send(encode(ReplyFrame(id=id, error=error.body(id)), self._form))
 
     def _readable_id(self, data: bytes) -> str:

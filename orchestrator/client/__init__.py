@@ -33,6 +33,7 @@ from protocol.errors import NotFound, Unavailable
 from protocol.messages import (
     activity,
     archives,
+    audit,
     commands,
     devserver,
     diagnostics,
@@ -82,6 +83,7 @@ class Client:
     undo = Verb(past.Undo, past.RollbackAnswer)
     redo = Verb(past.Redo, past.RollbackAnswer)
     activity = Verb(activity.Activity, activity.ActivityAnswer)
+    audit = StreamingVerb(audit.Audit, audit.AuditAnswer, Events[audit.AuditLine])
     watch = StreamingVerb(watch.Watch, watch.WatchAnswer, Events[watch.WatchEvent])
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
     edit = Verb(edits.Edit, edits.EditAnswer)

@@ -236,6 +236,7 @@ PARAMS: dict[str, str] = {
     "undo": "",
     "redo": "",
     "activity": "",
+    "audit": '{"limit": 5}',
     "watch": '{"timeoutMs": 1}',
     "search": '{"pattern": "h1"}',
     "replace": '{"pattern": "nowhere", "replacement": "x"}',

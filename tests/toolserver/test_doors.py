@@ -73,6 +73,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("attach", {"processId": door, "fromOffset": 1}),
         ("output", {"processId": door, "stream": "stderr"}),
         ("activity", {}),
+        ("audit", {"limit": 3}),
         ("processes", {}),
         ("signal", {"processId": door, "signal": "TERM", "tree": True}),
         ("wait", {"processId": door}),

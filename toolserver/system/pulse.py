@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-WATCHING = frozenset(("activity",))
+WATCHING = frozenset(("activity", "audit"))
 """Operations that are no activity."""
 
 

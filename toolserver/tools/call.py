@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,20 +11,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from protocol.codec import Format, decode_params
-from protocol.errors import Cancelled, Internal, NotFound, ToolError
+from protocol.errors import NotFound
 from protocol.messages.base import Answer, Event, Request
 from protocol.operations import OPERATIONS, Operation
 from protocol.paths import ROOT
-from toolserver.system.confinement import confined
 from toolserver.system.pulse import Pulse
-from toolserver.tools.admission import EVERYTHING, Admission, Door, refuse_beyond
+from toolserver.tools.admission import EVERYTHING, Admission, refuse_beyond
+from toolserver.tools.ledger import Ledger
 
 Emit = Callable[[Event], Awaitable[None]]
 T = TypeVar("T")
 Handler = Callable[[Any, "Call"], Awaitable[Answer]]
 AtOnce = Callable[[Any], Answer | None]
-
-log = logging.getLogger("toolserver.operations")
 
 
 async def _drop(_: Event) -> None:
@@ -44,6 +40,8 @@ class Call:
         """Whether events reach somebody; if not, the answer has to hold all."""
         self.emit: Emit = emit or _drop
         """Sends an event; waits while this caller is slow, and only this one."""
+        self.received = self.sent = 0
+        """Bytes, as far as the door knows them: of the request, and of the answer with its events."""
         self.abandoned = False
         """The caller is gone without asking for an end: a command goes on without it."""
 
@@ -60,6 +58,7 @@ class Dispatcher:
         *families: object,
         pulse: Pulse | None = None,
         around: Callable[[Request, Call], AbstractContextManager[None]] = lambda *_: nullcontext(),
+        ledger: Ledger | None = None,
     ) -> None:
         """Each family has one async method per operation, of the operation's name.
 
@@ -70,6 +69,7 @@ class Dispatcher:
         """
         self._pulse = pulse or Pulse()
         self._around = around
+        self.ledger = ledger or Ledger()
         self._handlers: dict[str, Handler] = {}
         for name in OPERATIONS:
             handlers = [getattr(family, name) for family in families if hasattr(family, name)]
@@ -95,73 +95,25 @@ class Dispatcher:
         try:
             refuse_beyond(call.admission, operation)
             answer = handler(request)
+            if answer is not None:
+                self.ledger.admit(call, begun)
         except Exception:
             return None  # ``run`` meets the same, and tells it
         if answer is not None:
             self._pulse.answered()
-            _log_soon(call.request_id, operation.name, "ok", begun)
+            self.ledger.note_soon(operation.name, call, "ok", begun, request)
         return answer
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
         """The operation's answer; raises ToolError only, but for a cancellation."""
 
-        return await through(operation, call, lambda: self._handled(operation, request, call))
+        return await self.ledger.through(
+            operation, call, lambda: self._handled(operation, request, call), request
+        )
 
     async def _handled(self, operation: Operation, request: Request, call: Call) -> Answer:
         with self._around(request, call), self._pulse.request(operation.name):
             return await self._handlers[operation.name](request, call)
-
-
-async def through(what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]]) -> T:
-    """``work``, if the caller's token is good for it, and told in the log either way: the one way in."""
-    return await told(what.name, call, _permitted(what, call, work))
-
-
-async def _permitted(what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]]) -> T:
-    """``work``, no further than the caller's token reaches; raises Forbidden."""
-    refuse_beyond(call.admission, what)
-    with confined(call.admission.path):
-        return await work()
-
-
-async def told(name: str, call: Call, work: Awaitable[T]) -> T:
-    """``work``, with one line in the log for it; raises ToolError only, but for a cancellation."""
-    begun = time.monotonic()
-    outcome = "ok"
-    try:
-        return await work
-    except ToolError as error:
-        outcome = error.code
-        raise
-    except asyncio.CancelledError:
-        outcome = Cancelled.code
-        raise
-    except Exception as error:
-        outcome = Internal.code
-        raise failed(name, call.request_id) from error
-    finally:
-        _log_soon(call.request_id, name, outcome, begun)
-
-
-def _log_soon(request_id: str, name: str, outcome: str, begun: float) -> None:
-    line = {
-        "requestId": request_id,
-        "operation": name,
-        "outcome": outcome,
-        "durationMs": round((time.monotonic() - begun) * 1000, 3),
-    }
-    # In the next turn of the loop: the answer goes out first.
-    asyncio.get_running_loop().call_soon(_log, line)
-
-
-def _log(line: dict[str, object]) -> None:
-    log.info("operation", extra={"data": line})
-
-
-def failed(name: str, request_id: str) -> Internal:
-    """What a caller is told of a fault of ours; called where it is caught, so that the log gets all."""
-    log.exception("failed", extra={"data": {"requestId": request_id, "operation": name}})
-    return Internal(f"{name} failed for a reason of our own; see request {request_id} in the log")
 
 
 def find_operation(name: str) -> Operation:

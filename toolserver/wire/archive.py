@@ -17,7 +17,8 @@ from protocol.messages.archives import ArchiveFormat, InjectAnswer, InjectMode, 
 from protocol.paths import ROOT
 from toolserver.tools.admission import ARCHIVE_IN, ARCHIVE_OUT
 from toolserver.tools.archives import Archives
-from toolserver.tools.call import through
+from toolserver.tools.call import Call
+from toolserver.tools.ledger import Ledger
 from toolserver.tools.watch import Mark
 from toolserver.wire.bodies import pieces
 from toolserver.wire.http import call_of, json_response
@@ -36,7 +37,7 @@ _CUT = ArchiveInvalid("the upload ended before the archive did")
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
-def put(archives: Archives, limits: Limits, mark: Mark) -> _Handler:
+def put(archives: Archives, limits: Limits, mark: Mark, ledger: Ledger) -> _Handler:
     """PUT /v1/archive?mode=replace|merge&digest=sha256:…"""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -53,14 +54,16 @@ def put(archives: Archives, limits: Limits, mark: Mark) -> _Handler:
 
         async def injected() -> InjectAnswer:
             with mark(call, (ROOT,)):
-                return await archives.inject_stream(body_chunks(request, _CUT, limits), mode, digest, call)
+                return await archives.inject_stream(
+                    body_chunks(request, _CUT, limits, call), mode, digest, call
+                )
 
-        return json_response(await through(ARCHIVE_IN, call, injected))
+        return json_response(await ledger.through(ARCHIVE_IN, call, injected))
 
     return handle
 
 
-def get(archives: Archives) -> _Handler:
+def get(archives: Archives, ledger: Ledger) -> _Handler:
     """GET /v1/archive?format=gzip|zstd|tar&exclude=…&include=…"""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -71,12 +74,13 @@ def get(archives: Archives) -> _Handler:
             exclude=request.query.getall("exclude", []),
             include=request.query.getall("include", []),
         )
-        return await through(ARCHIVE_OUT, call_of(request), lambda: _sent(request, archives, save))
+        call = call_of(request)
+        return await ledger.through(ARCHIVE_OUT, call, lambda: _sent(request, archives, save, call))
 
     return handle
 
 
-async def _sent(request: web.Request, archives: Archives, save: Save) -> web.StreamResponse:
+async def _sent(request: web.Request, archives: Archives, save: Save, call: Call) -> web.StreamResponse:
     kind, suffix = _TYPES[save.format]
     response = web.StreamResponse(
         headers={
@@ -94,6 +98,7 @@ async def _sent(request: web.Request, archives: Archives, save: Save) -> web.Str
                     await response.prepare(request)
                 async with asyncio.timeout(_STALL_SECONDS):
                     await response.write(chunk)
+                call.sent += len(chunk)
         await response.write_eof()
     except BaseException:
         # Half an archive must not look whole: the connection is cut instead of ended.
@@ -122,13 +127,16 @@ def refuse_unknown_options(request: web.Request, known: tuple[str, ...]) -> None
             )
 
 
-async def body_chunks(request: web.Request, cut: ToolError, limits: Limits) -> AsyncIterator[bytes]:
+async def body_chunks(
+    request: web.Request, cut: ToolError, limits: Limits, call: Call
+) -> AsyncIterator[bytes]:
     """The body in pieces of a useful size; raises ``cut`` when it breaks off, Timeout when it stalls."""
     parts: list[bytes] = []
     size = 0
     try:
         async for chunk in pieces(request, limits):
             parts.append(chunk)
+            call.received += len(chunk)
             size += len(chunk)
             if size >= _READ_BYTES:
                 yield b"".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,8 +18,10 @@ from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolEr
 from protocol.export.schema import ErrorAnswer
 from protocol.limits import Limits
 from protocol.messages.base import Event
-from toolserver.tools.call import Call, Dispatcher, Emit, failed, find_operation, read_request
+from toolserver.tools.admission import Admission
+from toolserver.tools.call import Call, Dispatcher, Emit, find_operation, read_request
 from toolserver.tools.editing.aliases import spelled
+from toolserver.tools.ledger import Ledger, failed
 from toolserver.wire.bodies import pieces
 from toolserver.wire.guard import Guard
 
@@ -35,7 +38,7 @@ _NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 log = logging.getLogger("toolserver.http")
 
 
-def middleware(guard: Guard) -> Any:
+def middleware(guard: Guard, ledger: Ledger) -> Any:
     """Request id in, guard, errors as bodies out."""
 
     @web.middleware
@@ -43,9 +46,10 @@ def middleware(guard: Guard) -> Any:
         request["id"] = _request_id(request)
         try:
             if request.path not in OPEN_ROUTES:
-                request["admission"] = guard.admit(request.headers)
+                request["admission"] = _admitted(request, guard, ledger)
             response = await handler(request)
         except ToolError as error:
+            ledger.hit(error)
             return error_response(error, request["id"])
         except web.HTTPException as error:
             return _refusal_of_aiohttp(error, request)
@@ -58,6 +62,17 @@ def middleware(guard: Guard) -> Any:
     return handle
 
 
+def _admitted(request: web.Request, guard: Guard, ledger: Ledger) -> Admission:
+    try:
+        return guard.admit(request.headers)
+    except ToolError as error:
+        # By its pattern: what stands in the address may be a name, or a secret put there by mistake.
+        resource = request.match_info.route.resource
+        address = resource.canonical if resource is not None else "unknown"
+        ledger.refused(address, error, request["id"], peer=request.remote)
+        raise
+
+
 def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Next:
     """POST /v1/{operation}."""
 
@@ -67,12 +82,17 @@ def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Nex
         params = read_request(operation, spelled(operation.name, body), "json")
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
-            return await _stream(request, kind, lambda call: dispatcher.run(operation, params, call))
+            return await _stream(
+                request, kind, lambda call: dispatcher.run(operation, params, call), len(body)
+            )
         call = _http_call(request)
+        call.received = len(body)
         answer = dispatcher.at_once(operation, params, call)
         if answer is None:
             answer = await dispatcher.run(operation, params, call)
-        return json_response(answer)
+        response = json_response(answer)
+        call.sent = response.content_length or 0
+        return response
 
     return handle
 
@@ -95,19 +115,23 @@ def error_response(error: ToolError, request_id: str) -> web.Response:
     """The error's status and body."""
     response = json_response(ErrorAnswer(error.body(request_id)), error.status)
     response.headers[routes.REQUEST_ID_HEADER] = request_id
+    if (wait_ms := error.details.get("retryAfterMs")) is not None:
+        response.headers["Retry-After"] = str(math.ceil(wait_ms / 1000))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
 async def _stream(
-    request: web.Request, kind: str, run: Callable[[Call], Awaitable[Any]]
+    request: web.Request, kind: str, run: Callable[[Call], Awaitable[Any]], received: int
 ) -> web.StreamResponse:
     response = await open_stream(request, kind)
 
     async def write(frame: StreamFrame) -> None:
         data = encode(frame)
-        await response.write(data + b"\n" if kind == _NDJSON else b"data: " + data + b"\n\n")
+        data = data + b"\n" if kind == _NDJSON else b"data: " + data + b"\n\n"
+        call.sent += len(data)
+        await response.write(data)
 
     async def emit(event: Event) -> None:
         # A client that is gone is told by aiohttp, which cancels this handler: no second error for it here.
@@ -115,6 +139,7 @@ async def _stream(
             await write(StreamFrame(event=event))
 
     call = _http_call(request, emit)
+    call.received = received
     alive = asyncio.create_task(keep_alive(response, b"\n" if kind == _NDJSON else b":\n\n"))
     with contextlib.suppress(ConnectionError):
         try:

@@ -14,7 +14,8 @@ from protocol.errors import Conflict, InvalidRequest, TooLarge
 from protocol.limits import Limits
 from protocol.messages.files import WriteAnswer
 from toolserver.tools.admission import RAW_READ, RAW_REMOVE, RAW_WRITE
-from toolserver.tools.call import through
+from toolserver.tools.call import Call
+from toolserver.tools.ledger import Ledger
 from toolserver.tools.raw import Conditions, Opened, RawFiles, byte_range, names
 from toolserver.tools.watch import Mark
 from toolserver.wire.archive import body_chunks, refuse_unknown_options
@@ -35,25 +36,28 @@ _SAFE = {
 }
 
 
-def add_routes(router: web.UrlDispatcher, files: RawFiles, limits: Limits, mark: Mark) -> None:
+def add_routes(
+    router: web.UrlDispatcher, files: RawFiles, limits: Limits, mark: Mark, ledger: Ledger
+) -> None:
     """The four methods."""
     address = routes.FILE.format(path="{path:(?s:.+)}")  # a name may hold a line feed
-    router.add_get(address, get(files))  # and HEAD
-    router.add_put(address, put(files, limits, mark))
-    router.add_delete(address, delete(files, mark))
+    router.add_get(address, get(files, ledger))  # and HEAD
+    router.add_put(address, put(files, limits, mark, ledger))
+    router.add_delete(address, delete(files, mark, ledger))
 
 
-def get(files: RawFiles) -> _Handler:
+def get(files: RawFiles, ledger: Ledger) -> _Handler:
     """GET and HEAD, with Range, If-Range, If-None-Match and If-Match."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         refuse_unknown_options(request, ())
-        return await through(RAW_READ, call_of(request), lambda: _sent(request, files))
+        call = call_of(request)
+        return await ledger.through(RAW_READ, call, lambda: _sent(request, files, call), _path(request))
 
     return handle
 
 
-def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
+def put(files: RawFiles, limits: Limits, mark: Mark, ledger: Ledger) -> _Handler:
     """PUT ?mode=755, with If-Match and If-None-Match."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -66,15 +70,15 @@ def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
                 limit="maxUploadBytes",
                 value=limits.max_upload_bytes,
             )
-        body = body_chunks(request, _CUT, limits)
         call = call_of(request)
+        body = body_chunks(request, _CUT, limits, call)
 
         async def written() -> tuple[WriteAnswer, str]:
             with mark(call, (_path(request),)):
                 return await files.write(_path(request), body, _conditions(request), mode, call)
 
         try:
-            answer, tag = await through(RAW_WRITE, call, written)
+            answer, tag = await ledger.through(RAW_WRITE, call, written, _path(request))
         except Conflict as error:
             return _precondition_failed(error, request)
         response = json_response(answer, 201 if answer.created else 200)
@@ -84,7 +88,7 @@ def put(files: RawFiles, limits: Limits, mark: Mark) -> _Handler:
     return handle
 
 
-def delete(files: RawFiles, mark: Mark) -> _Handler:
+def delete(files: RawFiles, mark: Mark, ledger: Ledger) -> _Handler:
     """DELETE, with If-Match."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -96,7 +100,7 @@ def delete(files: RawFiles, mark: Mark) -> _Handler:
                 await files.remove(_path(request), _conditions(request), call)
 
         try:
-            await through(RAW_REMOVE, call, removed)
+            await ledger.through(RAW_REMOVE, call, removed, _path(request))
         except Conflict as error:
             return _precondition_failed(error, request)
         return web.Response(status=204)
@@ -117,7 +121,7 @@ def octal(text: str | None) -> int | None:
     return int(text, 8)
 
 
-async def _sent(request: web.Request, files: RawFiles) -> web.StreamResponse:
+async def _sent(request: web.Request, files: RawFiles, call: Call) -> web.StreamResponse:
     async with files.opened(_path(request)) as file:
         conditions, tags = _conditions(request), frozenset({file.tag})
         if conditions.if_match is not None and not names(conditions.if_match, tags, weak=False):
@@ -138,12 +142,12 @@ async def _sent(request: web.Request, files: RawFiles) -> web.StreamResponse:
             response.headers["Content-Range"] = f"bytes {offset}-{offset + count - 1}/{size}"
         await response.prepare(request)
         if request.method != "HEAD":
-            await _send(request, response, file, offset, count)
+            await _send(request, response, file, offset, count, call)
         return response
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, file: Opened, offset: int, count: int
+    request: web.Request, response: web.StreamResponse, file: Opened, offset: int, count: int, call: Call
 ) -> None:
     """The bytes; a file that gets shorter meanwhile cuts the connection, for its length was promised."""
     try:
@@ -153,6 +157,7 @@ async def _send(
                 raise ConnectionError("the file got shorter while it was sent")
             async with asyncio.timeout(_STALL_SECONDS):
                 await response.write(data)
+            call.sent += len(data)
             offset, count = offset + len(data), count - len(data)
         await response.write_eof()
     except BaseException:

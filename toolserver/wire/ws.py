@@ -15,7 +15,8 @@ from protocol.limits import Limits
 from protocol.messages.base import Answer, Event
 from protocol.routes import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from toolserver.session import CancelRun, Conversation, Run, Send
-from toolserver.tools.call import Call, Dispatcher, failed
+from toolserver.tools.call import Call, Dispatcher
+from toolserver.tools.ledger import failed
 
 _HEARTBEAT_SECONDS = 20.0
 """A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
@@ -84,7 +85,7 @@ class _Peer:
         self._admission = request["admission"]
         self._binary = form == "msgpack"
         self._dispatcher = dispatcher
-        self._conversation = Conversation(form, limits.max_in_flight)
+        self._conversation = Conversation(form, limits.max_in_flight, dispatcher.ledger.hit)
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue(limits.max_queued_frames)
         self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
         self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
@@ -111,16 +112,17 @@ class _Peer:
             case CancelRun(id):
                 await self._cancel(id)
             case Run():
-                await self._run(decision)
+                await self._run(decision, len(data))
 
-    async def _run(self, run: Run) -> None:
+    async def _run(self, run: Run, size: int) -> None:
         """By a task; but for what needs no wait at all, while the socket has room."""
         call = self._call(run)
+        call.received = size
         answer = self._dispatcher.at_once(run.operation, run.request, call) if self._has_room() else None
         if answer is None:
             self._running[run.id] = asyncio.create_task(self._answer(run, call)), call
             return
-        await self._send_now(self._result(run, answer))
+        await self._send_now(self._result(run, answer, call))
         self._answered += 1
         if self._answered % _ANSWERS_PER_TURN == 0:
             await asyncio.sleep(0)
@@ -133,9 +135,12 @@ class _Peer:
 
     def _call(self, run: Run) -> Call:
         async def emit(event: Event) -> None:
-            await self._send(self._conversation.event(run.id, event))
+            frame = self._conversation.event(run.id, event)
+            call.sent += len(frame)
+            await self._send(frame)
 
-        return Call(run.id, emit if run.stream else None, self._admission)
+        call = Call(run.id, emit if run.stream else None, self._admission)
+        return call
 
     async def _answer(self, run: Run, call: Call) -> None:
         # Until it is taken: a client that asks and never reads would else have us hold all it asked for.
@@ -146,7 +151,7 @@ class _Peer:
         try:
             if turn is not None:
                 await turn.enter_async_context(self._bulky)
-            return self._result(run, await self._dispatcher.run(run.operation, run.request, call))
+            return self._result(run, await self._dispatcher.run(run.operation, run.request, call), call)
         except ToolError as error:
             return self._conversation.error(run.id, error)
         except asyncio.CancelledError:
@@ -158,9 +163,11 @@ class _Peer:
         finally:
             del self._running[run.id]
 
-    def _result(self, run: Run, answer: Answer) -> bytes:
+    def _result(self, run: Run, answer: Answer, call: Call) -> bytes:
         try:
-            return self._conversation.result(run.id, answer)
+            frame = self._conversation.result(run.id, answer)
+            call.sent += len(frame)
+            return frame
         except Exception:
             # Every request gets its last frame, also one whose answer could not be put into bytes.
             return self._conversation.error(run.id, failed(run.operation.name, run.id))

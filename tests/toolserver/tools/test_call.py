@@ -72,7 +72,15 @@ async def test_every_request_leaves_one_line(caplog: pytest.LogCaptureFixture) -
     ((message, data),) = lines(caplog)
     assert message == "operation"
     assert data.pop("durationMs") >= 0
-    assert data == {"requestId": "r1", "operation": "read", "outcome": "busy"}
+    assert data == {
+        "requestId": "r1",
+        "operation": "read",
+        "outcome": "busy",
+        "who": "anyone",
+        "paths": ["a"],
+        "bytesIn": 0,
+        "bytesOut": 0,
+    }
 
 
 async def test_what_is_answered_at_once_leaves_its_line_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,53 @@
+"""Lines that outlive the daemon: appended to a file of bounded size, and the newest of them found again.
+
+Two files of half the bound each: when the newer is full it takes the place of the older. Everything here
+blocks, and belongs on a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_TAIL_BYTES = 4 * 1024 * 1024
+"""Read of each file at the start: more lines than are kept in memory."""
+_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Trail:
+    """``audit.jsonl`` and ``audit.1.jsonl`` in the state directory, for the daemon's user alone."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._newer, self._older = directory / "audit.jsonl", directory / "audit.1.jsonl"
+        self._half = max_bytes // 2
+        self._begun = False
+
+    def append(self, lines: bytes) -> None:
+        """Whole lines; raises OSError when the disk does not take them."""
+        fd = os.open(self._newer, _APPEND, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and size + len(lines) > self._half:
+                os.rename(self._newer, self._older)
+                os.close(fd)
+                fd = os.open(self._newer, _APPEND | os.O_EXCL, 0o600)
+            elif size and not self._begun and os.pread(fd, 1, size - 1) != b"\n":
+                lines = b"\n" + lines  # after one that was cut by a kill
+            self._begun = True
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        finally:
+            os.close(fd)
+
+    def newest(self) -> Iterator[bytes]:
+        """Lines of earlier times, the oldest first; one that was cut by a kill is as it is."""
+        for path in (self._older, self._newer):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                if size > _TAIL_BYTES:
+                    file.readline()
+                yield from file

@@ -1,0 +1,154 @@
+"""audit: the newest lines in memory, all of them in a file, and who wants to read on.
+
+A line is kept as it was noted, and becomes a message when somebody reads it. Lines go to the file together,
+once a second: a KILL loses that much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from protocol.limits import Limits
+from protocol.messages.audit import Audit, AuditAnswer, AuditLine
+from toolserver.system.trail import Trail
+
+if TYPE_CHECKING:
+    from toolserver.tools.call import Call
+
+Noted = tuple[int, float, dict[str, Any]]
+"""Number, seconds since 1970, and the line's fields as they are called on the wire."""
+_TOGETHER = 500
+"""Lines told to a follower without a look at what else is to be done."""
+_BURST, _PER_SECOND = 20.0, 1.0
+"""Lines of their own for requests that were turned away; the others are counted."""
+
+log = logging.getLogger("toolserver.audit")
+
+
+class Auditing:
+    """The lines, and the handler that tells them."""
+
+    def __init__(self, limits: Limits, trail: Trail | None = None) -> None:
+        self._trail = trail
+        self._kept: deque[Noted] = deque(maxlen=limits.max_audit_entries)
+        self._unwritten: deque[Noted] = deque(maxlen=limits.max_audit_entries)
+        self._last = 0
+        self._news = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+        self._room, self._looked, self._unlisted = _BURST, time.monotonic(), 0
+
+    def remember(self) -> None:
+        """Take up the lines of earlier runs. Blocks; before the first ``note``."""
+        for raw in self._trail.newest() if self._trail else ():
+            with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
+                line = msgspec.json.decode(raw, type=dict[str, Any])
+                number, at = int(line.pop("number")), datetime.fromisoformat(line.pop("time")).timestamp()
+                self._kept.append((number, at, line))
+                self._last = max(self._last, number)
+
+    def note(self, line: dict[str, Any]) -> None:
+        """One more line; costs a microsecond."""
+        self._last += 1
+        noted = (self._last, time.time(), line)
+        self._kept.append(noted)
+        self._unwritten.append(noted)
+        self._news.set()
+
+    def turned_away(self, line: dict[str, Any]) -> bool:
+        """Note who was turned away, or only count him when they are too many; whether it became a line."""
+        now = time.monotonic()
+        self._room = min(_BURST, self._room + (now - self._looked) * _PER_SECOND)
+        self._looked = now
+        if self._room < 1:
+            self._unlisted += 1
+            return False
+        self._room -= 1
+        if self._unlisted:
+            line["unlisted"], self._unlisted = self._unlisted, 0
+        self.note(line)
+        return True
+
+    async def audit(self, request: Audit, call: Call) -> AuditAnswer:
+        """What there is; with events, also what comes."""
+        if call.streaming and request.follow:
+            await self._follow(request, call)
+        found = self._after(request.since)
+        chosen = found[-request.limit :] if request.since is None else found[: request.limit]
+        return AuditAnswer(
+            lines=[_told(each) for each in chosen],
+            last=self._last,
+            missed=self._missed(request.since),
+            more=request.since is not None and len(found) > len(chosen),
+        )
+
+    def write_soon(self) -> None:
+        """Have what is new written, on a thread."""
+        if self._trail and self._unwritten and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(asyncio.to_thread(self._write))
+
+    async def close(self) -> None:
+        """Write the last lines."""
+        if self._writing is not None:
+            await self._writing
+        await asyncio.to_thread(self._write)
+
+    async def _follow(self, request: Audit, call: Call) -> None:
+        since = self._last if request.since is None else request.since
+        while True:
+            lines = self._after(since)[:_TOGETHER]
+            for each in lines:
+                await call.emit(_told(each))
+                since = each[0]
+            if not lines:
+                self._news.clear()
+                await self._news.wait()
+
+    def _after(self, since: int | None) -> list[Noted]:
+        if since is None:
+            return list(self._kept)
+        found: deque[Noted] = deque()
+        for each in reversed(self._kept):
+            if each[0] <= since:
+                break
+            found.appendleft(each)
+        return list(found)
+
+    def _missed(self, since: int | None) -> int:
+        if since is None or not self._kept:
+            return 0
+        return max(0, self._kept[0][0] - since - 1)
+
+    def _write(self) -> None:
+        if self._trail is None:
+            return
+        try:
+            self._trail.append(b"".join(_written(self._taken())))
+        except OSError as error:
+            log.warning("audit not written", extra={"data": {"reason": str(error)}})
+
+    def _taken(self) -> Iterable[Noted]:
+        while self._unwritten:
+            yield self._unwritten.popleft()
+
+
+def _written(lines: Iterable[Noted]) -> Iterable[bytes]:
+    for number, at, line in lines:
+        yield msgspec.json.encode({"number": number, "time": _instant(at), **line}) + b"\n"
+
+
+def _told(noted: Noted) -> AuditLine:
+    number, at, line = noted
+    return msgspec.convert({"type": "line", "number": number, "time": _instant(at), **line}, AuditLine)
+
+
+def _instant(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,163 @@
+"""The one way in for every operation, through any door: what it has to pass, and what is noted of it.
+
+A request has to be within the rate, within the number that may be under way, and within what its token is
+good for. When it has ended, one line says who asked for what and how it went: it goes to the log, to
+``audit`` and, as numbers, to ``/metrics``. Lines hold paths and names, never content, tokens or whole
+commands (``subject``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from protocol.errors import Busy, Cancelled, Internal, ToolError
+from protocol.limits import Limits
+from protocol.operations import Operation
+from toolserver.system.confinement import confined
+from toolserver.system.lag import Lag
+from toolserver.tools.admission import Door, refuse_beyond
+from toolserver.tools.auditing import Auditing
+from toolserver.tools.figures import Figures
+from toolserver.tools.rate import Rate
+from toolserver.tools.subject import subject
+
+if TYPE_CHECKING:
+    from toolserver.tools.call import Call
+
+T = TypeVar("T")
+NOBODY = "nobody"
+"""Who was turned away: whatever name a bad token has is not believed."""
+
+log = logging.getLogger("toolserver.operations")
+
+
+class Ledger:
+    """Of one daemon; for its event loop alone."""
+
+    def __init__(
+        self, limits: Limits = Limits(), auditing: Auditing | None = None, lag: Lag | None = None
+    ) -> None:
+        self.figures = Figures()
+        self.under_way = 0
+        self._limits = limits
+        self._rate = Rate(limits)
+        self.auditing = auditing or Auditing(limits)
+        self.lag = lag or Lag()
+        self._counted: WeakSet[ToolError] = WeakSet()
+
+    async def through(
+        self, what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]], about: object = None
+    ) -> T:
+        """``work``, if it may be; raises ToolError only, but for a cancellation.
+
+        ``about`` is the request, or the path that is asked for where there is none.
+        """
+        begun = time.monotonic()
+        try:
+            self.admit(call, begun)
+        except ToolError as error:
+            self.refused(what.name, error, call.request_id, call.admission.who)
+            raise
+        outcome, answer = "ok", None
+        self.under_way += 1
+        try:
+            refuse_beyond(call.admission, what)
+            with confined(call.admission.path):
+                answer = await work()
+            return answer
+        except ToolError as error:
+            outcome = error.code
+            self.hit(error)
+            raise
+        except asyncio.CancelledError:
+            outcome = Cancelled.code
+            raise
+        except Exception as error:
+            told = self._of_the_system(error) or failed(what.name, call.request_id)
+            outcome = told.code
+            self.hit(told)
+            raise told from error
+        finally:
+            self.under_way -= 1
+            self.note_soon(what.name, call, outcome, begun, about, answer)
+
+    def admit(self, call: Call, now: float) -> None:
+        """Raise RateLimited or Busy, or let it in."""
+        if self.under_way >= self._limits.max_operations:
+            raise Busy(
+                f"{self.under_way} operations are under way, which is the limit; wait for one of them",
+                limit="maxOperations",
+                value=self._limits.max_operations,
+            )
+        self._rate.take(call.admission.token_id or call.admission.who, now)
+
+    def note_soon(
+        self, name: str, call: Call, outcome: str, begun: float, about: object, answer: object = None
+    ) -> None:
+        """Note it in the next turn of the loop: the answer goes out first, and what it has is known then."""
+        seconds = time.monotonic() - begun
+        asyncio.get_running_loop().call_soon(self._note, name, call, outcome, seconds, about, answer)
+
+    def refused(
+        self, name: str, error: ToolError, request_id: str, who: str = NOBODY, peer: str | None = None
+    ) -> None:
+        """Note who was turned away. Of a flood of them only some get a line, and the others are counted."""
+        self.hit(error)
+        self.figures.outcomes[name, error.code] += 1
+        line = {"requestId": request_id, "operation": name, "outcome": error.code, "who": who}
+        if peer:
+            line["peer"] = peer
+        if self.auditing.turned_away(line):
+            _log(line)
+
+    def hit(self, error: ToolError) -> None:
+        """Count the limit that an error names, once however often the error passes by."""
+        limit = error.details.get("limit")
+        if isinstance(limit, str) and error not in self._counted:
+            self._counted.add(error)
+            self.figures.limits[limit] += 1
+
+    def _note(
+        self, name: str, call: Call, outcome: str, seconds: float, about: object, answer: object
+    ) -> None:
+        admission = call.admission
+        line: dict[str, Any] = {
+            "requestId": call.request_id,
+            "operation": name,
+            "outcome": outcome,
+            "durationMs": round(seconds * 1000, 3),
+            "who": admission.who,
+            "bytesIn": call.received,
+            "bytesOut": call.sent,
+        }
+        if admission.token_id is not None:
+            line["tokenId"] = admission.token_id
+        subject(line, name, about, answer)
+        _log(line)
+        self.auditing.note(line)
+        self.figures.add(name, outcome, seconds, call.received, call.sent)
+
+    def _of_the_system(self, error: Exception) -> ToolError | None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return Busy(
+                "too many files are open at the moment; try again",
+                limit="maxOpenFiles",
+                value=self._limits.max_open_files,
+            )
+        return None
+
+
+def failed(name: str, request_id: str) -> Internal:
+    """What a caller is told of a fault of ours; called where it is caught, so that the log gets all."""
+    log.exception("failed", extra={"data": {"requestId": request_id, "operation": name}})
+    return Internal(f"{name} failed for a reason of our own; see request {request_id} in the log")
+
+
+def _log(line: dict[str, Any]) -> None:
+    log.info("operation", extra={"data": line})
