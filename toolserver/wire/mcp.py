@@ -52,8 +52,11 @@ def mcp_handler(
 async def _run(request: web.Request, dispatcher: Dispatcher, tool: CallTool) -> bytes:
     call = call_of(request)
     call.abandoned = not tool.stateless
+    call.received = request.content_length or 0
     try:
-        return tool.result(await dispatcher.run(tool.operation, tool.request, call))
+        told = tool.result(await dispatcher.run(tool.operation, tool.request, call))
+        call.sent = len(told)
+        return told
     except ToolError as error:
         return tool.failure(error, request["id"])
 
