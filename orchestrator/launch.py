@@ -100,7 +100,7 @@ class Stages:
                 self.began(stage)
             elif event.state == "done":
                 self.ended(stage, "", (event.duration_ms or 0.0) / 1000)
-            else:
+            elif event.state == "skipped":
                 self.observer.skipped(stage, event.message)
 
 

@@ -171,6 +171,8 @@ def _assemble(
     checkpoints = CheckpointFamily(disk, config.state_dir, gate, watcher, store, undoing, limits)
     stack.push_async_callback(checkpoints.close)
     searches = Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits))
+    starts = Starts(archives, installs, dev)
+    stack.push_async_callback(starts.close)
     edits = Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept, diagnostics)
     dispatcher = Dispatcher(
         SharedTerminals(table, disk, env, limits),
@@ -189,7 +191,7 @@ def _assemble(
         archives,
         installs,
         dev,
-        Starts(archives, installs, dev),
+        starts,
         Activities(table, pulse, lambda: Standing(dev.process_id, shells.process_ids), lambda: dev.port),
         ledger.auditing,
         pulse=pulse,

@@ -62,3 +62,5 @@ class Log(Event, frozen=True, kw_only=True, tag="log"):
     text: str
     next_offset: int | None = None
     """Of the byte after this text, in this program's log: where to go on."""
+    number: int | None = None
+    """Among the events of ``start``; null elsewhere."""

@@ -221,13 +221,20 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
 
     step: Step
     state: str
-    """``started``, ``done`` or ``skipped``."""
+    """``started``, ``done``, ``skipped`` or ``failed``."""
     message: str
     duration_ms: float | None = None
+    number: int = 0
+    """Among all events of ``start``, logs too: from 1 on, while the tool server lives. One that is missing
+    was dropped, because a megabyte had come since."""
 
 
 class Start(Request, frozen=True, kw_only=True):
-    """Inject, install, start the dev server, wait until it answers: one request from nothing to ready."""
+    """Inject, install, start the dev server, wait until it answers: one request from nothing to ready.
+
+    It goes on when its socket is lost. Asked for again while it is under way it is joined; another one is
+    refused.
+    """
 
     archive: bytes | None = None
     """Base64 in JSON; absent means that the content is in place already."""
@@ -235,13 +242,17 @@ class Start(Request, frozen=True, kw_only=True):
     digest: str | None = None
     install: Install = Install()
     dev: DevStart = DevStart()
+    from_event: int | None = None
+    """Begin none: follow the one that is under way, or the last one, from its event of this number on."""
+    wait_ms: int | None = None
+    """Answer after so long at the latest, with ``running`` true if it is not over; absent: at its end."""
 
 
 StartEvent = Progress | Log
 
 
 class StartAnswer(Answer, frozen=True, kw_only=True):
-    """Ready."""
+    """Ready, or on the way."""
 
     dev: DevStatusAnswer
     install: InstallAnswer
@@ -249,3 +260,9 @@ class StartAnswer(Answer, frozen=True, kw_only=True):
     """Injected by this request; null when it brought no archive."""
     durations_ms: dict[str, float]
     """Per stage."""
+    running: bool = False
+    """It is under way still: ask for the rest from ``nextEvent`` on."""
+    next_event: int = 1
+    """Number of the event after those told."""
+    events: list[StartEvent] = []
+    """Where they are not streamed, and were asked for by ``fromEvent`` or ``waitMs``."""

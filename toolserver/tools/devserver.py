@@ -55,6 +55,8 @@ class DevServer:
         self, table: ProcessTable, disk: Disk, env: Mapping[str, str], limits: Limits, host: str, port: int
     ) -> None:
         self.observer: Observer | None = None
+        self.before_stop: Callable[[], Awaitable[None]] | None = None
+        """Ends what would bring it up."""
         self._table = table
         self._limits = limits
         self._host = host
@@ -137,6 +139,8 @@ class DevServer:
 
     async def dev_stop(self, request: DevStop, call: Call) -> DevStatusAnswer:
         """Stop it with everything it started; it is not started again."""
+        if self.before_stop is not None:
+            await self.before_stop()
         await asyncio.shield(self.end())
         return self.status()
 

@@ -156,6 +156,7 @@ async def test_a_cancelled_install_ends_with_all_it_started(
         "source": "install",
         "text": "on\n",
         "nextOffset": 3,
+        "number": None,
     }
     await socket.send("1", "cancel")
     assert (await socket.end_of("1"))[1]["error"]["code"] == "cancelled"
