@@ -7,6 +7,7 @@ WEBSOCKET = "/v1/ws"
 ARCHIVE = "/v1/archive"
 FILE = "/v1/files/{path}"
 OPENAPI = "/openapi.json"
+METRICS = "/metrics"
 MCP = "/mcp"
 PAGE = "/"
 

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from protocol import routes
 from protocol.messages.devserver import DevState
+from toolserver import logs
 from toolserver.config import VARIABLES, Config
 from toolserver.system import edit_journal, swap, tree
 from toolserver.system.checkpoint_store import Store as CheckpointStore
@@ -64,6 +65,7 @@ from toolserver.wire.guard import Guard
 from toolserver.wire.hmr import DevChannel
 from toolserver.wire.http import middleware, operation_handler
 from toolserver.wire.mcp import mcp_handler
+from toolserver.wire.metrics import metrics
 from toolserver.wire.ws import WebSocketDoor
 
 _SHUTDOWN_SECONDS = 1.0
@@ -208,6 +210,7 @@ def _assemble(
     app.router.add_get(routes.READY, pages.ready(begun, disk, dev, installs))
     app.router.add_get(routes.PAGE, pages.index)
     app.router.add_get(routes.OPENAPI, pages.openapi)
+    app.router.add_get(routes.METRICS, metrics(ledger, pulse, table, dev, logs.dropped_lines))
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
     app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark, ledger))
     app.router.add_get(routes.ARCHIVE, archive.get(archives, ledger))

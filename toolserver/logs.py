@@ -76,7 +76,7 @@ class Behind(logging.Handler):
         self._handler = handler
         self._at_most = at_most
         self._waiting: deque[logging.LogRecord] = deque()
-        self._dropped = 0
+        self._dropped = self.dropped_in_all = 0
         self._writing = threading.Lock()
         self._wake = threading.Event()
         self._ended = False
@@ -87,6 +87,7 @@ class Behind(logging.Handler):
         """Take the line; never waits."""
         if len(self._waiting) >= self._at_most:
             self._dropped += 1
+            self.dropped_in_all += 1
             return
         self._waiting.append(record)
         if not self._wake.is_set():
@@ -145,6 +146,11 @@ def _stderr() -> TextIO:
     if sys.stderr is None:
         return Path(os.devnull).open("w", encoding="utf-8")
     return open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)
+
+
+def dropped_lines() -> int:
+    """Since the start."""
+    return sum(each.dropped_in_all for each in logging.getLogger().handlers if isinstance(each, Behind))
 
 
 def flush() -> None:

@@ -96,6 +96,15 @@ def _raw_paths() -> dict[str, Any]:
         routes.READY: {
             "get": {"summary": "Readiness of content and dev server.", "security": [], "responses": health}
         },
+        routes.METRICS: {
+            "get": {
+                "summary": "Figures for Prometheus; needs the scope `read`.",
+                "responses": {
+                    "200": {"description": "Prometheus's text format.", "content": {"text/plain": {}}},
+                    **_errors(),
+                },
+            }
+        },
         routes.FILE: _file_path(),
         routes.ARCHIVE: {
             "get": {

@@ -135,7 +135,7 @@ class ProcessTable:
         self._census = Census(self._marks, self._cgroups)
         self._ending = Ending(self._census, self._cgroups, limits)
         self._running = 0
-        self._starts = 0
+        self._starts = self._forgotten_bytes = 0
         self._chores: asyncio.TimerHandle | None = None
         self._at_chores: asyncio.Task[None] | None = None
         self._closing = False
@@ -163,6 +163,12 @@ class ProcessTable:
     async def look(self) -> Snapshot:
         """Who is there now, and of which command."""
         return await self._census.look()
+
+    @property
+    def output_bytes(self) -> int:
+        """Written by all programs so far, whether it is still kept or not."""
+        kept = sum(each.stdout.end + each.stderr.end for each in self._processes.values())
+        return self._forgotten_bytes + kept
 
     def get(self, id: str) -> Process:
         """The process of that id; raises NotFound when there is none, or its record is gone."""
@@ -250,6 +256,7 @@ class ProcessTable:
         kept = [_kept(each) for each in self._processes.values() if each.ended is not None]
         for id in too_many(kept, time.monotonic(), self._limits):
             process = self._processes.pop(id)
+            self._forgotten_bytes += process.stdout.end + process.stderr.end
             self._census.strike(id)
             process.stdout.abandon()
             process.stderr.abandon()
@@ -257,6 +264,7 @@ class ProcessTable:
     def forget(self, process: Process) -> None:
         """Drop the record of a program that was the daemon's own errand."""
         if self._processes.pop(process.id, None) is not None:
+            self._forgotten_bytes += process.stdout.end + process.stderr.end
             self._census.strike(process.id)
         process.stdout.release()
         process.stderr.release()

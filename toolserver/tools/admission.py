@@ -40,6 +40,7 @@ class Door:
 RAW_READ = Door("raw_read", Scope.READ, confined=True)
 RAW_WRITE = Door("raw_write", Scope.WRITE, confined=True)
 RAW_REMOVE = Door("raw_remove", Scope.WRITE, confined=True)
+METRICS = Door("metrics", Scope.READ)
 ARCHIVE_IN = Door("inject", Scope.ARCHIVE)
 ARCHIVE_OUT = Door("save", Scope.ARCHIVE)
 
