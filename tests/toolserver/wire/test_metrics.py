@@ -25,14 +25,17 @@ async def http(daemon: Daemon) -> AsyncIterator[Http]:
 
 
 async def samples(http: Http) -> Samples:
-    """By name and by the labels' values, the name's prefix left out."""
+    """By name and by the values of the sorted labels, the name's prefix left out."""
     async with http.session.get("/metrics") as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         text = await response.text()
     families = text_string_to_metric_families(text)
     return {
-        (each.name.removeprefix("toolserver_"), " ".join(each.labels.values())): each.value
+        (
+            each.name.removeprefix("toolserver_"),
+            " ".join(value for _, value in sorted(each.labels.items())),
+        ): each.value
         for family in families
         for each in family.samples
     }
@@ -51,7 +54,7 @@ async def test_operations_are_counted_by_outcome_with_their_durations(http: Http
     assert more("requests_total", "write ok") == 2
     assert more("requests_total", "write too_large") == 1
     assert more("request_duration_seconds_count", "write") == 3
-    assert more("request_duration_seconds_bucket", "write +Inf") == 3
+    assert more("request_duration_seconds_bucket", "+Inf write") == 3
     assert 0 < more("request_duration_seconds_sum", "write") < 60
     assert more("limits_met_total", "maxWriteBytes") == 1
     assert more("received_bytes_total", "") > 0
