@@ -220,6 +220,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_archive_depth: int = 64
     """Directories above a member. A gut feeling: deep node_modules reach 25."""
 
+    max_kept_manifests: int = 16
+    """Saves whose manifest is kept, to take deltas since them; then the oldest goes."""
+
+    max_manifest_bytes: int = 256 * MIB
+    """Of all manifests as kept, some 60 bytes an entry; beyond it only the newest stay."""
+
+    max_removed_bytes: int = 64 * MIB
+    """The list of what a delta removes: a million paths of 64 bytes."""
+
     command_timeout_ms: int = 600_000
     """A foreground command that names no ``timeoutMs``."""
 

@@ -20,7 +20,7 @@ from protocol import routes
 from protocol.messages.devserver import DevState
 from toolserver import logs
 from toolserver.config import VARIABLES, Config
-from toolserver.system import edit_journal, swap, tree
+from toolserver.system import edit_journal, manifests, swap, tree
 from toolserver.system.checkpoint_store import Store as CheckpointStore
 from toolserver.system.depstore.store import Layer, Store
 from toolserver.system.disk import Disk
@@ -119,6 +119,7 @@ def prepare_directories(config: Config) -> None:
     config.root.mkdir(parents=True, exist_ok=True)
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     outcome = swap.recover(config.root, config.state_dir)
+    manifests.sweep(config.state_dir)
     edits = [each.value for each in edit_journal.recover(config.root, config.state_dir)]
     log.info("directories ready", extra={"data": {"recovery": str(outcome), "edits": edits}})
 
@@ -214,6 +215,7 @@ def _assemble(
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
     app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark, ledger))
     app.router.add_get(routes.ARCHIVE, archive.get(archives, ledger))
+    app.router.add_get(routes.MANIFEST, archive.manifest(archives, ledger))
     files = RawFiles(disk, config.state_dir, gate, locks, limits, undoing.kept)
     raw.add_routes(app.router, files, limits, watches.mark, ledger)
     app.router.add_post(routes.MCP, mcp_handler(dispatcher, limits))

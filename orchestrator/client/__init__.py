@@ -22,7 +22,14 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 from orchestrator.client.addresses import authorized, is_loopback, websocket_url
-from orchestrator.client.archives import get_archive, load_http, put_archive, refusal, unreachable
+from orchestrator.client.archives import (
+    get_archive,
+    get_manifest,
+    load_http,
+    put_archive,
+    refusal,
+    unreachable,
+)
 from orchestrator.client.connection import Connection
 from orchestrator.client.mailbox import PATIENCE_SECONDS
 from orchestrator.client.raw import get_file, put_file
@@ -144,10 +151,22 @@ class Client:
         format: archives.ArchiveFormat = archives.ArchiveFormat.GZIP,
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
+        *,
+        times: archives.Times | None = None,
+        since: str | None = None,
     ) -> AsyncIterator[bytes]:
-        """The workspace's content over HTTP, chunk by chunk, with the rules that ``save`` takes."""
-        save = archives.Save(format=format, exclude=[*exclude], include=[*include])
+        """The workspace's content over HTTP, chunk by chunk, with the rules that ``save`` takes.
+
+        ``since`` is the digest of an earlier save: only what differs from it comes, as a delta.
+        """
+        save = archives.Save(format=format, exclude=[*exclude], include=[*include], times=times, since=since)
         return get_archive(self.base_url, self._headers, save)
+
+    async def get_manifest(
+        self, digest: str | None = None
+    ) -> tuple[archives.ManifestHead, Sequence[archives.ManifestEntry]]:
+        """What a save held: paths, sizes, hashes. Of the newest one when no digest is given."""
+        return await get_manifest(self.base_url, self._headers, digest)
 
     async def put_file(
         self,

@@ -15,7 +15,7 @@ from orchestrator.client.addresses import is_loopback
 from orchestrator.client.connection import not_understood
 from protocol import routes
 from protocol.errors import ErrorBody, ToolError, Unavailable, from_body
-from protocol.messages.archives import InjectAnswer, InjectMode, Save
+from protocol.messages.archives import InjectAnswer, InjectMode, ManifestEntry, ManifestHead, Save
 
 if TYPE_CHECKING:
     import aiohttp
@@ -68,6 +68,8 @@ async def get_archive(base_url: str, headers: Mapping[str, str], save: Save) -> 
 
     query = [("format", save.format.value)]
     query += [("exclude", name) for name in save.exclude] + [("include", name) for name in save.include]
+    query += [("times", save.times.value)] if save.times else []
+    query += [("since", save.since)] if save.since else []
 
     async with http_session(base_url, headers) as session:
         try:
@@ -77,6 +79,27 @@ async def get_archive(base_url: str, headers: Mapping[str, str], save: Save) -> 
                     yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
             raise unreachable(base_url, error) from error
+
+
+async def get_manifest(
+    base_url: str, headers: Mapping[str, str], digest: str | None
+) -> tuple[ManifestHead, list[ManifestEntry]]:
+    """What a save held, by its digest; the newest save of the tool server when none is named."""
+    import aiohttp
+
+    query = {"digest": digest} if digest else {}
+    async with http_session(base_url, headers) as session:
+        try:
+            async with session.get(base_url + routes.MANIFEST, params=query) as response:
+                await raise_for(response, base_url)
+                head, *lines = (await response.read()).splitlines()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise unreachable(base_url, error) from error
+    try:
+        entries = [msgspec.json.decode(line, type=ManifestEntry) for line in lines]
+        return msgspec.json.decode(head, type=ManifestHead), entries
+    except msgspec.DecodeError as error:
+        raise not_understood(base_url, error) from None
 
 
 def http_session(base_url: str, headers: Mapping[str, str]) -> aiohttp.ClientSession:

@@ -109,13 +109,17 @@ def _raw_paths() -> dict[str, Any]:
         routes.ARCHIVE: {
             "get": {
                 "summary": "The workspace's content as an archive, streamed.",
-                "parameters": [_query("format", ["gzip", "zstd", "tar"])],
+                "parameters": [
+                    _query("format", ["gzip", "zstd", "tar"]),
+                    _query("times", ["kept", "fixed"]),
+                    {"name": "since", "in": "query", "schema": {"type": "string"}},
+                ],
                 "responses": {"200": {"description": "The archive.", "content": archive}, **_errors()},
             },
             "put": {
                 "summary": "Replace the workspace's content by an archive, streamed; whole or not at all.",
                 "parameters": [
-                    _query("mode", ["replace", "merge"]),
+                    _query("mode", ["replace", "merge", "delta"]),
                     {"name": "digest", "in": "query", "schema": {"type": "string"}},
                 ],
                 "requestBody": {"content": archive},
@@ -127,6 +131,19 @@ def _raw_paths() -> dict[str, Any]:
                     **_errors(),
                 },
             },
+        },
+        routes.MANIFEST: {
+            "get": {
+                "summary": "What a save held: one line for it, then one for each path.",
+                "parameters": [{"name": "digest", "in": "query", "schema": {"type": "string"}}],
+                "responses": {
+                    "200": {
+                        "description": "Lines of JSON.",
+                        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+                    },
+                    **_errors(),
+                },
+            }
         },
     }
 

@@ -104,6 +104,10 @@ class Staging:
         bits = [Step(os.fsencode(path), False, False, before) for path, (before, _) in modes.items()]
         self._swap(self._opened(), [*bits, *steps], {path: after for path, (_, after) in modes.items()})
 
+    def put(self, plan: Callable[[int, int], tuple[list[Step], Mapping[str, tuple[int, int]]]]) -> None:
+        """What ``plan`` makes of the root and the staged tree, both descriptors: as ``change`` takes it."""
+        self.change(*plan(self._root, self._opened().new))
+
     def discard(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Remove what was staged and not put in place, and what was replaced. Does nothing twice.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from protocol.limits import KIB
 from protocol.paths import RESERVED
-from toolserver.system.directories import DIRECTORY
+from toolserver.system.directories import DIRECTORY, Directories
 from toolserver.system.journal import Step
 from toolserver.system.moving import is_locked
 
@@ -32,6 +32,16 @@ def merging(root: int, new: int) -> list[Step]:
     other way round: nothing is merged through a link.
     """
     return list(_merging(root, new, ""))
+
+
+def leaving(root: int, paths: Iterable[str]) -> list[Step]:
+    """Each of ``paths`` leaves; what is not there is passed over."""
+    directories = Directories(root)
+    try:
+        found = ((path, _mode(*directories.of(path))) for path in paths)
+        return [_step(path, mode, arrives=False) for path, mode in found if mode is not None]
+    finally:
+        directories.close()
 
 
 def _merging(root: int, new: int, above: str) -> Iterator[Step]:

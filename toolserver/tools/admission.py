@@ -43,6 +43,7 @@ RAW_REMOVE = Door("raw_remove", Scope.WRITE, confined=True)
 METRICS = Door("metrics", Scope.READ)
 ARCHIVE_IN = Door("inject", Scope.ARCHIVE)
 ARCHIVE_OUT = Door("save", Scope.ARCHIVE)
+ARCHIVE_MANIFEST = Door("manifest", Scope.ARCHIVE)
 
 STATIC = Admission("static", frozenset(Scope))
 """The daemon's own token is good for everything, for as long as the daemon runs."""

@@ -7,21 +7,36 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-from protocol.errors import ArchiveInvalid, Busy, TooLarge
+from protocol.codec import encode
+from protocol.errors import ArchiveInvalid, Busy, Conflict, TooLarge
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
-from protocol.messages.archives import Chunk, Inject, InjectAnswer, InjectMode, Save, SaveAnswer, Unpacked
+from protocol.manifests import Entry
+from protocol.messages.archives import (
+    Chunk,
+    Inject,
+    InjectAnswer,
+    InjectMode,
+    Save,
+    SaveAnswer,
+    Times,
+    Unpacked,
+)
 from protocol.paths import ROOT
+from toolserver.system.delta import putting
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
+from toolserver.system.manifests import Manifests, Writing
 from toolserver.system.swap import Staging
-from toolserver.system.tarballs import Extracted, Extraction, Packing
+from toolserver.system.tarballs import FIXED_TIME, Extracted, Extraction, Packed, Packing
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
+from toolserver.tools.manifests import base_of, head_of, line_of
 
 log = logging.getLogger("toolserver.archives")
 
@@ -46,6 +61,7 @@ class Archives:
         self._state_dir = state_dir
         self._gate = gate
         self._limits = limits
+        self._manifests = Manifests(state_dir, limits)
         self._before_replace = before_replace
         self._injecting = False
         self._saving = 0
@@ -60,30 +76,69 @@ class Archives:
         """The content as an archive: in events, or inside the answer when it fits."""
         kept: list[bytes] = []
         size = 0
-        async with self._packing(request) as packing:
-            async for chunk in _pulled(packing):
+        packed: list[Packed] = []
+        async with aclosing(self.packed(request, packed.append)) as chunks:
+            async for chunk in chunks:
                 size += len(chunk)
                 if call.streaming:
                     await call.emit(Chunk(data=chunk))
                     continue
                 self._refuse_too_large(size)
                 kept.append(chunk)
-        packed = packing.result
+        result = packed[0]
         return SaveAnswer(
             archive=b"".join(kept),
             archive_bytes=size,
-            files=packed.files,
-            content_bytes=packed.content_bytes,
-            digest=packed.digest,
-            left_out=packed.left_out,
-            changed=packed.changed,
+            files=result.files,
+            content_bytes=result.content_bytes,
+            digest=result.digest,
+            left_out=result.left_out,
+            changed=result.changed,
+            tree=result.tree,
+            removed=result.removed,
         )
 
-    async def packed(self, request: Save) -> AsyncGenerator[bytes]:
-        """The archive's bytes, as they are packed."""
-        async with self._packing(request) as packing:
+    async def packed(
+        self, request: Save, result: Callable[[Packed], None] = lambda _: None
+    ) -> AsyncGenerator[bytes]:
+        """The archive's bytes, as they are packed; then ``result``, and its manifest is kept."""
+        rules = Exclusions.default().with_rules(exclude=request.exclude, include=request.include)
+        base = await whole(base_of, self._manifests, request)
+        if base is not None:
+            rules = Exclusions.default().with_rules(exclude=base.exclude, include=base.include)
+        times = base.times if base else request.times
+        writing = Writing()
+        async with self._tree() as root:
+            packing = Packing(
+                root,
+                rules,
+                request.format,
+                mtime=FIXED_TIME if times is Times.FIXED else None,
+                note=writing.add,
+                base=base,
+            )
             async for chunk in _pulled(packing):
                 yield chunk
+        packed = packing.result
+        await whole(self._keep, partial(self._manifests.keep, writing, head_of(request, base, packed)))
+        result(packed)
+
+    async def manifest(self, digest: str | None) -> AsyncGenerator[bytes]:
+        """What a save held, the newest if none is named: lines of JSON, the head first. Raises NotFound."""
+        head = await whole(self._manifests.head, digest)
+        yield encode(head) + b"\n"
+        blocks = self._manifests.blocks(head.digest)
+        try:
+            while (block := await whole(next, blocks, None)) is not None:
+                yield await whole(_lines, block)
+        finally:
+            await whole(blocks.close)
+
+    def _keep(self, keep: Callable[[], None]) -> None:
+        try:
+            keep()
+        except OSError as error:  # the save is whole all the same
+            log.warning("a save's manifest was not kept", extra={"data": {"reason": str(error)}})
 
     async def inject_bytes(
         self, archive: bytes, mode: InjectMode, digest: str | None, call: Call
@@ -114,7 +169,8 @@ class Archives:
                     f"the archive has digest {extracted.digest}, not {digest}; nothing was changed",
                     digest=extracted.digest,
                 )
-            await self._put_in_place(staging, mode)
+            _refuse_other_mode(mode, extracted)
+            await self._put_in_place(staging, mode, extracted)
         except BaseException:
             await asyncio.shield(whole(staging.discard))
             raise
@@ -142,13 +198,22 @@ class Archives:
             log.warning("an old tree could not be removed", extra={"data": {"reason": str(error)}})
         self._tidying = None
 
-    async def _put_in_place(self, staging: Staging, mode: InjectMode) -> None:
+    async def _put_in_place(self, staging: Staging, mode: InjectMode, extracted: Extracted) -> None:
         self._refuse_while_saving()
         if mode is InjectMode.REPLACE:
             await self._before_replace()
         async with self._gate.exclusive():
             self._refuse_while_saving()
-            await whole(staging.replace if mode is InjectMode.REPLACE else staging.merge)
+            await whole(self._way(staging, mode, extracted))
+
+    def _way(self, staging: Staging, mode: InjectMode, extracted: Extracted) -> Callable[[], None]:
+        if mode is InjectMode.REPLACE:
+            return staging.replace
+        if extracted.delta is None:
+            return staging.merge
+        delta, removed = extracted.delta, extracted.removed
+        plan = partial(putting, delta=delta, removed=removed, limits=self._limits)
+        return partial(staging.put, plan)
 
     def _refuse_while_saving(self) -> None:
         if self._saving:
@@ -167,14 +232,13 @@ class Archives:
         return extracted
 
     @asynccontextmanager
-    async def _packing(self, request: Save) -> AsyncIterator[Packing]:
-        """The tree as it is: no injection swaps it while it is packed."""
-        rules = Exclusions.default().with_rules(exclude=request.exclude, include=request.include)
+    async def _tree(self) -> AsyncIterator[int]:
+        """The root, a descriptor: no injection swaps what is in it meanwhile."""
         async with self._gate.shared():
             root = await asyncio.to_thread(self._disk.open, ROOT, os.O_RDONLY | os.O_DIRECTORY)
             self._saving += 1
         try:
-            yield Packing(root, rules, request.format)
+            yield root
         finally:
             self._saving -= 1
             os.close(root)
@@ -195,6 +259,24 @@ async def _pulled(packing: Packing) -> AsyncIterator[bytes]:
     """The archive's chunks, each made on a worker thread while nobody waits for it."""
     while (chunk := await whole(next, packing, None)) is not None:
         yield chunk
+
+
+def _refuse_other_mode(mode: InjectMode, extracted: Extracted) -> None:
+    """A delta taken for a whole tree would remove all that it does not name."""
+    if extracted.delta is not None and mode is not InjectMode.DELTA:
+        raise Conflict(
+            f"the archive is a delta since save {extracted.delta.since} and no whole tree: inject that save "
+            "first, then this with mode 'delta'; nothing was changed",
+            since=extracted.delta.since,
+        )
+    if extracted.delta is None and mode is InjectMode.DELTA:
+        raise ArchiveInvalid(
+            "the archive is no delta; put it in by mode 'replace' or 'merge'; nothing was changed"
+        )
+
+
+def _lines(block: Iterable[Entry]) -> bytes:
+    return b"".join(encode(line_of(entry)) + b"\n" for entry in block)
 
 
 def _progress(extraction: Extraction) -> Unpacked:

@@ -1,11 +1,15 @@
-"""The raw archive door: PUT takes a tree in, GET gives it out, both streamed at any size."""
+"""The raw archive door: PUT takes a tree in, GET gives it out, both streamed at any size.
+
+What a save held is asked for afterwards, as its manifest: trailers would come in one request, and most
+clients drop them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from aiohttp import web
@@ -13,15 +17,16 @@ from aiohttp import web
 from protocol import routes
 from protocol.errors import ArchiveInvalid, InvalidRequest, TooLarge, ToolError
 from protocol.limits import Limits
-from protocol.messages.archives import ArchiveFormat, InjectAnswer, InjectMode, Save
+from protocol.messages.archives import ArchiveFormat, InjectAnswer, InjectMode, Save, Times
 from protocol.paths import ROOT
-from toolserver.tools.admission import ARCHIVE_IN, ARCHIVE_OUT
+from toolserver.tools.admission import ARCHIVE_IN, ARCHIVE_MANIFEST, ARCHIVE_OUT
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Call
 from toolserver.tools.ledger import Ledger
 from toolserver.tools.watch import Mark
 from toolserver.wire.bodies import pieces
-from toolserver.wire.http import call_of, json_response
+from toolserver.wire.digests import held_to, wanted_digests
+from toolserver.wire.http import call_of, json_response, stream_answer, stream_kind
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _READ_BYTES = 256 * 1024
@@ -38,7 +43,10 @@ _Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
 def put(archives: Archives, limits: Limits, mark: Mark, ledger: Ledger) -> _Handler:
-    """PUT /v1/archive?mode=replace|merge&digest=sha256:…"""
+    """PUT /v1/archive?mode=replace|merge|delta&digest=sha256:…, with Content-Digest if need be.
+
+    Asked for a stream (NDJSON, SSE), it tells how far the unpacking is while the archive comes.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse:
         refuse_unknown_options(request, ("mode", "digest"))
@@ -50,29 +58,36 @@ def put(archives: Archives, limits: Limits, mark: Mark, ledger: Ledger) -> _Hand
                 value=limits.max_archive_bytes,
             )
         digest = request.query.get("digest")
-        call = call_of(request)
+        wanted = wanted_digests(request.headers)
 
-        async def injected() -> InjectAnswer:
-            with mark(call, (ROOT,)):
-                return await archives.inject_stream(
-                    body_chunks(request, _CUT, limits, call), mode, digest, call
-                )
+        async def run(call: Call) -> InjectAnswer:
+            chunks = body_chunks(request, _CUT, limits, call)
 
-        return json_response(await ledger.through(ARCHIVE_IN, call, injected))
+            async def injected() -> InjectAnswer:
+                with mark(call, (ROOT,)):
+                    return await archives.inject_stream(held_to(chunks, wanted), mode, digest, call)
+
+            return await ledger.through(ARCHIVE_IN, call, injected)
+
+        if kind := stream_kind(request.headers.get("Accept", "")):
+            return await stream_answer(request, kind, run, 0)
+        return json_response(await run(call_of(request)))
 
     return handle
 
 
 def get(archives: Archives, ledger: Ledger) -> _Handler:
-    """GET /v1/archive?format=gzip|zstd|tar&exclude=…&include=…"""
+    """GET /v1/archive?format=gzip|zstd|tar&exclude=…&include=…&times=kept|fixed&since=sha256:…"""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        refuse_unknown_options(request, ("format", "exclude", "include"))
+        refuse_unknown_options(request, ("format", "exclude", "include", "times", "since"))
         form = option(request, "format", ArchiveFormat.GZIP)
         save = Save(
             format=form,
             exclude=request.query.getall("exclude", []),
             include=request.query.getall("include", []),
+            times=option(request, "times", Times.KEPT) if "times" in request.query else None,
+            since=request.query.get("since"),
         )
         call = call_of(request)
         return await ledger.through(ARCHIVE_OUT, call, lambda: _sent(request, archives, save, call))
@@ -80,18 +95,34 @@ def get(archives: Archives, ledger: Ledger) -> _Handler:
     return handle
 
 
-async def _sent(request: web.Request, archives: Archives, save: Save, call: Call) -> web.StreamResponse:
+def manifest(archives: Archives, ledger: Ledger) -> _Handler:
+    """GET /v1/archive/manifest?digest=sha256:…: lines of JSON, of the newest save when none is named."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        refuse_unknown_options(request, ("digest",))
+        lines = archives.manifest(request.query.get("digest"))
+        headers = {"Content-Type": "application/x-ndjson"}
+        call = call_of(request)
+        return await ledger.through(ARCHIVE_MANIFEST, call, lambda: _streamed(request, lines, headers, call))
+
+    return handle
+
+
+def _sent(request: web.Request, archives: Archives, save: Save, call: Call) -> Awaitable[web.StreamResponse]:
     kind, suffix = _TYPES[save.format]
+    disposition = f'attachment; filename="workspace.{suffix}"'
+    headers = {"Content-Type": kind, "Content-Disposition": disposition}
+    return _streamed(request, archives.packed(save), headers, call)
+
+
+async def _streamed(
+    request: web.Request, content: AsyncGenerator[bytes], headers: dict[str, str], call: Call
+) -> web.StreamResponse:
     response = web.StreamResponse(
-        headers={
-            "Content-Type": kind,
-            "Content-Disposition": f'attachment; filename="workspace.{suffix}"',
-            "Cache-Control": "no-store",
-            routes.REQUEST_ID_HEADER: request["id"],
-        }
+        headers={**headers, "Cache-Control": "no-store", routes.REQUEST_ID_HEADER: request["id"]}
     )
     try:
-        async with contextlib.aclosing(archives.packed(save)) as chunks:
+        async with contextlib.aclosing(content) as chunks:
             async for chunk in chunks:
                 # The first chunk comes before the headers: what fails at once is told as an error.
                 if not response.prepared:

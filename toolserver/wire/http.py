@@ -82,7 +82,7 @@ def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Nex
         params = read_request(operation, spelled(operation.name, body), "json")
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
-            return await _stream(
+            return await stream_answer(
                 request, kind, lambda call: dispatcher.run(operation, params, call), len(body)
             )
         call = _http_call(request)
@@ -122,9 +122,10 @@ def error_response(error: ToolError, request_id: str) -> web.Response:
     return response
 
 
-async def _stream(
+async def stream_answer(
     request: web.Request, kind: str, run: Callable[[Call], Awaitable[Any]], received: int
 ) -> web.StreamResponse:
+    """Events as they come and the answer, or the error, last; ``kind`` is one that ``stream_kind`` gives."""
     response = await open_stream(request, kind)
 
     async def write(frame: StreamFrame) -> None:

@@ -1,6 +1,6 @@
 """A program that kills a swap at every instant, and says what is there after each recovery.
 
-    python -m tests.toolserver.system.killed PLACE replace|merge beside|inside|overlay 0|1
+    python -m tests.toolserver.system.killed PLACE replace|merge|delta beside|inside|overlay 0|1
 
 It forks a child for every instant: the child goes through the whole swap but dies right before its n-th
 change to the disk; then the parent recovers and looks. With 1, the recovery is killed at its instants too.
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.trees import Directory, File, Link, Tree, described, plant
-from toolserver.system import swap
+from toolserver.system import swap, swap_steps
+from toolserver.system.journal import Step
 
 OLD: Tree = {
     "a": File(b"1"),
@@ -81,7 +82,15 @@ def _dies(at: int, work: Callable[[], object]) -> bool:
 def _swap(root: Path, state: Path, mode: str) -> None:
     with swap.Staging(root, state) as staging:
         plant(staging.open(), NEW)
-        getattr(staging, mode)()
+        if mode == "delta":
+            staging.put(_as_a_delta)
+        else:
+            getattr(staging, mode)()
+
+
+def _as_a_delta(root: int, new: int) -> tuple[list[Step], dict[str, tuple[int, int]]]:
+    steps = [*swap_steps.leaving(root, ["empty", "same/deep/kept"]), *swap_steps.merging(root, new)]
+    return steps, {"same": (0o755, 0o700)}
 
 
 @contextlib.contextmanager

@@ -25,6 +25,10 @@ from toolserver.system.swap import Recovery, Staging, recover
 MERGED: Tree = dict(
     sorted(({path: node for path, node in OLD.items() if not path.startswith("d/")} | NEW).items())
 )
+PUT: Tree = {path: node for path, node in MERGED.items() if path not in {"empty", "same/deep/kept"}} | {
+    "same": Directory(0o700)
+}
+"""As ``killed`` puts a delta: two entries leave as well, and a directory that stays has other bits."""
 
 
 def killed_everywhere(place: Path, mode: str, where: str, *, recovery_too: bool = False) -> list[Any]:
@@ -69,7 +73,7 @@ def staging(root: Path, state: Path) -> Iterator[Staging]:
 
 
 @pytest.mark.parametrize("where", ["beside", "inside", "overlay"])
-@pytest.mark.parametrize(("mode", "result"), [("replace", NEW), ("merge", MERGED)])
+@pytest.mark.parametrize(("mode", "result"), [("replace", NEW), ("merge", MERGED), ("delta", PUT)])
 def test_a_kill_at_any_instant_leaves_the_old_tree_or_the_new(
     mode: str, result: Tree, where: str, tmp_path: Path
 ) -> None:

@@ -5,6 +5,6 @@ takes the next bytes, ``next(Packing)`` gives them. Neither keeps the archive, i
 """
 
 from toolserver.system.tarballs.extraction import Extracted, Extraction
-from toolserver.system.tarballs.packing import Packed, Packing
+from toolserver.system.tarballs.packing import FIXED_TIME, Base, Packed, Packing
 
-__all__ = ["Extracted", "Extraction", "Packed", "Packing"]
+__all__ = ["FIXED_TIME", "Base", "Extracted", "Extraction", "Packed", "Packing"]

@@ -19,10 +19,18 @@ from types import TracebackType
 
 import msgspec
 
-from protocol.archives import Budget, is_reserved, member_path, refuse_replacing_root, refuse_special
-from protocol.errors import NoSpace
+from protocol.archives import (
+    Budget,
+    MemberPath,
+    is_reserved,
+    member_path,
+    refuse_replacing_root,
+    refuse_special,
+)
+from protocol.errors import ArchiveInvalid, NoSpace, TooLarge
 from protocol.limits import MIB, Limits
-from protocol.tar import END, Decoder, Member
+from protocol.manifests import DELTA_MEMBER, REMOVED_MEMBER, Delta, read_delta, read_removed
+from protocol.tar import END, Decoder, Kind, Member
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.tarballs.inflate import Inflater
 from toolserver.system.tarballs.relay import Relay
@@ -51,6 +59,10 @@ class Extracted(msgspec.Struct, frozen=True, kw_only=True):
     """Members that belong to the tool server's own directory."""
     digest: str
     """``sha256:`` and hexadecimal, over the plain tar stream, whatever it was packed with."""
+    delta: Delta | None
+    """What it says of itself when it is a delta and no whole tree."""
+    removed: list[MemberPath]
+    """What a delta says is gone."""
 
 
 class Extraction:
@@ -69,6 +81,11 @@ class Extraction:
         self._writer = TreeWriter(self._root, limits)
         self._digest = hashlib.sha256()
         self._passed_over = 0
+        self._told: dict[str, bytearray] = {}
+        """Contents of the members by which a delta tells of itself."""
+        self._telling: bytearray | None = None
+        self._delta: Delta | None = None
+        self._removed: list[MemberPath] = []
         self._relay = Relay(self._unpack)
 
     @property
@@ -100,6 +117,7 @@ class Extraction:
                 self._take(plain)
             self._relay.wait()
             self._decoder.finish()
+            self._read_told()
             self._writer.finish()
         self.abort()
         return self._extracted()
@@ -133,8 +151,11 @@ class Extraction:
         for event in self._decoder.feed(plain):
             if event is END:
                 writer.end()
+                self._telling = None
             elif isinstance(event, Member):
                 self._begin(event)
+            elif self._telling is not None:
+                self._telling += event
             else:
                 writer.write(event)
 
@@ -143,10 +164,27 @@ class Extraction:
         path = member_path(member.name, self._limits)
         if is_reserved(path):
             self._passed_over += 1
+            self._begin_telling(member, path)
             return
         refuse_special(member)
         refuse_replacing_root(member, path)
         self._writer.begin(member, path)
+
+    def _begin_telling(self, member: Member, path: str) -> None:
+        if path not in _TELLING or member.kind is not Kind.FILE:
+            return
+        limit = self._limits.max_removed_bytes
+        if member.size > limit:
+            message = f"member {path!r} has {member.size} bytes; at most {limit} are read (maxRemovedBytes)"
+            raise TooLarge(message, limit="maxRemovedBytes", value=limit)
+        self._told[path] = self._telling = bytearray()
+
+    def _read_told(self) -> None:
+        if (payload := self._told.get(DELTA_MEMBER)) is not None:
+            self._delta = read_delta(bytes(payload))
+            self._removed = read_removed(bytes(self._told.get(REMOVED_MEMBER, b"")), self._limits)
+        elif REMOVED_MEMBER in self._told:
+            raise ArchiveInvalid(f"the archive has {REMOVED_MEMBER!r} and no {DELTA_MEMBER!r} to go with it")
 
     def _extracted(self) -> Extracted:
         writer = self._writer
@@ -160,6 +198,8 @@ class Extraction:
             tar_bytes=self._budget.unpacked,
             passed_over=self._passed_over,
             digest=f"sha256:{self._digest.hexdigest()}",
+            delta=self._delta,
+            removed=self._removed,
         )
 
     @contextmanager
@@ -178,4 +218,5 @@ class Extraction:
             raise
 
 
+_TELLING = (DELTA_MEMBER, REMOVED_MEMBER)
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -4,12 +4,15 @@
 
 The same tree gives the same tar stream, and so the same digest: names are sorted, owners are 0:0, times are
 whole seconds. The packed bytes may differ from one version of a compressor to the next.
+
+With a base only what differs from that is packed, and two members more say what it is put onto: a delta
+(see ``protocol.manifests``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from types import TracebackType
 
@@ -17,14 +20,43 @@ import msgspec
 
 from protocol.archives import Budget
 from protocol.exclusions import Exclusions
-from protocol.limits import KIB, Limits
-from protocol.messages.archives import ArchiveFormat
-from protocol.tar import pack
+from protocol.limits import KIB, MIB, Limits
+from protocol.manifests import (
+    DELTA_MEMBER,
+    REMOVED_MEMBER,
+    Delta,
+    Entry,
+    removed_since,
+    write_delta,
+    write_removed,
+)
+from protocol.messages.archives import ArchiveFormat, Times
+from protocol.tar import Member, pack
 from toolserver.system.tarballs.deflate import deflater
-from toolserver.system.tarballs.walk import Entry, Walk
+from toolserver.system.tarballs.record import Record
+from toolserver.system.tarballs.relay import Relay
+from toolserver.system.tarballs.walk import Entry as Packable
+from toolserver.system.tarballs.walk import Walk
 
 CHUNK_BYTES = 64 * KIB
 """At least this much in every chunk but the last."""
+
+FIXED_TIME = 315_532_800
+"""1980-01-01, the first day that every archive format knows."""
+_ALONE_BYTES = MIB
+"""Until here the digest is made by the thread that packs; past it, by one of its own."""
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """The save that a delta is made from."""
+
+    digest: str
+    """Of that archive."""
+    tree: str
+    entries: Mapping[bytes, Entry]
+    exclude: list[str]
+    include: list[str]
+    times: Times
 
 
 class Packed(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +76,21 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
     """What is missing though no rule excludes it, each path with its reason; the first thousand."""
     changed: list[str]
     """Files whose copy may mix two states, because they changed at every attempt."""
+    tree: str
+    """The digest of the whole tree, also where only a part of it is packed."""
+    entries: int
+    """Of the whole tree, as are the next two."""
+    tree_files: int
+    tree_bytes: int
+    removed: int
+    """Paths that a delta says are gone."""
 
 
 class Packing(Iterator[bytes]):
     """The chunks of an archive of ``root``, a descriptor that must stay open until the last one.
 
-    ``mtime`` (seconds since 1970) stands in for every member's own time. Ask for chunks from any thread, one
+    ``mtime`` (seconds since 1970) stands in for every member's own time. ``note`` is told of every entry of
+    the tree, in order; with ``base`` only what differs from it is packed. Ask for chunks from any thread, one
     call at a time; ``result`` is there after the last. Raises TooLarge for a tree that no extraction within
     ``limits`` could bring back. Also a context manager; the counters may be read at any time.
     """
@@ -62,9 +103,14 @@ class Packing(Iterator[bytes]):
         *,
         mtime: int | None = None,
         limits: Limits = Limits(),
+        note: Callable[[Entry], None] = lambda _: None,
+        base: Base | None = None,
     ) -> None:
         self.packed_bytes = 0
-        self._walk = Walk(root, exclusions, limits, mtime)
+        self._base = base
+        self._record = Record(note, base.entries if base else None)
+        self._walk = Walk(root, exclusions, limits, mtime, self._record)
+        self._removed = 0
         self._budget = Budget(limits)
         self._digest = hashlib.sha256()
         self._tar_bytes = 0
@@ -106,8 +152,8 @@ class Packing(Iterator[bytes]):
     def _packed(self, format: ArchiveFormat) -> Generator[bytes, None, None]:
         held: list[bytes] = []
         size = 0
-        with closing(self._walk.entries()) as entries:
-            for piece in self._deflated(self._counted(entries), format):
+        with closing(self._walk.entries()) as entries, closing(Relay(self._digest.update)) as digesting:
+            for piece in self._deflated(self._counted(entries), format, digesting):
                 held.append(piece)
                 size += len(piece)
                 if size >= CHUNK_BYTES:
@@ -119,17 +165,43 @@ class Packing(Iterator[bytes]):
         if size:
             yield b"".join(held)
 
-    def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def _counted(self, entries: Iterable[Packable]) -> Iterator[Packable]:
         for member, content in entries:
             self._budget.member(member)
             yield member, content
+        for path, payload in self._what_it_is():
+            member = Member(name=f"./{path}", size=len(payload), mtime_ns=FIXED_TIME * _SECOND_NS)
+            yield member, (payload,)
 
-    def _deflated(self, entries: Iterable[Entry], format: ArchiveFormat) -> Iterator[bytes]:
+    def _what_it_is(self) -> Iterator[tuple[str, bytes]]:
+        base = self._base
+        if base is None:
+            return
+        removed = removed_since(base.entries, self._record.now)
+        self._removed = len(removed)
+        delta = Delta(
+            since=base.digest,
+            base=base.tree,
+            tree=self._record.tree,
+            exclude=base.exclude,
+            include=base.include,
+            times=base.times,
+        )
+        yield DELTA_MEMBER, write_delta(delta)
+        yield REMOVED_MEMBER, write_removed(removed)
+
+    def _deflated(
+        self, entries: Iterable[Packable], format: ArchiveFormat, digesting: Relay
+    ) -> Iterator[bytes]:
         deflate = deflater(format)
         for block in pack(entries):
             self._tar_bytes += len(block)
-            self._digest.update(block)
+            if self._tar_bytes > _ALONE_BYTES:
+                digesting.give(block)
+            else:
+                self._digest.update(block)
             yield deflate.compress(block)
+        digesting.wait()
         yield deflate.flush()
 
     def _summary(self) -> Packed:
@@ -147,4 +219,12 @@ class Packing(Iterator[bytes]):
             left_out_count=report.left_out_count,
             left_out=report.left_out,
             changed=report.changed,
+            tree=self._record.tree,
+            entries=self._record.entries,
+            tree_files=self._record.files,
+            tree_bytes=self._record.content_bytes,
+            removed=self._removed,
         )
+
+
+_SECOND_NS = 1_000_000_000

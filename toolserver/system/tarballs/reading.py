@@ -11,7 +11,9 @@ A content is torn when it changed at the last attempt too.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Iterator
 
 from protocol.limits import KIB, MIB
@@ -29,23 +31,43 @@ class Content:
     def __init__(self, fd: int, info: os.stat_result) -> None:
         self._fd = fd
         self.info = info
+        self.begun_ns = time.time_ns()
+        """Before the first byte was read."""
         self.size = info.st_size
         self.is_torn = False
         """Whether the file changed while it was read."""
         self.is_short = False
         """Whether zeros stand in for what was not there any more."""
+        self._sha256: bytes | None = None
 
     def __iter__(self) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for piece in self._pieces():
+            digest.update(piece)
+            yield piece
+        self._sha256 = digest.digest()
+        self.is_torn = _changed(self.info, os.fstat(self._fd))
+
+    @property
+    def sha256(self) -> bytes:
+        """Of what was given, once all of it was; before that the file is read for it."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            for piece in self._pieces():
+                digest.update(piece)
+            return digest.digest()
+        return self._sha256
+
+    def _pieces(self) -> Iterator[bytes]:
         left = self.size
         while left:
             piece = os.pread(self._fd, min(left, _PIECE_BYTES), self.size - left)
             if not piece:
                 self.is_short = True
                 yield from _zeros(left)
-                break
+                return
             left -= len(piece)
             yield piece
-        self.is_torn = _changed(self.info, os.fstat(self._fd))
 
 
 class _WholeContent(Content):
@@ -59,6 +81,10 @@ class _WholeContent(Content):
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._data
+
+    @property
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self._data).digest()
 
 
 def content_of(fd: int, info: os.stat_result) -> Iterator[Content]:

@@ -3,6 +3,8 @@
 Sorted by name within each directory, a directory before what is in it. Left out are what the exclusions say,
 and, each with its reason, what no archive of ours could bring back: sockets, FIFOs, devices, links that
 leave, names past the limits, and what may not be read. So every archive that is packed can be unpacked.
+
+With a base in its record only what differs from that becomes a member, and the directories above it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from protocol.exclusions import Exclusions
 from protocol.limits import Limits
 from protocol.tar import Kind, Member, shown
 from toolserver.system.directories import DIRECTORY
-from toolserver.system.tarballs.reading import content_of
+from toolserver.system.tarballs.reading import Content, content_of
+from toolserver.system.tarballs.record import Record
 
 _SECOND_NS = 1_000_000_000
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -75,13 +78,21 @@ class _Level(msgspec.Struct):
     path: str
     """Of the directory, with a slash at its end; empty for the root."""
     entries: Iterator[os.DirEntry[str]]
+    unsaid: Member | None = None
+    """The directory's own member, while nothing in it is known to differ from the base."""
 
 
 class Walk:
-    """The members below ``root``, a descriptor that stays the caller's, each with its content."""
+    """The members below ``root``, a descriptor that stays the caller's, each with its content.
 
-    def __init__(self, root: int, exclusions: Exclusions, limits: Limits, mtime: int | None) -> None:
+    ``record`` is told of every entry, also of those that are no members because they are as in its base.
+    """
+
+    def __init__(
+        self, root: int, exclusions: Exclusions, limits: Limits, mtime: int | None, record: Record
+    ) -> None:
         self.report = Report()
+        self._record = record
         self._root = root
         self._exclusions = exclusions
         self._limits = limits
@@ -119,11 +130,11 @@ class Walk:
         try:
             member_path(path, self._limits)
             if is_directory:
-                yield self._directory(above.fd, entry.name, path, levels)
+                yield from self._directory(above.fd, entry.name, path, levels)
             elif entry.is_symlink():
-                yield self._symlink(above.fd, entry.name, path)
+                yield from self._symlink(above.fd, entry.name, path, levels)
             elif entry.is_file(follow_symlinks=False):
-                yield from self._file(above.fd, entry.name, path)
+                yield from self._file(above.fd, entry.name, path, levels)
             else:
                 self._leave_out_special(entry.stat(follow_symlinks=False), path)
         except FileNotFoundError:  # gone since it was listed
@@ -135,39 +146,52 @@ class Walk:
                 raise
             self.report.leave_out(path, f"cannot be read: {os.strerror(error.errno)}")
 
-    def _directory(self, above: int, name: str, path: str, levels: list[_Level]) -> tuple[Member, tuple[()]]:
+    def _directory(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
         fd = os.open(name, DIRECTORY, dir_fd=above)
+        member = self._member(path, Kind.DIRECTORY, os.fstat(fd))
         levels.append(self._level(fd, path + "/"))
+        levels[-1].unsaid = member
+        if self._record.note(path, member):
+            yield from _said(levels)
         self.report.directories += 1
-        return self._member(path, Kind.DIRECTORY, os.fstat(fd)), ()
 
-    def _symlink(self, above: int, name: str, path: str) -> tuple[Member, tuple[()]]:
+    def _symlink(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
         target = os.readlink(name, dir_fd=above)
         refuse_leaving_symlink(path, target, self._limits)
         info = os.stat(name, dir_fd=above, follow_symlinks=False)
-        self.report.links += 1
-        return self._member(path, Kind.SYMLINK, info, link=target), ()
+        member = self._member(path, Kind.SYMLINK, info, link=target)
+        if self._record.note(path, member, os.fsencode(target)):
+            yield from _said(levels)
+            yield member, ()
+            self.report.links += 1
 
-    def _file(self, above: int, name: str, path: str) -> Iterator[Entry]:
+    def _file(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
         fd = os.open(name, _FILE, dir_fd=above)
         try:
             info = os.fstat(fd)
-            if stat.S_ISREG(info.st_mode):
-                yield from self._contents(fd, info, path)
-            else:  # it was a file when it was listed
+            if not stat.S_ISREG(info.st_mode):  # it was a file when it was listed
                 self._leave_out_special(info, path)
+            elif not self._record.is_known(path, info):
+                yield from self._contents(fd, info, path, levels)
         finally:
             os.close(fd)
 
-    def _contents(self, fd: int, info: os.stat_result, path: str) -> Iterator[Entry]:
-        report = self.report
-        is_torn = False
+    def _contents(self, fd: int, info: os.stat_result, path: str, levels: list[_Level]) -> Iterator[Entry]:
+        last: Content | None = None
         for content in content_of(fd, info):
-            yield self._member(path, Kind.FILE, content.info, size=content.size), content
-            is_torn = content.is_torn
+            member = self._member(path, Kind.FILE, content.info, size=content.size)
+            if last is None and self._record.is_same(path, member, content):
+                return
+            yield from _said(levels)
+            yield member, content
+            last = content
+        if last is None:
+            return
+        report = self.report
+        self._record.note_file(path, self._member(path, Kind.FILE, last.info, size=last.size), last)
         report.files += 1
-        report.bytes += content.size
-        if is_torn:
+        report.bytes += last.size
+        if last.is_torn:
             report.note_changed(path)
 
     def _leave_out_special(self, info: os.stat_result, path: str) -> None:
@@ -185,6 +209,14 @@ class Walk:
             mtime_ns=mtime_ns,
             link=link,
         )
+
+
+def _said(levels: list[_Level]) -> Iterator[Entry]:
+    """The members of all directories that a member lies in, unless they were given before."""
+    for level in levels:
+        member, level.unsaid = level.unsaid, None
+        if member is not None:
+            yield member, ()
 
 
 def _name(entry: os.DirEntry[str]) -> str:
