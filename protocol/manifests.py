@@ -79,9 +79,10 @@ class TreeDigest:
 
     def add(self, entry: Entry) -> None:
         """The next one."""
-        letter, mode, size, content = entry.facts
-        # The path comes last but for its end, for it may hold anything but a NUL.
-        self._hash.update(b"%s %o %d %s %s\0" % (letter, mode, size, content.hex().encode(), entry.path))
+        content = entry.content
+        # Each part says where it ends, so that no two trees spell alike.
+        told = entry.path, entry.letter, entry.mode, entry.size, len(content), content
+        self._hash.update(b"%b\0%b%o %d %d:%b" % told)
 
     def told(self) -> str:
         """``sha256:`` and hexadecimal."""

@@ -20,7 +20,7 @@ import msgspec
 
 from protocol.archives import Budget
 from protocol.exclusions import Exclusions
-from protocol.limits import KIB, MIB, Limits
+from protocol.limits import KIB, Limits
 from protocol.manifests import (
     DELTA_MEMBER,
     REMOVED_MEMBER,
@@ -34,7 +34,6 @@ from protocol.messages.archives import ArchiveFormat, Times
 from protocol.tar import Member, pack
 from toolserver.system.tarballs.deflate import deflater
 from toolserver.system.tarballs.record import Record
-from toolserver.system.tarballs.relay import Relay
 from toolserver.system.tarballs.walk import Entry as Packable
 from toolserver.system.tarballs.walk import Walk
 
@@ -43,8 +42,6 @@ CHUNK_BYTES = 64 * KIB
 
 FIXED_TIME = 315_532_800
 """1980-01-01, the first day that every archive format knows."""
-_ALONE_BYTES = MIB
-"""Until here the digest is made by the thread that packs; past it, by one of its own."""
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,8 +149,8 @@ class Packing(Iterator[bytes]):
     def _packed(self, format: ArchiveFormat) -> Generator[bytes, None, None]:
         held: list[bytes] = []
         size = 0
-        with closing(self._walk.entries()) as entries, closing(Relay(self._digest.update)) as digesting:
-            for piece in self._deflated(self._counted(entries), format, digesting):
+        with closing(self._walk.entries()) as entries:
+            for piece in self._deflated(self._counted(entries), format):
                 held.append(piece)
                 size += len(piece)
                 if size >= CHUNK_BYTES:
@@ -190,18 +187,12 @@ class Packing(Iterator[bytes]):
         yield DELTA_MEMBER, write_delta(delta)
         yield REMOVED_MEMBER, write_removed(removed)
 
-    def _deflated(
-        self, entries: Iterable[Packable], format: ArchiveFormat, digesting: Relay
-    ) -> Iterator[bytes]:
+    def _deflated(self, entries: Iterable[Packable], format: ArchiveFormat) -> Iterator[bytes]:
         deflate = deflater(format)
         for block in pack(entries):
             self._tar_bytes += len(block)
-            if self._tar_bytes > _ALONE_BYTES:
-                digesting.give(block)
-            else:
-                self._digest.update(block)
+            self._digest.update(block)
             yield deflate.compress(block)
-        digesting.wait()
         yield deflate.flush()
 
     def _summary(self) -> Packed:

@@ -9,6 +9,7 @@ from protocol.manifests import Entry, TreeDigest
 from protocol.tar import Kind, Member
 from toolserver.system.tarballs.reading import Content
 
+_FILE = Kind.FILE.value
 _SECOND_NS = 1_000_000_000
 _TICK_NS = 2_000_000_000
 """As long as the coarsest file system's clock stands still: what is younger may change unseen."""
@@ -57,7 +58,7 @@ class Record:
         if self._base is None:
             return False
         before = self._base.get(os.fsencode(path))
-        facts = Kind.FILE.value, member.mode, member.size
+        facts = _FILE, member.mode, member.size
         if before is None or before.facts[:3] != facts:
             return False
         if before.content != content.sha256 or content.is_torn:
@@ -80,7 +81,7 @@ class Record:
 
     def _add(self, entry: Entry) -> None:
         self.entries += 1
-        if entry.kind is Kind.FILE:
+        if entry.letter == _FILE:
             self.files += 1
             self.content_bytes += entry.size
         self._digest.add(entry)

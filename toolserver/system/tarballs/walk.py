@@ -177,21 +177,21 @@ class Walk:
             os.close(fd)
 
     def _contents(self, fd: int, info: os.stat_result, path: str, levels: list[_Level]) -> Iterator[Entry]:
-        last: Content | None = None
+        last: tuple[Member, Content] | None = None
         for content in content_of(fd, info):
             member = self._member(path, Kind.FILE, content.info, size=content.size)
             if last is None and self._record.is_same(path, member, content):
                 return
             yield from _said(levels)
             yield member, content
-            last = content
+            last = member, content
         if last is None:
             return
-        report = self.report
-        self._record.note_file(path, self._member(path, Kind.FILE, last.info, size=last.size), last)
+        report, (member, content) = self.report, last
+        self._record.note_file(path, member, content)
         report.files += 1
-        report.bytes += last.size
-        if last.is_torn:
+        report.bytes += content.size
+        if content.is_torn:
             report.note_changed(path)
 
     def _leave_out_special(self, info: os.stat_result, path: str) -> None:
