@@ -9,7 +9,8 @@ out.
     data/saves/         USER/WORKSPACE/NAME.tar.gz
     data/logs/          USER/SESSION.log
     data/keys/          what session tokens are signed by; no user's
-    data/cache/         USER/npm: one package cache per user, never shared between users
+    data/cache/         USER/npm, USER/store: packages of one user, never shared between users;
+                        .store: those that this host installed itself, for all to read
 """
 
 from __future__ import annotations
@@ -179,6 +180,11 @@ class PathManager:
     def tools_dir(self) -> Path:
         """Links to node, npm and rg, first on every workspace's PATH. No user's: ids have no dot first."""
         return self.base_dir / "cache" / ".tools"
+
+    @property
+    def store_dir(self) -> Path:
+        """The shared dependency store: written by this host only, read by every workspace."""
+        return self.base_dir / "cache" / ".store"
 
     def cache_dir(self, user: str, name: str) -> Path:
         """A cache of one user: a poisoned package reaches nobody else."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from orchestrator.backends.docker_container import (
 from orchestrator.backends.docker_engine import Engine, open_engine
 from orchestrator.backends.docker_provision import provision
 from orchestrator.backends.turns import Turns
+from orchestrator.dependency_store import SharedStore
 from orchestrator.derived_image import build_context
 from orchestrator.directories import private_directory
 from orchestrator.paths import PathManager
@@ -67,7 +69,8 @@ _KILLED = 128 + 9
 
 def open_backend(host: Host) -> DockerBackend:
     """As the entry point names it."""
-    return DockerBackend(host.paths, Settings.from_env(host.environ))
+    store = host.paths.store_dir
+    return DockerBackend(host.paths, replace(Settings.from_env(host.environ), shared_store=store))
 
 
 class DockerBackend:
@@ -165,9 +168,16 @@ class DockerBackend:
             raise
         return tag
 
+    async def _present_settings(self) -> Settings:
+        """Without the host's store while that is empty: it may be made later, and a mount needs it."""
+        store = self._settings.shared_store
+        if store is None or await asyncio.to_thread(SharedStore(store).has_packs):
+            return self._settings
+        return replace(self._settings, shared_store=None)
+
     async def _made(self, engine: Engine, owner: str, launch: Launch, image: str | None) -> str:
         network = await engine.network(self._settings.network)
-        config = container_config(self._settings, owner, launch, network, image)
+        config = container_config(await self._present_settings(), owner, launch, network, image)
         name = container_name(owner, guest_id(launch.user_id, launch.session_id))
         try:
             return await engine.create(name, config)

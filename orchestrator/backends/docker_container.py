@@ -37,6 +37,9 @@ CORE_PLAN = WorkspacePlan(False, Path("/"), DEFAULT_GUEST_HOME, CORE_IMAGE_ROOT,
 """Of a launch that says nothing of places."""
 _STATE = "/var/lib/workspace"
 _EXTRA_CA = "/etc/extra-ca.pem"
+_IMAGE_STORE = "/tools/store"
+"""What an image may bring along."""
+_HOST_STORE = "/tools/host-store"
 _CPU_PERIOD_MICROSECONDS = 100_000
 _RUNS = ("running", "paused", "restarting")
 
@@ -60,6 +63,8 @@ class Settings:
     extra_ca: Path | None = None
     """A CA bundle of this host that the workspace shall trust too."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    shared_store: Path | None = None
+    """A directory of this host with packages that every workspace may read."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -220,6 +225,10 @@ def _places(settings: Settings, plan: WorkspacePlan) -> dict[str, Any]:
         mounts.append(
             {"Type": "bind", "Source": str(settings.extra_ca), "Target": _EXTRA_CA, "ReadOnly": True}
         )
+    if settings.shared_store:
+        mounts.append(
+            {"Type": "bind", "Source": str(settings.shared_store), "Target": _HOST_STORE, "ReadOnly": True}
+        )
     return {
         "ReadonlyRootfs": True,
         "Mounts": mounts,
@@ -234,6 +243,9 @@ def _environment(settings: Settings, launch: Launch) -> dict[str, str]:
     return {
         **settings.environment,
         **({"EXTRA_CA_BUNDLE": _EXTRA_CA} if settings.extra_ca else {}),
+        "TOOL_SERVER_SHARED_STORE": f"{_HOST_STORE}:{_IMAGE_STORE}"
+        if settings.shared_store
+        else _IMAGE_STORE,
         **launch.environment,
         "HOME": plan.guest_home,
         "WORKSPACE_ROOT": plan.guest_path,

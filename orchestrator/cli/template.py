@@ -126,6 +126,29 @@ def dev(
     raise click.exceptions.Exit(run(options, directory, (port, dev_port), backend, given))
 
 
+@template.command(short_help="Install templates' packages in advance.")
+@click.argument("names", nargs=-1, metavar="TEMPLATE|DIR...", shell_complete=completing.template_names)
+@click.option("--backend", default="local", show_default=True, help="Where it is installed, as for `up`.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Put the packs into this directory, instead of the data directory's store.",
+)
+@host_options
+def warm(options: Options, names: tuple[str, ...], backend: str, target: Path | None) -> None:
+    """Install the packages of templates in clean sandboxes, and keep them for all users' workspaces.
+
+    A workspace with the same lock file, package manager and Node then takes them from there, without a
+    network. Without a name, all templates that have a lock file are warmed.
+    """
+    from orchestrator.cli.warming import warm as warm_
+
+    done = warm_(options, names, backend, target)
+    if options.as_json:
+        print_json([{**each, "path": str(each["path"])} for each in done])
+
+
 def _reports(names: tuple[str, ...]) -> list[Report]:
     from orchestrator.template_checks import check_template
     from orchestrator.templates import template_directories, template_roots

@@ -86,10 +86,12 @@ def give(identity: Identity, root: Path, area: SessionArea) -> None:
 
 def open_ways(paths: PathManager, person: str) -> None:
     """Let every user pass, and none list, the directories above those of sessions."""
-    private_directory(paths.tools_dir)
+    for directory in (paths.tools_dir, paths.store_dir):
+        private_directory(directory)
     above_caches = paths.tools_dir.parent
     workspaces = paths.user_workspace_root(person)
-    for directory in (paths.base_dir, above_caches, paths.tools_dir, workspaces.parent, workspaces):
+    shared = (paths.tools_dir, paths.store_dir)
+    for directory in (paths.base_dir, above_caches, *shared, workspaces.parent, workspaces):
         directory.chmod(directory.stat().st_mode & 0o7777 | _PASS)
 
 

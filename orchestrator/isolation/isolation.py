@@ -168,6 +168,7 @@ class Isolation:
         if self._orders.own_resolver:
             write_resolver(sandbox.area)
         if not self.tier.users:
+            private_directory(self.paths.store_dir)
             private_directory(sandbox.cache)
             return Settled(sandbox, None, sandbox.cache)
         uid = identity.kept_user(sandbox.root) or identity.choose_user(

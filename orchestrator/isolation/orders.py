@@ -125,8 +125,9 @@ class Orders:
         yield from (("list", str(path.parent)) for path in reach.package_directories())
 
     def readable(self) -> list[Path]:
-        """Existing paths to read and run; nothing of the data directory but the tools' links."""
+        """Existing paths to read and run; of the data directory the tools' links and the shared packages."""
         data = self.paths.base_dir.resolve()
         wanted = [*map(Path, reach.SYSTEM), Path(reach.RESOLVER).resolve(), *self.needs]
         real = reach.distinct(path.resolve() for path in wanted if path.exists())
-        return [*(each for path in real for each in reach.carved(path, data)), self.paths.tools_dir]
+        system = (each for path in real for each in reach.carved(path, data))
+        return [*system, self.paths.tools_dir, self.paths.store_dir]

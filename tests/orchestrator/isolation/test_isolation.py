@@ -79,7 +79,8 @@ def test_a_readable_directory_is_never_one_that_holds_the_data(tmp_path: Path) -
     readable = [*map(Path, told(it.command(it.settle(place), DAEMON), "read"))]
     assert (tmp_path / "project" / "code") in readable
     assert not any(data.is_relative_to(path) for path in readable)
-    assert [path for path in readable if path.is_relative_to(data)] == [data / "cache" / ".tools"]
+    shared = [data / "cache" / name for name in (".tools", ".store")]
+    assert [path for path in readable if path.is_relative_to(data)] == shared
 
 
 def test_ports_are_its_own_any_free_one_and_those_that_lead_outside(tmp_path: Path) -> None:
