@@ -8,7 +8,8 @@
 ## lock [ARGS=--upgrade]        make locks/*.txt fit pyproject.toml again (needs the network)
 ## image                        build workspace-core:latest; BASE=name builds it on another image
 ## image-test [ARGS="-k x"]     test that image in real containers; starts Docker for as long when root has none running
-## bench [RUNS=200]             our figures beside the floor, in under a minute
+## bench [ARGS="--only search"]  our figures beside floors and peers, in under five minutes
+## bench-full                   all of them, in a quarter of an hour, into benchmarks/results/full.md
 ## clean                        remove the environment and every cache
 #
 # PYTHON=python3.12 before or after any target asks for a certain interpreter.
@@ -18,7 +19,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment up test check lint format format-check types imports lock image image-test bench clean
+.PHONY: help environment up test check lint format format-check types imports lock image image-test bench bench-full clean
 
 help:
 	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
@@ -64,7 +65,10 @@ image-test: environment
 	@$(BIN)/python -m pytest -m image $(ARGS) tests/image
 
 bench: environment
-	@$(BIN)/python -m benchmarks $(RUNS)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-full: environment
+	@$(BIN)/python -m benchmarks --full $(ARGS)
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

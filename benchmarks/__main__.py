@@ -1,51 +1,59 @@
-"""``python -m benchmarks [RUNS]``: prints the tables, keeps the figures as JSON in benchmarks/results/."""
+"""``python -m benchmarks [--full] [--only GROUP] [--no-peers]``: tables as they come, kept in results/."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import json
 import os
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
+import time
 from pathlib import Path
 
-from benchmarks.cases import all_cases, stamp
-from benchmarks.measure import Figure
+from benchmarks.arena import Bench
+from benchmarks.groups import ALONE, IN_ARENA, all_groups
+from benchmarks.machine import machine
+from benchmarks.peers.all import PEERS, gather
+from benchmarks.report import HEAD, Report
+from benchmarks.scale import FULL, QUICK
+from benchmarks.targets import targets
 from orchestrator.toolchain import find_toolchain
 
-RUNS = 200
 RESULTS = Path(__file__).parent / "results"
-_HEAD = "| case | candidate | median ms | p99 ms | to floor | runs |\n|---|---|---|---|---|---|"
 
 
-def machine() -> dict[str, object]:
-    """What the figures were made on; names of hosts left out."""
-    packages = ("aiohttp", "uvloop", "msgspec", "isal", "websockets")
-    return {
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
+async def main(arguments: argparse.Namespace) -> int:
+    """All groups, one after the other; 1 when something of ours could not be measured."""
+    begun, tools = time.monotonic(), find_toolchain(os.environ)
+    field = await gather(not arguments.no_peers)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.scratch) as name:
+        facts = machine(Path(name), str(tools.rg), str(tools.node))
+        releases = {each.name: each.release for each in PEERS}
+        report = Report("full" if arguments.full else "quick", facts, releases, field.absent)
+        bench = Bench(Path(name), str(tools.rg), FULL if arguments.full else QUICK, field)
+        print(HEAD, flush=True)
+        async for done in all_groups(bench, arguments.full, frozenset(arguments.only)):
+            report.groups[done.name] = done.figures
+            report.seconds[done.name] = round(done.seconds, 1)
+            print("\n".join(each.row() for each in done.figures), flush=True)
+    print("\n| what | aim | this run | |\n|---|---|---|---|")
+    print("\n".join(each.row() for each in targets(report.figures)))
+    print(f"\n{time.monotonic() - begun:.0f} s; kept in {report.keep(arguments.results)}")
+    return int(any(each.not_run for each in report.figures))
 
 
-async def main(runs: int) -> None:
-    """All quick cases, one after the other."""
-    rg = str(find_toolchain(os.environ).rg)
-    figures: list[Figure] = []
-    print(json.dumps(machine()), "", _HEAD, sep="\n", flush=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        async for found in all_cases(Path(scratch), rg, runs):
-            figures += found
-            print("\n".join(each.row() for each in found), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"{stamp()}.json"
-    told = {"machine": machine(), "figures": [each.data() for each in figures]}
-    target.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(f"\nkept in {target}")
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    names = [each.name for each in (*IN_ARENA, *ALONE)]
+    parser.add_argument("--full", action="store_true", help="every case; about a quarter of an hour")
+    parser.add_argument("--only", action="append", default=[], choices=names, metavar="GROUP")
+    parser.add_argument("--no-peers", action="store_true", help="install and start no peer")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--scratch", type=Path, help="where the files of the run are: its file system is measured"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else RUNS))
+    sys.exit(asyncio.run(main(_arguments())))

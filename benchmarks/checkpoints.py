@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.files import plant
 from benchmarks.floors import program, run
 from benchmarks.measure import Act, Figure, compare, figure
+from benchmarks.searches import plant
 from orchestrator.client import Client, open_client
 
 _FILES = 10_000

@@ -31,6 +31,36 @@ BODY = b"x" * 1200
 uvloop.run(main())
 """
 
+_FILE_SERVER = """
+import sys, uvloop
+from aiohttp import web
+async def get(request): return web.FileResponse(sys.argv[1])
+async def main():
+    app = web.Application(); app.router.add_get("/file", get)
+    runner = web.AppRunner(app, access_log=None); await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0); await site.start()
+    print(f"listening on http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    import asyncio; await asyncio.Event().wait()
+uvloop.run(main())
+"""
+# Each in a loop of its own kind, in a program of its own, that looks at the clock itself.
+_SPAWNER = """
+import asyncio, json, sys, time
+async def main():
+    loop = asyncio.get_running_loop()
+    print("ready", flush=True)
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        begun = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(sys.argv[2])
+        await process.wait()
+        taken = (time.perf_counter() - begun) * 1000
+        print(json.dumps({"id": json.loads(line)["id"], "taken": taken}), flush=True)
+if sys.argv[1] == "uvloop":
+    import uvloop; uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
 
 @asynccontextmanager
 async def program(*argv: str, env: dict[str, str] | None = None) -> AsyncIterator[tuple[str, int]]:
@@ -52,6 +82,16 @@ async def program(*argv: str, env: dict[str, str] | None = None) -> AsyncIterato
 def bare_server() -> tuple[str, ...]:
     """aiohttp on uvloop: one handler, one echo socket."""
     return sys.executable, "-c", _BARE_SERVER
+
+
+def file_server(path: Path) -> tuple[str, ...]:
+    """aiohttp's own way to send one file, at ``/file``."""
+    return sys.executable, "-c", _FILE_SERVER, str(path)
+
+
+def spawner(loop: str, path: str) -> tuple[str, ...]:
+    """A program that starts ``path`` by the subprocess support of a loop, ``asyncio`` or ``uvloop``."""
+    return sys.executable, "-c", _SPAWNER, loop, path
 
 
 async def spawn(argv: list[str]) -> None:

@@ -1,65 +1,96 @@
-"""Commands: what starting one costs, whatever the daemon holds, and what many do to everybody else."""
+"""Commands: what starting one costs, in a kept shell too, and what its output takes to one reader."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+import functools
+import os
+import subprocess
 import sys
 import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-import aiohttp
-
-from benchmarks.floors import program, spawn
-from benchmarks.measure import Act, Figure, compare
-from orchestrator.client import Client, open_client
+from benchmarks.arena import Arena, floor
+from benchmarks.floors import kept_bash, program, spawn, spawner
+from benchmarks.measure import Act, Entry, Figure, Taken, compare, value
+from benchmarks.memory import resident_mib
+from benchmarks.peers.ours import TELL_THE_TIME
+from benchmarks.peers.piped import Pipe, piped
+from benchmarks.peers.tools import SAY_MARK, found_program
+from orchestrator.client import open_client
 
 _BALLAST_BYTES = 500_000_000
 _HEAVY = f"ballast = bytearray(b'x' * {_BALLAST_BYTES}); from toolserver.__main__ import main; main()"
-_IDLE, _BUSY = 500, 64
-_LOUD = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
+OUTPUTS = ((1_000_000, "1 MB"), (100_000_000, "100 MB"))
 
 
-async def fresh_processes(client: Client, scratch: Path, runs: int) -> list[Figure]:
-    """``true``, by a daemon as it is and by one that holds 500 MB, beside a bare spawn."""
-    true = shutil.which("true") or "/bin/true"
-    root = scratch / "heavy"
+async def commands(arena: Arena) -> AsyncGenerator[list[Figure], None]:
+    """``true`` to its exit status beside three ways to spawn, and ``echo`` in a shell that is kept."""
+    true = found_program("true")
+    async with AsyncExitStack() as stack:
+        pipes = {
+            loop: await stack.enter_async_context(piped(spawner(loop, true), arena.root))
+            for loop in ("asyncio", "uvloop")
+        }
+        floors = [floor("posix_spawn + pidfd", lambda: spawn([true]))]
+        for loop, pipe in pipes.items():
+            await pipe.ready()
+            floors.append(floor(f"{loop}'s subprocess", functools.partial(_spawned, pipe)))
+        yield await arena.contest("command true", "true", (), floors)
+    yield await _held(arena, true)
+    async with kept_bash() as bash:
+        kept = floor("bash on a pipe", functools.partial(bash, SAY_MARK))
+        yield await arena.contest("kept shell", "shell", (), [kept])
+
+
+async def _held(arena: Arena, true: str) -> list[Figure]:
+    """A daemon that holds 500 MB: starting a program must not cost it more."""
+    root = arena.bench.scratch / "heavy"
     root.mkdir()
     argv = sys.executable, "-c", _HEAVY, "--port", "0", "--workspace-root", str(root)
     async with program(*argv) as (url, _), open_client(url) as heavy:
-        commands: list[tuple[str, Act]] = [
+        entries: list[Entry | tuple[str, Act]] = [
             ("posix_spawn + pidfd", lambda: spawn([true])),
-            ("command true", lambda: client.command(argv=[true])),
-            ("command true, 500 MB held", lambda: heavy.command(argv=[true])),
+            ("ours, WebSocket", arena.client.true),
+            ("ours, 500 MB held", lambda: heavy.command(argv=[true])),
         ]
-        return await compare("fresh process", commands, runs)
+        scale = arena.bench.scale
+        return await compare("command true, in pairs", entries, scale.runs, scale.seconds)
 
 
-async def under_load(client: Client, url: str, runs: int) -> list[Figure]:
-    """/health while nothing runs, then beside 500 idle and 64 busy commands of one socket."""
-    async with aiohttp.ClientSession() as web:
-
-        async def healthy() -> None:
-            async with web.get(f"{url}/health") as response:
-                await response.read()
-
-        quiet = await compare("health", [("nothing runs", healthy)], runs)
-        ids = [
-            (await client.command(argv=["sleep", "1000"], background=True)).process_id for _ in range(_IDLE)
-        ]
-        loud = asyncio.gather(*(_busy(client) for _ in range(_BUSY)))
-        await asyncio.sleep(1)  # until all of them are at it
-        crowded = await compare("health", [("500 idle, 64 busy commands", healthy)], runs)
-        loud.cancel()
-        await asyncio.gather(loud, return_exceptions=True)
-        begun = time.perf_counter()
-        await asyncio.gather(*(client.stop(process_id=id) for id in ids))
-        took = round((time.perf_counter() - begun) * 1000, 3)
-    ratio = round(crowded[0].median_ms / quiet[0].median_ms, 2)
-    told = Figure("health", crowded[0].candidate, crowded[0].median_ms, crowded[0].p99_ms, runs, ratio)
-    return [*quiet, told, Figure("stop 500 commands at once", "stop", took, took, 1, 1.0)]
+async def outputs(arena: Arena) -> AsyncGenerator[list[Figure], None]:
+    """The first byte of a stream, then 1 MB and 100 MB to their last."""
+    yield await arena.contest("first byte of a stream", "first_byte", (), [floor("a pipe", _piped_byte)])
+    for size, name in OUTPUTS:
+        path = arena.root / f"output-{size}.txt"
+        await asyncio.to_thread(path.write_bytes, (b"0123456789abcde\n" * (size // 16 + 1))[:size])
+        through = floor("cat to Python", functools.partial(asyncio.to_thread, _through_a_pipe, path))
+        heavy = size > OUTPUTS[0][0]
+        yield await arena.contest(f"{name} of output", "output", (path.name, size), [through], heavy=heavy)
+        path.unlink()
+    pid = arena.client.pid
+    assert pid is not None
+    yield [value("memory after 100 MB of output", "ours", resident_mib(pid), "MiB")]
 
 
-async def _busy(client: Client) -> None:
-    while True:
-        await client.command(command=_LOUD)
+async def _spawned(pipe: Pipe) -> Taken:
+    return Taken((await pipe.ask({}))["taken"])
+
+
+async def _piped_byte() -> Taken:
+    def first() -> float:
+        with subprocess.Popen([sys.executable, "-S", "-c", TELL_THE_TIME], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            line = os.read(process.stdout.fileno(), 65536)
+            return (time.monotonic_ns() - int(line.split()[0])) / 1e6
+
+    return Taken(await asyncio.to_thread(first))
+
+
+def _through_a_pipe(path: Path) -> None:
+    with subprocess.Popen([found_program("cat"), path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while os.read(process.stdout.fileno(), 65536):
+            pass

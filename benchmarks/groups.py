@@ -1,0 +1,99 @@
+"""All groups of cases, each with a bound on its time. What could not be measured says why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+
+from benchmarks.arena import Arena, Bench, arena
+from benchmarks.crowds import crowds
+from benchmarks.growth import growth
+from benchmarks.measure import Figure, missing
+from benchmarks.memory import memory
+from benchmarks.processes import commands, outputs
+from benchmarks.readiness import readiness
+from benchmarks.requests import files, large_files, small
+from benchmarks.searches import searches, watched
+from benchmarks.starts import rates, starts
+from benchmarks.tarballs import tarballs
+
+Cases = AsyncGenerator[list[Figure], None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """``quick`` and ``full``: seconds after which it is cut short, 0 to leave it out."""
+
+    name: str
+    quick: float
+    full: float
+
+
+IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
+    Group("memory", 15, 30): memory,
+    Group("requests", 15, 40): small,
+    Group("commands", 25, 50): commands,
+    Group("output", 25, 70): outputs,
+    Group("files", 30, 70): files,
+    Group("large files", 20, 45): large_files,
+    Group("search", 40, 90): searches,
+    Group("watch", 8, 15): watched,
+    Group("crowds", 25, 90): crowds,
+}
+"""Run while all contenders are up, and take turns."""
+ALONE: dict[Group, Callable[[Bench], Cases]] = {
+    Group("starts", 40, 60): starts,
+    Group("sessions", 30, 60): rates,
+    Group("archives", 40, 120): tarballs,
+    Group("growth", 0, 60): growth,
+    Group("templates", 60, 180): readiness,
+}
+"""Run with nobody else up."""
+
+
+@dataclass
+class Done:
+    """A group, as it went."""
+
+    name: str
+    figures: list[Figure]
+    seconds: float
+
+
+async def all_groups(bench: Bench, full: bool, only: frozenset[str]) -> AsyncIterator[Done]:
+    """One after the other; ``only`` by name, all when empty."""
+
+    def wanted(group: Group) -> bool:
+        return bool(group.full if full else group.quick) and (not only or group.name in only)
+
+    inside = [each for each in IN_ARENA if wanted(each)]
+    if inside:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                everybody = await stack.enter_async_context(arena(bench))
+            except Exception as error:  # without the daemon there is nothing to measure in here
+                for group in inside:
+                    yield Done(group.name, [missing(group.name, "all", error)], 0.0)
+            else:
+                for group in inside:
+                    yield await _bounded(group, IN_ARENA[group](everybody), full)
+    for lone, make in ALONE.items():
+        if wanted(lone):
+            yield await _bounded(lone, make(bench), full)
+
+
+async def _bounded(group: Group, cases: Cases, full: bool) -> Done:
+    bound, begun = group.full if full else group.quick, time.monotonic()
+    figures: list[Figure] = []
+    try:
+        async with asyncio.timeout(bound), contextlib.aclosing(cases) as each:
+            async for found in each:
+                figures += found
+    except TimeoutError:
+        figures.append(missing(group.name, "the rest", f"its {bound:g} s were over"))
+    except Exception as error:  # one group's failure is a line in the report
+        figures.append(missing(group.name, "the rest", error))
+    return Done(group.name, figures, time.monotonic() - begun)

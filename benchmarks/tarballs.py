@@ -1,0 +1,92 @@
+"""Archives in and out: a small tree, a large one, one large file; beside GNU tar on the same file system."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+from benchmarks.arena import Bench
+from benchmarks.floors import run
+from benchmarks.measure import Act, Entry, Figure, Kind, compare
+from benchmarks.peers.ours import ours
+from benchmarks.searches import plant
+from orchestrator.client import Client
+from protocol.messages.archives import ArchiveFormat
+
+_SMALL_FILES = 50
+_CHUNK_BYTES = 1024 * 1024
+
+
+async def tarballs(bench: Bench) -> AsyncGenerator[list[Figure], None]:
+    """Each content on its own, so that no more than one is on the disk."""
+    scale = bench.scale
+    contents = (
+        (f"{_SMALL_FILES} files", functools.partial(plant, count=_SMALL_FILES), scale.runs // 4),
+        (f"{scale.tree_files} files", functools.partial(plant, count=scale.tree_files), scale.heavy_runs),
+        (f"one file of {scale.large_bytes // 10**6} MB", functools.partial(_one, size=scale.large_bytes), 3),
+    )
+    for what, make, runs in contents:
+        place = bench.scratch / "tarballs"
+        source = place / "source"
+        source.mkdir(parents=True)
+        await asyncio.to_thread(make, source)
+        async with ours(place / "app") as (client, _):
+            for each in (
+                (await _in(what, client.client, place, runs, scale.seconds * 3)),
+                (await _out(what, client.client, place, runs, scale.seconds * 3)),
+            ):
+                yield each
+        await asyncio.to_thread(shutil.rmtree, place)
+
+
+async def _in(what: str, client: Client, place: Path, runs: int, seconds: float) -> list[Figure]:
+    packed, target = place / "in.tar.gz", place / "unpacked"
+    await run("tar", "-czf", str(packed), "-C", str(place / "source"), ".")
+
+    async def tar() -> None:
+        await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        target.mkdir()
+        await run("tar", "-xzf", str(packed), "-C", str(target))
+
+    async def ours_in() -> None:
+        await client.put_archive(_chunks(packed))
+
+    return await compare(f"archive in, {what}", [("tar xzf", tar), ("ours", ours_in)], runs, seconds)
+
+
+async def _out(what: str, client: Client, place: Path, runs: int, seconds: float) -> list[Figure]:
+    source = str(place / "source")
+
+    async def received(format: ArchiveFormat) -> None:
+        async for _ in client.get_archive(format):
+            pass
+
+    gzip: list[Entry | tuple[str, Act]] = [
+        ("tar czf", functools.partial(run, "tar", "-czf", str(place / "out"), "-C", source, ".")),
+        Entry("ours, gzip", functools.partial(received, ArchiveFormat.GZIP)),
+        Entry("ours, zstd", functools.partial(received, ArchiveFormat.ZSTD)),
+    ]
+    if shutil.which("zstd"):
+        zstd = functools.partial(
+            run, "tar", "-I", "zstd -1", "-cf", str(place / "out.zst"), "-C", source, "."
+        )
+        gzip.insert(1, Entry("tar -I 'zstd -1'", zstd, Kind.FLOOR))
+    return await compare(f"archive out, {what}", gzip, runs, seconds)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+            yield chunk
+
+
+def _one(top: Path, size: int) -> None:
+    # Half of it random: neither all zeros, nor a film.
+    block = os.urandom(512 * 1024) + bytes(512 * 1024)
+    with (top / "large.bin").open("wb") as file:
+        for written in range(0, size, len(block)):
+            file.write(block[: size - written])
