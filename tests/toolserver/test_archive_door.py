@@ -398,9 +398,10 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(root)], check=True)
 
 
-def content_of(root: Path) -> Tree:
-    """Less what is still to be removed after an answer."""
-    return {path: node for path, node in described(root).items() if not path.startswith(RESERVED)}
+async def content_of(root: Path) -> Tree:
+    """Once what was there before is removed, which comes after an answer."""
+    await until(lambda: not (root / RESERVED).exists(), "the tidying")
+    return described(root)
 
 
 async def test_the_root_may_be_a_mount_point(mounted: Path) -> None:
@@ -409,11 +410,11 @@ async def test_the_root_may_be_a_mount_point(mounted: Path) -> None:
         async with http_of(daemon) as http:
             whole = await get(http)
             await put(http, tar(NEW))
-            assert content_of(daemon.root) == NEW
+            assert await content_of(daemon.root) == NEW
             delta = await get(http, since=digest_of(whole))
             await put(http, tar({"n/z": File(b"3")}), mode="merge")
-            assert content_of(daemon.root) == NEW | {"n/z": File(b"3")}
+            assert await content_of(daemon.root) == NEW | {"n/z": File(b"3")}
             await put(http, whole)
-            assert content_of(daemon.root) == OLD
+            assert await content_of(daemon.root) == OLD
             await put(http, delta, mode="delta")
-            assert content_of(daemon.root) == NEW
+            assert await content_of(daemon.root) == NEW
