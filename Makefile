@@ -10,16 +10,18 @@
 ## image-test [ARGS="-k x"]     test that image in real containers; starts Docker for as long when root has none running
 ## bench [ARGS="--only search"]  our figures beside floors and peers, in under five minutes
 ## bench-full                   all of them, in a quarter of an hour, into benchmarks/results/full.md
+## fuzz [SECONDS=30]            search for input that breaks a promise, so long for each target
 ## clean                        remove the environment and every cache
 #
 # PYTHON=python3.12 before or after any target asks for a certain interpreter.
 
 TEMPLATE ?= astro-minimal
 WORKERS ?= 2
+SECONDS ?= 30
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment up test check lint format format-check types imports lock image image-test bench bench-full clean
+.PHONY: help environment up test check lint format format-check types imports lock image image-test bench bench-full fuzz clean
 
 help:
 	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
@@ -70,6 +72,9 @@ bench: environment
 bench-full: environment
 	@$(BIN)/python -m benchmarks --full $(ARGS)
 
+fuzz: environment
+	@$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(SECONDS)
+
 clean:
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

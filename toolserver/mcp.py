@@ -316,7 +316,7 @@ def _error(id: Id, code: int, message: str, data: object = None) -> bytes:
 def _unreadable(body: bytes, error: InvalidRequest) -> Reply:
     try:
         loose = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Reply(400, _error(None, PARSE_ERROR, f"the body is not JSON: {error}"))
     if isinstance(loose, list):
         return Reply(400, _error(None, INVALID_MESSAGE, "send one message at a time: batches are not taken"))

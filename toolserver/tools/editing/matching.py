@@ -134,6 +134,8 @@ def fitted(text: str, span: Span, old: str, new: str, rung: Rung) -> str:
 
     >>> fitted("a\r\nb\r\n", (0, 1), "a", "x\ny", Rung.EXACT)
     'x\r\ny'
+    >>> fitted("a\n\nb", (0, 2), " a\n ", " c\n ", Rung.INDENTATION)
+    'c\n'
     >>> fitted("  if x:\n    y\n", (0, 13), "if x:\n  y", "if z:\n  y", Rung.INDENTATION)
     '  if z:\n    y'
     """
@@ -145,7 +147,10 @@ def fitted(text: str, span: Span, old: str, new: str, rung: Rung) -> str:
     ending = ending_of(region if "\n" in region else text)
     if rung is Rung.LINE_ENDINGS:
         return with_ending(new, ending)
-    made = composed(lines_of(region), lines_of(old), lines_of(new), rung, ending)
+    wanted, stands = lines_of(old), lines_of(region)
+    # A last line of spaces may stand for an empty one, of which the span has nothing.
+    stands += [""] * (len(wanted) - len(stands))
+    made = composed(stands, wanted, lines_of(new), rung, ending)
     joined = [line if line.endswith("\n") else line + ending for line in made]
     if joined and not new.endswith("\n"):
         joined[-1] = bare(joined[-1])
