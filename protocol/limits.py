@@ -57,8 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Operations under way, of all callers and doors."""
 
     reserved_disk_bytes: int = 64 * MIB
-    """Kept free on the workspace's disk, and on the daemon's own, or a hundredth of the disk where that is
-    less: builds and package managers that meet a full disk leave halves behind."""
+    """Kept free on the workspace's disk, or a hundredth of it where that is less: operations that write are
+    refused before, and builds and package managers, which meet the disk itself, leave halves behind."""
 
     reserved_disk_entries: int = 2_000
     """Inodes kept free likewise, where the file system counts them."""
@@ -71,7 +71,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Lines of ``audit`` in memory: some 5 MB."""
 
     max_audit_bytes: int = 16 * MIB
-    """The files of ``audit`` in the state directory, both together; then the older one goes."""
+    """The files of ``audit`` in the state directory, both together, or a thousandth of the disk where that is
+    less; then the older one goes."""
 
     max_read_bytes: int = 10 * MIB
     """One file given back whole by ``read``: its base64 stays under a frame."""

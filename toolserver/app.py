@@ -100,7 +100,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         bundle = await asyncio.to_thread(combined_bundle, config.extra_ca_bundle, config.state_dir)
         config = replace(config, extra_ca_bundle=bundle)
     async with AsyncExitStack() as stack:
-        disk = Disk(config.root)
+        disk = Disk(config.root, config.limits)
         stack.callback(disk.close)
         table.open()
         stack.push_async_callback(_end_all, table)

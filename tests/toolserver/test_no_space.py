@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, emptied, http_of, running, tree_of, until
+from tests.builder import Daemon, Http, Refusal, emptied, http_of, running, tree_of, until
 
 KIB = 1024
 
@@ -23,10 +23,14 @@ KIB = 1024
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory on a file system of 1 MiB."""
-    place = tmp_path_factory.mktemp("small") / "disk"
+    yield from mounted_at(tmp_path_factory.mktemp("small") / "disk", "1m")
+
+
+def mounted_at(place: Path, size: str) -> Iterator[Path]:
+    """A file system in memory, for as long as somebody looks."""
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(place)],
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(place)],
         capture_output=True,
         text=True,
         check=False,
@@ -146,3 +150,69 @@ async def test_after_all_that_nothing_is_left_of_it(http: Http, daemon: Daemon, 
     await until(lambda: daemon.children() == set())
     left = [name for name in tree_of(daemon.state) if "~" in name or "staging" in name or "trash" in name]
     assert (tree_of(root), left) == ({}, [])
+
+
+# -- before it is full ------------------------------------------------------------------------------------
+
+MIB = 1024 * KIB
+
+
+@pytest.fixture(scope="module")
+def larger_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of 16 MiB, of which a hundredth is kept."""
+    yield from mounted_at(tmp_path_factory.mktemp("larger") / "disk", "16m")
+
+
+@pytest.fixture(scope="module")
+def reserving(larger_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Of whose workspace 2 MiB is all there may be."""
+    with running(
+        tmp_path_factory.mktemp("reserving"),
+        WORKSPACE_ROOT=str(larger_disk / "root"),
+        TOOL_SERVER_STATE_DIR=str(larger_disk / "state"),
+        TOOL_SERVER_MAX_WORKSPACE_BYTES=str(2 * MIB),
+    ) as daemon:
+        yield daemon
+
+
+async def test_the_last_hundredth_of_the_disk_is_not_for_requests(
+    reserving: Daemon, larger_disk: Path
+) -> None:
+    disk = os.statvfs(larger_disk)
+    others = larger_disk / "others"
+    others.write_bytes(bytes(disk.f_bavail * disk.f_frsize - 140 * KIB))
+    async with http_of(reserving) as http:
+        refused = await http.refused("write", path="a", content="a")
+        assert (refused.code, refused.details["limit"]) == ("no_space", "reservedDiskBytes")
+        assert tree_of(reserving.root) == {}
+        by_hand = await http.ok("command", command="head -c 8192 /dev/zero > by-hand; wc -c < by-hand")
+        assert by_hand["stdout"] == "8192\n"
+        others.unlink()
+        await http.ok("write", path="a", content="a")
+
+
+async def test_a_workspace_takes_no_more_than_it_may(reserving: Daemon) -> None:
+    emptied(reserving.root)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo("big")
+        member.size = 3 * MIB
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    archive = base64.b64encode(packed.getvalue()).decode()
+    much = 1200 * KIB
+    async with http_of(reserving) as http:
+        await http.ok("write", path="a", content="a" * much)
+        wrong = [
+            await http.refused("write", path="b", content="b" * much),
+            await http.refused("edit", edits=[{"op": "create", "path": "b", "content": "b" * much}]),
+            await http.refused("copy", path="a", to="b"),
+            await http.refused("inject", archive=archive),
+            await http.refused("inject", archive=archive, mode="merge"),
+        ]
+        async with http.session.put("/v1/files/b", data=io.BytesIO(b"b" * much)) as response:
+            wrong.append(Refusal.of(response.status, await response.json()))
+        assert [(each.status, each.details["limit"], each.details["value"]) for each in wrong] == [
+            (507, "maxWorkspaceBytes", 2 * MIB)
+        ] * 6
+        assert tree_of(reserving.root).keys() == {"a"}
+        await http.ok("write", path="c", content="c" * 20 * KIB)

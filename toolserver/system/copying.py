@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from protocol.errors import Conflict, TooLarge
 from protocol.limits import Limits
 from toolserver.system.directories import DIRECTORY
+from toolserver.system.room import Room
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,8 +27,9 @@ _SLOW_COPY_BYTES = 1 << 20
 class Copying:
     """One copy under way, and what it consists of so far."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, room: Room) -> None:
         self._limits = limits
+        self._room = room
         self.entries = 0
         self.bytes = 0
 
@@ -56,7 +58,9 @@ class Copying:
 
     def _count(self, info: os.stat_result, path: str) -> None:
         self.entries += 1
-        self.bytes += info.st_size if stat.S_ISREG(info.st_mode) else 0
+        size = info.st_size if stat.S_ISREG(info.st_mode) else 0
+        self.bytes += size
+        self._room.need(path, min(size, info.st_blocks * 512))
         limits = self._limits
         for name, value, limit in (
             ("maxArchiveEntries", self.entries, limits.max_archive_entries),

@@ -31,8 +31,10 @@ from protocol.errors import (
     OutsideWorkspace,
     ToolError,
 )
+from protocol.limits import Limits
 from protocol.paths import ROOT, WorkspacePath, directory_above, is_within, workspace_path
 from toolserver.system.confinement import admitted, confinement
+from toolserver.system.room import NOTHING_RESERVED, Room
 
 _SYS_OPENAT2 = 437
 """The same number on every architecture that Linux has gained a system call table for since 5.6."""
@@ -57,9 +59,11 @@ class Disk:
     Methods block; call them from a worker thread. They raise the protocol's errors.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limits: Limits = NOTHING_RESERVED) -> None:
         self.root = root
         self._fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.room = Room(self._fd, limits)
+        """Asked by whoever writes, before; by ``replace`` here."""
 
     @property
     def descriptor(self) -> int:
@@ -169,6 +173,8 @@ class Disk:
         self, path: WorkspacePath, content: bytes, mode: int | None = None, create_parents: bool = True
     ) -> None:
         """Put ``content`` at ``path`` by rename: whole, on disk, or not at all. As ``adopt`` for the rest."""
+
+        self.room.need(path, len(content))
 
         def fill(directory: int, name: str) -> int:
             fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)

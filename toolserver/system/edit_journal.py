@@ -87,6 +87,9 @@ def commit(disk: Disk, state: Path, writes: Sequence[Write]) -> None:
     """Make all changes, or none. Raises Conflict for a file that is no longer as seen, NoSpace, Forbidden."""
     if not writes:
         return
+    size = sum(len(each.content) for each in writes if each.content is not None)
+    if size:
+        disk.room.need(writes[0].path, size, len(writes))
     with disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as root, _area(state) as area:
         _Transaction(root, area, writes).run()
 

@@ -65,7 +65,7 @@ class Places:
     ) -> tuple[Copying, bool]:
         """What the copy consists of, and whether something was replaced."""
         self._refuse_inside_itself(path, to, "copied")
-        copying, staged = Copying(self._limits), temporary_name()
+        copying, staged = Copying(self._limits, self._disk.room), temporary_name()
         made = self._disk.make_directories(directory_above(to)) if parents else []
         try:
             with self._disk.parent(path) as (fd, name), self._disk.parent(to) as (above, _):

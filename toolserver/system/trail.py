@@ -1,6 +1,7 @@
 """Lines that outlive the daemon: appended to a file of bounded size, and the newest of them found again.
 
-Two files of half the bound each: when the newer is full it takes the place of the older. Everything here
+Two files of half the bound each, together no more than a thousandth of the disk, and none on one smaller than
+64 MiB: when the newer is full it takes the place of the older. Everything here
 blocks, and belongs on a thread.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 _TAIL_BYTES = 4 * 1024 * 1024
 """Read of each file at the start: more lines than are kept in memory."""
+_SMALLEST_SHARE = 64 * 1024
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -21,15 +23,20 @@ class Trail:
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._newer, self._older = directory / "audit.jsonl", directory / "audit.1.jsonl"
-        self._half = max_bytes // 2
+        self._max_bytes = max_bytes
         self._begun = False
 
     def append(self, lines: bytes) -> None:
         """Whole lines; raises OSError when the disk does not take them."""
+        disk = os.statvfs(self._newer.parent)
+        share = disk.f_blocks * disk.f_frsize // 1000
+        if share < _SMALLEST_SHARE:
+            return
+        half = min(self._max_bytes, share) // 2
         fd = os.open(self._newer, _APPEND, 0o600)
         try:
             size = os.fstat(fd).st_size
-            if size and size + len(lines) > self._half:
+            if size and size + len(lines) > half:
                 os.rename(self._newer, self._older)
                 os.close(fd)
                 fd = os.open(self._newer, _APPEND | os.O_EXCL, 0o600)

@@ -19,6 +19,7 @@ from protocol.errors import TooLarge
 from protocol.limits import Limits
 from protocol.paths import ROOT, WorkspacePath
 from toolserver.system.disk import Disk, refused
+from toolserver.system.room import Room
 
 _COPY_BYTES = 1024 * 1024
 _NAMELESS = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
@@ -27,8 +28,9 @@ _NAMELESS = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 class Upload:
     """One file without a name. Made by ``begin``; ends by ``place``, ``release``, or both."""
 
-    def __init__(self, fd: int, path: WorkspacePath, max_bytes: int) -> None:
+    def __init__(self, fd: int, path: WorkspacePath, max_bytes: int, room: Room) -> None:
         self._fd = fd
+        self._room = room
         self._path = path
         self._max_bytes = max_bytes
         self._sum = hashlib.sha256()
@@ -37,7 +39,7 @@ class Upload:
     @classmethod
     def begin(cls, disk: Disk, path: WorkspacePath, spare: Path, limits: Limits) -> Upload:
         """For ``path``. ``spare`` is a directory for disks that know no files without a name."""
-        return cls(_nameless(disk, path, spare), path, limits.max_upload_bytes)
+        return cls(_nameless(disk, path, spare), path, limits.max_upload_bytes, disk.room)
 
     @property
     def hash(self) -> str:
@@ -47,6 +49,7 @@ class Upload:
     def write(self, data: bytes) -> None:
         """Add to it; raises TooLarge, NoSpace."""
         refuse_too_large(self.size + len(data), self._max_bytes, self._path)
+        self._room.need(self._path, len(data))
         rest = memoryview(data)
         try:
             while rest:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from protocol.codec import encode
-from protocol.errors import ArchiveInvalid, Busy, Conflict, TooLarge
+from protocol.errors import ArchiveInvalid, Busy, Conflict, NoSpace, TooLarge
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
 from protocol.manifests import Entry
@@ -170,6 +170,7 @@ class Archives:
                     digest=extracted.digest,
                 )
             _refuse_other_mode(mode, extracted)
+            await whole(self._refuse_past_share, extracted, mode)
             await self._put_in_place(staging, mode, extracted)
         except BaseException:
             await asyncio.shield(whole(staging.discard))
@@ -214,6 +215,19 @@ class Archives:
         delta, removed = extracted.delta, extracted.removed
         plan = partial(putting, delta=delta, removed=removed, limits=self._limits)
         return partial(staging.put, plan)
+
+    def _refuse_past_share(self, extracted: Extracted, mode: InjectMode) -> None:
+        """Of what the workspace may take: a replaced tree goes, one that is merged into stays."""
+        limit = self._limits.max_workspace_bytes
+        if mode is not InjectMode.REPLACE:
+            self._disk.room.need_share("for the archive", extracted.bytes)
+        elif limit and extracted.bytes > limit:
+            raise NoSpace(
+                f"the archive's content has {extracted.bytes} bytes, and the workspace may take {limit}",
+                limit="maxWorkspaceBytes",
+                value=limit,
+                needed_bytes=extracted.bytes,
+            )
 
     def _refuse_while_saving(self) -> None:
         if self._saving:

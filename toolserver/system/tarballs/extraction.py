@@ -32,6 +32,7 @@ from protocol.limits import MIB, Limits
 from protocol.manifests import DELTA_MEMBER, REMOVED_MEMBER, Delta, read_delta, read_removed
 from protocol.tar import END, Decoder, Kind, Member
 from toolserver.system.directories import DIRECTORY
+from toolserver.system.room import Room
 from toolserver.system.tarballs.inflate import Inflater
 from toolserver.system.tarballs.relay import Relay
 from toolserver.system.tarballs.writer import TreeWriter
@@ -75,6 +76,7 @@ class Extraction:
     def __init__(self, destination: Path, limits: Limits = Limits()) -> None:
         self._limits = limits
         self._root = os.open(destination, DIRECTORY)
+        self._room = Room(self._root, limits)
         self._budget = Budget(limits)
         self._inflater = Inflater()
         self._decoder = Decoder()
@@ -140,6 +142,7 @@ class Extraction:
 
     def _take(self, plain: bytes) -> None:
         self._budget.took_unpacked(len(plain))
+        self._room.need_disk("to unpack the archive", len(plain))
         if self._budget.unpacked > _ALONE_BYTES:
             self._relay.give(plain)
         else:
