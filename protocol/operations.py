@@ -23,6 +23,7 @@ from protocol.messages import (
     places,
     processes,
     search,
+    separation,
     shells,
     terminals,
     watch,
@@ -85,6 +86,7 @@ _TABLE = (
     Operation("redo", checkpoints.Redo, checkpoints.RollbackAnswer, Scope.WRITE),
     Operation("activity", activity.Activity, activity.ActivityAnswer, Scope.READ),
     Operation("audit", audit.Audit, audit.AuditAnswer, Scope.ADMIN, audit.AuditLine, bulky=True),
+    Operation("separation", separation.Separation, separation.SeparationAnswer, Scope.READ),
     Operation("watch", watch.Watch, watch.WatchAnswer, Scope.READ, watch.WatchEvent, confined=True),
     Operation(
         "search", search.Search, search.SearchAnswer, Scope.READ, search.Matches, bulky=True, confined=True

@@ -295,6 +295,7 @@ def packed(files: dict[str, bytes]) -> bytes:
     "dev_feedback",
     "activity",
     "audit",
+    "separation",
 )
 async def the_dev_server(client: Client, box: Sandbox) -> None:
     started = await client.start(archive=packed({"index.html": b"<title>One</title>"}))
@@ -311,3 +312,4 @@ async def the_dev_server(client: Client, box: Sandbox) -> None:
     assert (await client.dev_feedback(paths=["index.html"])).errors == []
     assert (await client.activity()).sockets >= 1
     assert "dev_stop" in {each.operation for each in (await client.audit()).lines}
+    assert "memory" in {each.name for each in (await client.separation()).properties if each.holds}

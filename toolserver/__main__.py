@@ -14,6 +14,7 @@ from pathlib import Path
 from toolserver import logs
 from toolserver.config import Config, ConfigError
 from toolserver.system import inherited, tree
+from toolserver.system.separation import SeparationMissing
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(config))
+    except SeparationMissing as error:
+        logs.flush()
+        print(f"toolserver: {error}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         # The sentence is the last line, whatever the log still has to say.
         logs.flush()

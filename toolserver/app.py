@@ -28,6 +28,7 @@ from toolserver.system.gate import Gate
 from toolserver.system.lag import Lag
 from toolserver.system.processes import ProcessTable
 from toolserver.system.pulse import Pulse
+from toolserver.system.separation import Separation, places_of
 from toolserver.system.trail import Trail
 from toolserver.system.trust import combined_bundle
 from toolserver.system.watcher import Watcher
@@ -52,6 +53,7 @@ from toolserver.tools.raw import RawFiles
 from toolserver.tools.reads import Reads
 from toolserver.tools.replace import Replaces
 from toolserver.tools.search import Searches, find_ripgrep
+from toolserver.tools.separation import Separations
 from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
@@ -102,7 +104,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
     async with AsyncExitStack() as stack:
         disk = Disk(config.root, config.limits)
         stack.callback(disk.close)
-        table.open()
+        table.open(_separation(config, environ))
         stack.push_async_callback(_end_all, table)
         ledger = await _open_ledger(config, stack)
         web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, ledger)
@@ -114,10 +116,20 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         log.info("stopping")
 
 
+def _separation(config: Config, environ: Mapping[str, str]) -> Separation:
+    bundle = [config.extra_ca_bundle] if config.extra_ca_bundle is not None else []
+    shown = [KeptShells.area(config.state_dir), *bundle]
+    stores = [config.store_dir] if config.store_dir is not None else []
+    hidden = [config.state_dir, *stores, *config.shared_stores]
+    places = places_of(hidden, config.root, shown, config.reach, environ)
+    return Separation(config.separation, places, config.command_user)
+
+
 def prepare_directories(config: Config) -> None:
     """Make root and state directory, and finish or undo what a killed injection or edit has left."""
     config.root.mkdir(parents=True, exist_ok=True)
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    KeptShells.area(config.state_dir).mkdir(mode=0o700, exist_ok=True)
     outcome = swap.recover(config.root, config.state_dir)
     manifests.sweep(config.state_dir)
     edits = [each.value for each in edit_journal.recover(config.root, config.state_dir)]
@@ -195,6 +207,7 @@ def _assemble(
         installs,
         dev,
         starts,
+        Separations(lambda: table.separation),
         Activities(table, pulse, lambda: Standing(dev.process_id, shells.process_ids), lambda: dev.port),
         ledger.auditing,
         pulse=pulse,

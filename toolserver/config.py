@@ -19,6 +19,8 @@ import msgspec
 from protocol import __version__
 from protocol.limits import Limits
 from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
+from toolserver.system import domain
+from toolserver.system.domain import User, Wish
 
 
 class ConfigError(Exception):
@@ -52,6 +54,12 @@ class Config:
     """Dependency stores of the host, which are only read."""
     listen_fd: int | None = None
     """A socket that listens already, inherited: then ``host`` and ``port`` only say where."""
+    separation: Wish = Wish.AUTO
+    """What commands are to be kept from; see ``system.domain``."""
+    command_user: User | None = None
+    """Whom commands run as; None for whom the daemon runs as."""
+    reach: tuple[Path, ...] = ()
+    """What commands need although the directories above it cannot be listed."""
     limits: Limits = Limits()
 
     @property
@@ -144,6 +152,25 @@ def _sha256(text: str) -> str:
     return text
 
 
+def _separation(text: str) -> Wish:
+    known = [wish.value for wish in Wish]
+    if text not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return Wish(text)
+
+
+def _user(text: str) -> User:
+    """
+    >>> _user("1000"), _user("1000:100")
+    (User(uid=1000, gid=1000), User(uid=1000, gid=100))
+    """
+    found = re.fullmatch(r"([1-9][0-9]{0,9})(?::([1-9][0-9]{0,9}))?", text)
+    numbers = [int(each) for each in found.groups(found[1])] if found else [2**32]
+    if max(numbers) >= 2**32 - 1:
+        raise ValueError("must be the numbers of a user and of a group, as in 1000:1000, and not root's")
+    return User(*numbers)
+
+
 def _unsupported_key(_: str) -> None:
     raise ValueError("is not supported by this version, which takes TOOL_SERVER_TOKEN only")
 
@@ -165,6 +192,14 @@ SETTINGS = (
     Setting("SESSION_ID", "session_id", str, "the session this daemon belongs to"),
     Setting("TOOL_SERVER_STORE_DIR", "store_dir", _absolute, "the owner's dependency store, to be filled"),
     Setting("TOOL_SERVER_SHARED_STORE", "shared_stores", _several, "stores to read only, with : between"),
+    Setting(
+        domain.VARIABLE,
+        "separation",
+        _separation,
+        "keep commands from the daemon: auto, or a tier",
+    ),
+    Setting(domain.USER_VARIABLE, "command_user", _user, "user that commands run as, when started by root"),
+    Setting("TOOL_SERVER_REACH", "reach", _several, "what commands need below directories that nobody lists"),
     Setting("TOOL_SERVER_LISTEN_FD", "listen_fd", _descriptor, "an inherited socket that listens already"),
 )
 
@@ -219,7 +254,7 @@ def _complete(values: dict[str, Any], limits: Limits) -> Config:
     values.setdefault("dev_port", DEFAULT_DEV_PORT)
     values.setdefault("state_dir", root.with_name(f".{root.name}.toolserver"))
     config = Config(root=root, limits=limits, **values)
-    problems = [*_two_tokens(config), *_open_door(config), *_state_inside_root(config)]
+    problems = [*_two_tokens(config), *_open_door(config), *_state_inside_root(config), *_user_alone(config)]
     if problems:
         raise ConfigError(problems)
     return config
@@ -244,6 +279,12 @@ def _state_inside_root(config: Config) -> list[str]:
     if not config.state_dir.is_relative_to(config.root):
         return []
     return [f"TOOL_SERVER_STATE_DIR {str(config.state_dir)!r} lies in the workspace root: choose one outside"]
+
+
+def _user_alone(config: Config) -> list[str]:
+    if config.command_user is None or config.separation is not Wish.NONE:
+        return []
+    return [f"{domain.USER_VARIABLE} is set, and {domain.VARIABLE} is none: leave one of them out"]
 
 
 def _is_loopback(host: str) -> bool:

@@ -222,6 +222,7 @@ class LocalBackend:
         return {
             **base,
             "PATH": self._isolation.search_path(base["PATH"]),
+            **self._isolation.told(settled),
             **launch.environment,
             "TOOL_SERVER_HOST": HOST,
             "TOOL_SERVER_PORT": str(launch.tool_port),

@@ -49,6 +49,7 @@ from protocol.messages import (
     places,
     processes,
     search,
+    separation,
     shells,
     terminals,
     watch,
@@ -91,6 +92,7 @@ class Client:
     redo = Verb(past.Redo, past.RollbackAnswer)
     activity = Verb(activity.Activity, activity.ActivityAnswer)
     audit = StreamingVerb(audit.Audit, audit.AuditAnswer, Events[audit.AuditLine])
+    separation = Verb(separation.Separation, separation.SeparationAnswer)
     watch = StreamingVerb(watch.Watch, watch.WatchAnswer, Events[watch.WatchEvent])
     search = StreamingVerb(search.Search, search.SearchAnswer, Events[search.Matches])
     edit = Verb(edits.Edit, edits.EditAnswer)

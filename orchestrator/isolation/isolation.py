@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import os
 import secrets
 import subprocess
 import sys
@@ -223,6 +224,18 @@ class Isolation:
             except (OSError, subprocess.TimeoutExpired) as error:
                 return str(error)
         return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
+
+    def told(self, settled: Settled) -> dict[str, str]:
+        """What the daemon has to know to keep its own commands from itself, as variables.
+
+        Nobody in there can list what lies above the directories of which the sandbox consists.
+        """
+        if self.setting.wish is Wish.NONE:
+            return {"TOOL_SERVER_SEPARATION": "none"}
+        if not self.tier.landlock:
+            return {}
+        places = settled.cache, *self._orders.readable()
+        return {"TOOL_SERVER_REACH": os.pathsep.join(map(str, places))}
 
     def search_path(self, value: str) -> str:
         """The part of a PATH that is within reach."""

@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import struct
 
 from orchestrator.isolation import kernel
-
-_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
+from protocol import seccomp
+from protocol.seccomp import allow, load_argument, refuse, unless_one_of, when, when_it_has
 
 _MSG_FASTOPEN = 0x20000000
 _FAMILIES = (1, 2, 10, 16)
 """Unix, IPv4, IPv6, netlink."""
-_INTERNET = (2, 10)
+_NOT_INTERNET = (1, 16)
 _PROTOCOLS = (0, 1, 6, 17, 58)
 """Any, ICMP, TCP, UDP, ICMPv6."""
 _IO_URING_SETUP = 425
-_X32_BIT = 0x40000000
 
-# machine: (audit architecture, socket, sendto, sendmsg, sendmmsg)
-_MACHINES = {
-    "x86_64": (0xC000003E, 41, 44, 46, 307),
-    "aarch64": (0xC00000B7, 198, 206, 211, 269),
-}
+# machine: (socket, sendto, sendmsg, sendmmsg)
+_MACHINES = {"x86_64": (41, 44, 46, 307), "aarch64": (198, 206, 211, 269)}
 
 
 def is_known(machine: str) -> bool:
@@ -46,22 +38,14 @@ def program(machine: str) -> bytes:
     >>> len(program("x86_64")) % 8, program("x86_64") != program("aarch64")
     (0, True)
     """
-    architecture, socket, sendto, sendmsg, sendmmsg = _MACHINES[machine]
-    return b"".join(
-        (
-            _load(_ARCHITECTURE_AT),
-            _instruction(_JUMP_EQUAL, architecture, 1, 0),
-            _refuse(errno.ENOSYS),
-            _load(_NUMBER_AT),
-            _instruction(_JUMP_AT_LEAST, _X32_BIT, 0, 1),
-            _refuse(errno.ENOSYS),
-            _when(_IO_URING_SETUP, _refuse(errno.ENOSYS)),
-            _when(socket, _judge_socket()),
-            _when(sendto, _judge_flags(3)),
-            _when(sendmsg, _judge_flags(2)),
-            _when(sendmmsg, _judge_flags(3)),
-            _instruction(_RETURN, _ALLOW),
-        )
+    socket, sendto, sendmsg, sendmmsg = _MACHINES[machine]
+    return seccomp.program(
+        machine,
+        when(_IO_URING_SETUP, refuse(errno.ENOSYS)),
+        when(socket, _judge_socket()),
+        when(sendto, _judge_flags(3)),
+        when(sendmsg, _judge_flags(2)),
+        when(sendmmsg, _judge_flags(3)),
     )
 
 
@@ -69,60 +53,22 @@ def apply(machine: str) -> None:
     """Put the filter on the calling thread and all that it starts. Needs ``no_new_privileges`` first."""
     code = program(machine)
     instructions = ctypes.create_string_buffer(code, len(code))
-    descriptor = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))
-    kernel.process_control(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_char_p(descriptor))
+    told = seccomp.descriptor(code, ctypes.addressof(instructions))
+    kernel.process_control(seccomp.PR_SET_SECCOMP, seccomp.MODE_FILTER, ctypes.c_char_p(told))
 
 
 def _judge_socket() -> bytes:
     """socket(family, type, protocol): the family is one of ours, and so is an internet socket's protocol."""
+    internet = load_argument(2) + unless_one_of(_PROTOCOLS, refuse(errno.EPROTONOSUPPORT)) + allow()
     return b"".join(
         (
-            _load_argument(0),
-            _unless_one_of(_FAMILIES, errno.EAFNOSUPPORT),
-            _instruction(_JUMP_EQUAL, _INTERNET[0], 2, 0),
-            _instruction(_JUMP_EQUAL, _INTERNET[1], 1, 0),
-            _instruction(_RETURN, _ALLOW),
-            _load_argument(2),
-            _unless_one_of(_PROTOCOLS, errno.EPROTONOSUPPORT),
-            _instruction(_RETURN, _ALLOW),
+            load_argument(0),
+            unless_one_of(_FAMILIES, refuse(errno.EAFNOSUPPORT)),
+            unless_one_of(_NOT_INTERNET, internet),
+            allow(),
         )
     )
 
 
 def _judge_flags(argument: int) -> bytes:
-    return b"".join(
-        (
-            _load_argument(argument),
-            _instruction(_JUMP_BITS, _MSG_FASTOPEN, 0, 1),
-            _refuse(errno.EOPNOTSUPP),
-            _instruction(_RETURN, _ALLOW),
-        )
-    )
-
-
-def _when(number: int, then: bytes) -> bytes:
-    """``then``, which has to return, for that system call; its number is what was loaded last."""
-    return _instruction(_JUMP_EQUAL, number, 0, len(then) // 8) + then
-
-
-def _unless_one_of(values: tuple[int, ...], error: int) -> bytes:
-    left = range(len(values), 0, -1)
-    tests = (_instruction(_JUMP_EQUAL, value, more, 0) for value, more in zip(values, left, strict=True))
-    return b"".join(tests) + _refuse(error)
-
-
-def _load_argument(index: int) -> bytes:
-    # The lower half: families, protocols and flags are ints to the kernel.
-    return _load(_ARGUMENTS_AT + 8 * index)
-
-
-def _load(offset: int) -> bytes:
-    return _instruction(_LOAD, offset)
-
-
-def _refuse(error: int) -> bytes:
-    return _instruction(_RETURN, _ERRNO | error)
-
-
-def _instruction(code: int, value: int, when_true: int = 0, when_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, when_true, when_false, value)
+    return load_argument(argument) + when_it_has(_MSG_FASTOPEN, refuse(errno.EOPNOTSUPP)) + allow()

@@ -237,6 +237,7 @@ PARAMS: dict[str, str] = {
     "redo": "",
     "activity": "",
     "audit": '{"limit": 5}',
+    "separation": "",
     "watch": '{"timeoutMs": 1}',
     "search": '{"pattern": "h1"}',
     "replace": '{"pattern": "nowhere", "replacement": "x"}',

@@ -74,6 +74,7 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("output", {"processId": door, "stream": "stderr"}),
         ("activity", {}),
         ("audit", {"limit": 3}),
+        ("separation", {}),
         ("processes", {}),
         ("signal", {"processId": door, "signal": "TERM", "tree": True}),
         ("wait", {"processId": door}),

@@ -8,10 +8,11 @@ the end of its output are two things: a child of it may hold the pipe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from resource import struct_rusage
@@ -30,6 +31,7 @@ from toolserver.system.pipes import Pipes
 from toolserver.system.priority import lower
 from toolserver.system.reaping import Reaper
 from toolserver.system.retention import Kept, too_many
+from toolserver.system.separation import NOTHING_DONE, Separation
 from toolserver.system.starting import Launch, Starter
 
 __all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_name"]
@@ -135,15 +137,27 @@ class ProcessTable:
         self._census = Census(self._marks, self._cgroups)
         self._ending = Ending(self._census, self._cgroups, limits)
         self._running = 0
+        self._starting = 0
+        """On their way, from another thread."""
         self._starts = self._forgotten_bytes = 0
         self._chores: asyncio.TimerHandle | None = None
         self._at_chores: asyncio.Task[None] | None = None
         self._closing = False
         self._starter = Starter(self._marks)
         self._not_lowered: set[Process] = set()
+        self.separation = NOTHING_DONE
+        """What keeps programs from the daemon, once it is open."""
 
-    def open(self) -> None:
-        """Adopt orphans from here on, and reap them. To be called on the main thread."""
+    def open(self, separation: Separation | None = None) -> None:
+        """Adopt orphans from here on, and reap them. To be called on the main thread.
+
+        With ``separation``, what is started is kept from the daemon; raises SeparationMissing.
+        """
+        if separation is not None:
+            self.separation = self._starter.separate(separation)
+            told = {each.name: each.why for each in self.separation.properties if not each.holds}
+            data = {"tier": self.separation.tier.value, "open": told}
+            log.info("separation", extra={"data": data})
         tree.become_subreaper()
         self._cgroups.open()
         self._reaper.open()
@@ -220,30 +234,43 @@ class ProcessTable:
         pty: tuple[int, int] | None = None,
         id: str | None = None,
         shown_cwd: str = ".",
+        merged: bool = False,
+        gives_way: bool = False,
     ) -> Process:
-        """``start`` of one that gives way, and nobody waits for it on a busy machine; at once where there is
-        room.
+        """``start``, from its own thread where that is needed, and nobody waits for it on a busy machine.
 
-        A cancellation takes effect after it: the program is never there without being known.
+        ``gives_way``: see there. A cancellation takes effect after it: the program is never there without
+        being known.
         """
-        launch = self._launch(id, argv, cwd, env, fed, pty, False)
-        if not self._starter.slow:
-            return self.give_way(self._adopt(launch, self._starter.start(launch), argv, shown_cwd))
-        starting = asyncio.ensure_future(self._start_off_loop(launch, argv, shown_cwd))
-        try:
-            return self.give_way(await asyncio.shield(starting))
-        except asyncio.CancelledError:
-            await asyncio.wait([starting])
-            if starting.exception() is not None:
-                raise
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            return self.give_way(starting.result())
+        launch = self._launch(id, argv, cwd, env, fed, pty, merged)
+        if self._starter.at_once:
+            process = self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+        else:
+            process = await self._start_off_loop(launch, argv, shown_cwd)
+        return self.give_way(process) if gives_way else process
 
     async def _start_off_loop(self, launch: Launch, argv: Sequence[str], shown_cwd: str) -> Process:
-        with self._reaper.starting():
-            return self._adopt(launch, await self._starter.off_loop(launch), argv, shown_cwd)
+        with self._reaper.starting(), self._counted():
+            starting = self._starter.off_loop(launch)
+            try:
+                pid = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                await asyncio.wait([starting])
+                if starting.exception() is not None:
+                    raise
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                pid = starting.result()
+            return self._adopt(launch, pid, argv, shown_cwd)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
 
     def give_way(self, process: Process) -> Process:
         """Have it, and what it starts, get less of the processors where the daemon wants them too."""
@@ -350,9 +377,9 @@ class ProcessTable:
     def _refuse_when_full(self) -> None:
         if self._closing:
             raise Busy("the tool server is stopping and starts nothing any more")
-        if self._running >= self._limits.max_processes:
+        if (running := self._running + self._starting) >= self._limits.max_processes:
             raise Busy(
-                f"{self._running} commands are running, which is the limit; stop one or wait for one",
+                f"{running} commands are running, which is the limit; stop one or wait for one",
                 limit="maxProcesses",
                 value=self._limits.max_processes,
             )

@@ -13,12 +13,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from toolserver.system import terminal, tree
+from toolserver.system.domain import Wish
 from toolserver.system.marks import LimitMarks
+from toolserver.system.separation import Reached, Separation
 from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
+from toolserver.system.spawner import Spawner
 
 _LONG_SECONDS = 0.005
 """A spawn that took this long: ten times what it takes where there is room."""
@@ -102,19 +104,45 @@ class Starter:
         self._marks = marks
         self._handicap = tree.Handicap()
         self._turn = threading.Lock()
-        self._threads = ThreadPoolExecutor(1, "spawn")
+        self._spawner: Spawner | None = None
+        self._separated = False
         self._took = 0.0
 
+    def separate(self, separation: Separation) -> Reached:
+        """From here on programs are started from a thread that has entered it; raises SeparationMissing."""
+        reached = self._thread.call(lambda: separation.enter(hidden=tree.is_hidden()))
+        self._separated = reached.wish is not Wish.NONE
+        return reached
+
     @property
-    def slow(self) -> bool:
-        """Whether the last start took long, and the next may."""
-        return self._took > _LONG_SECONDS
+    def at_once(self) -> bool:
+        """Whether the next start may be made on the loop: it needs no other thread, and the last was quick."""
+        return not self._separated and self._took <= _LONG_SECONDS
 
-    def start(self, launch: Launch, *, keep_lock: bool = True) -> int:
-        """The program's pid. Raises what ``spawn`` does, with every descriptor closed.
+    def start(self, launch: Launch) -> int:
+        """The program's pid. Raises what ``spawn`` does, with every descriptor closed."""
+        if self._separated:
+            return self._thread.call(lambda: self._start(launch, keep_lock=False))
+        return self._start(launch, keep_lock=True)
 
-        ``keep_lock``: the interpreter's, for the moment that it takes.
-        """
+    def off_loop(self, launch: Launch) -> asyncio.Future[int]:
+        """The same on a thread. Not to be cancelled: the program would be there, and nobody's."""
+        return self._thread.soon(lambda: self._start(launch, keep_lock=False))
+
+    def close(self) -> None:
+        """Start no more."""
+        if self._spawner is not None:
+            self._spawner.close()
+        self._handicap.close()
+
+    @property
+    def _thread(self) -> Spawner:
+        if self._spawner is None:
+            self._spawner = Spawner()
+        return self._spawner
+
+    def _start(self, launch: Launch, *, keep_lock: bool) -> int:
+        """``keep_lock``: the interpreter's, for the moment that it takes."""
         begun = time.monotonic()
         try:
             with self._turn, self._handicap.handed_down(), self._marks.handed_down(launch.number):
@@ -134,13 +162,3 @@ class Starter:
             self._took = time.monotonic() - begun
         launch.hand_over()
         return pid
-
-    async def off_loop(self, launch: Launch) -> int:
-        """The same on a thread. Not to be cancelled: the program would be there, and nobody's."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self.start(launch, keep_lock=False))
-
-    def close(self) -> None:
-        """Start no more."""
-        self._threads.shutdown(wait=False)
-        self._handicap.close()

@@ -19,7 +19,7 @@ MARKER = "WORKSPACE_PROCESS_ID"
 _OOM_HANDICAP = 500
 """Counts as half of all memory there is: far above the daemon, and not the host's first victim."""
 
-_PR_SET_CHILD_SUBREAPER, _PR_SET_DUMPABLE = 36, 4
+_PR_SET_CHILD_SUBREAPER, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 36, 3, 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def become_subreaper() -> None:
 def hide_memory_and_environ() -> None:
     """Close /proc/PID/{environ,mem,fd} to other processes of the same user."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def is_hidden() -> bool:
+    """Whether they are closed."""
+    return int(ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)) != 1
 
 
 class Handicap:

@@ -167,6 +167,7 @@ class Commands:
                 pty=None if request.pty is None else (request.pty.cols, request.pty.rows),
                 id=request.command_id,
                 shown_cwd=path,
+                gives_way=True,
             )
             process.asked = asked(request) if request.command_id else None
         if process.input is not None:

@@ -54,7 +54,7 @@ class Launching:
         await self._refuse_taken(port)
         env = {**self._env, "HOST": self._host, "PORT": str(port), "BROWSER": "none", **request.env}
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
-        return self._table.start(argv, cwd=cwd, env=env, merged=True)
+        return await self._table.start_soon(argv, cwd=cwd, env=env, merged=True)
 
     async def _refuse_taken(self, port: int) -> None:
         if await asyncio.to_thread(ports.is_free, self._host, port):

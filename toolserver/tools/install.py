@@ -123,7 +123,7 @@ class Installs:
         env = self._env_of(request)
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         argv = await asyncio.to_thread(shell_argv, line, env)
-        process = self._table.start(argv, cwd=cwd, env=env, merged=True)
+        process = await self._table.start_soon(argv, cwd=cwd, env=env, merged=True)
         timeout_ms = request.timeout_ms or self._limits.install_timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000):

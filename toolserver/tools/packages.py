@@ -235,7 +235,7 @@ class Packages:
     async def _ask(self, node: str, env: Mapping[str, str]) -> str | None:
         """As a command of the workspace: the program may be its own."""
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
-        process = self._table.start([node, "-p", "process.version"], cwd=cwd, env=env, merged=True)
+        process = await self._table.start_soon([node, "-p", "process.version"], cwd=cwd, env=env, merged=True)
         try:
             async with asyncio.timeout(_ASK_NODE_SECONDS):
                 end = await process.wait()

@@ -83,7 +83,7 @@ class Readying:
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         env = {**self._env, "HOST": self._host, "PORT": str(port)}
         argv = await asyncio.to_thread(shell_argv, line, env)
-        process = self._table.start(argv, cwd=cwd, env=env, merged=True)
+        process = await self._table.start_soon(argv, cwd=cwd, env=env, merged=True)
         try:
             return (await process.wait()).code == 0
         finally:

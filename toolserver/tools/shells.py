@@ -57,11 +57,16 @@ class KeptShells:
         self._disk = disk
         self._env = env
         self._limits = limits
-        self._directory = state_dir / "sh"
+        self._directory = self.area(state_dir)
         self._spill_directory = state_dir
         self._pipes = Pipes()
         self._slots: dict[str, Slot] = {}
         self._closed = False
+
+    @staticmethod
+    def area(state_dir: Path) -> Path:
+        """What the shells themselves have to reach of the daemon's own area."""
+        return state_dir / "sh"
 
     @property
     def process_ids(self) -> list[str]:

@@ -52,6 +52,7 @@ class SharedTerminals:
         self._env = env
         self._limits = limits
         self._names: dict[str, Process] = {}
+        self._starting = asyncio.Lock()
         self._views: WeakKeyDictionary[Process, View] = WeakKeyDictionary()
 
     async def terminal_open(self, request: TerminalOpen, call: Call) -> TerminalOpenAnswer:
@@ -64,17 +65,18 @@ class SharedTerminals:
         env = {**self._env, "TERM": _TERM, **request.env}
         path = self._disk.path(request.cwd)
         argv, cwd = await asyncio.to_thread(self._looked_up, request, path, env)
-        # Another request of the same name may have been quicker.
-        if (found := self._named(request.name)) is not None:
-            return self._opened(found, request.name, created=False)
-        size = request.cols, request.rows
-        process = self._table.start(argv, cwd=cwd, env=env, pty=size, shown_cwd=path)
-        self._table.give_way(process)
-        if request.name is not None:
-            self._names = {
-                name: each for name, each in self._names.items() if self._table.find(each.id) is each
-            }
-            self._names[request.name] = process
+        async with self._starting:
+            # Another request of the same name may have been quicker.
+            if (found := self._named(request.name)) is not None:
+                return self._opened(found, request.name, created=False)
+            process = await self._table.start_soon(
+                argv, cwd=cwd, env=env, pty=(request.cols, request.rows), shown_cwd=path, gives_way=True
+            )
+            if request.name is not None:
+                self._names = {
+                    name: each for name, each in self._names.items() if self._table.find(each.id) is each
+                }
+                self._names[request.name] = process
         return self._opened(process, request.name, created=True)
 
     async def terminal_attach(self, request: TerminalAttach, call: Call) -> TerminalAttachAnswer:
