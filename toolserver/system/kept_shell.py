@@ -100,9 +100,8 @@ class KeptShell:
         self._told = os.open(self._directory / "t", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             # Started beside its script, so that its messages begin with "bash:" and not with a path of ours.
-            self.process = await self._table.start_soon(
-                [bash, "bash"], cwd=str(self._directory), env=env, gives_way=True
-            )
+            self.process = await self._table.start_soon([bash, "bash"], cwd=str(self._directory), env=env)
+            self._table.give_way(self.process)
         except BaseException:
             os.close(self._script)
             os.close(self._told)

@@ -235,19 +235,15 @@ class ProcessTable:
         id: str | None = None,
         shown_cwd: str = ".",
         merged: bool = False,
-        gives_way: bool = False,
     ) -> Process:
         """``start``, from its own thread where that is needed, and nobody waits for it on a busy machine.
 
-        ``gives_way``: see there. A cancellation takes effect after it: the program is never there without
-        being known.
+        A cancellation takes effect after it: the program is never there without being known.
         """
         launch = self._launch(id, argv, cwd, env, fed, pty, merged)
         if self._starter.at_once:
-            process = self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
-        else:
-            process = await self._start_off_loop(launch, argv, shown_cwd)
-        return self.give_way(process) if gives_way else process
+            return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+        return await self._start_off_loop(launch, argv, shown_cwd)
 
     async def _start_off_loop(self, launch: Launch, argv: Sequence[str], shown_cwd: str) -> Process:
         with self._reaper.starting(), self._counted():

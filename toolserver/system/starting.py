@@ -116,7 +116,7 @@ class Starter:
 
     @property
     def at_once(self) -> bool:
-        """Whether the next start may be made on the loop: it needs no other thread, and the last was quick."""
+        """Whether the next may be made on the loop: it needs no other thread, and the last was quick."""
         return not self._separated and self._took <= _LONG_SECONDS
 
     def start(self, launch: Launch) -> int:

@@ -167,8 +167,8 @@ class Commands:
                 pty=None if request.pty is None else (request.pty.cols, request.pty.rows),
                 id=request.command_id,
                 shown_cwd=path,
-                gives_way=True,
             )
+            self._table.give_way(process)
             process.asked = asked(request) if request.command_id else None
         if process.input is not None:
             process.input.put(stdin)

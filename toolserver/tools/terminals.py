@@ -70,8 +70,9 @@ class SharedTerminals:
             if (found := self._named(request.name)) is not None:
                 return self._opened(found, request.name, created=False)
             process = await self._table.start_soon(
-                argv, cwd=cwd, env=env, pty=(request.cols, request.rows), shown_cwd=path, gives_way=True
+                argv, cwd=cwd, env=env, pty=(request.cols, request.rows), shown_cwd=path
             )
+            self._table.give_way(process)
             if request.name is not None:
                 self._names = {
                     name: each for name, each in self._names.items() if self._table.find(each.id) is each
