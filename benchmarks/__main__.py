@@ -32,7 +32,7 @@ async def main(arguments: argparse.Namespace) -> int:
         report = Report("full" if arguments.full else "quick", facts, releases, field.absent)
         bench = Bench(Path(name), str(tools.rg), FULL if arguments.full else QUICK, field)
         print(HEAD, flush=True)
-        async for done in all_groups(bench, arguments.full, frozenset(arguments.only)):
+        async for done in all_groups(bench, arguments.full, frozenset(arguments.only), arguments.patience):
             report.groups[done.name] = done.figures
             report.seconds[done.name] = round(done.seconds, 1)
             print("\n".join(each.row() for each in done.figures), flush=True)
@@ -48,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="every case; about a quarter of an hour")
     parser.add_argument("--only", action="append", default=[], choices=names, metavar="GROUP")
     parser.add_argument("--no-peers", action="store_true", help="install and start no peer")
+    parser.add_argument("--patience", type=float, default=1.0, help="times the bounds, on a busy machine")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
         "--scratch", type=Path, help="where the files of the run are: its file system is measured"

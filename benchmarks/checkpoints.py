@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from benchmarks.arena import Bench
 from benchmarks.floors import program, run
 from benchmarks.measure import Act, Figure, compare, figure
 from benchmarks.searches import plant
@@ -21,6 +23,11 @@ from orchestrator.client import Client, open_client
 
 _FILES = 10_000
 _DIRTY = 10
+
+
+async def past(bench: Bench) -> AsyncGenerator[list[Figure], None]:
+    """As a group of the whole run."""
+    yield await checkpoints(bench.scratch, bench.scale.heavy_runs)
 
 
 async def checkpoints(scratch: Path, runs: int) -> list[Figure]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 from benchmarks.arena import Arena, Bench, arena
+from benchmarks.checkpoints import past
 from benchmarks.crowds import crowds
 from benchmarks.growth import growth
 from benchmarks.measure import Figure, missing
@@ -33,23 +34,24 @@ class Group:
 
 
 IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
-    Group("memory", 15, 30): memory,
-    Group("requests", 15, 40): small,
-    Group("commands", 25, 50): commands,
-    Group("output", 25, 70): outputs,
-    Group("files", 30, 70): files,
-    Group("large files", 20, 45): large_files,
-    Group("search", 40, 90): searches,
-    Group("watch", 8, 15): watched,
-    Group("crowds", 25, 90): crowds,
+    Group("memory", 12, 30): memory,
+    Group("requests", 12, 40): small,
+    Group("commands", 18, 50): commands,
+    Group("output", 24, 60): outputs,
+    Group("files", 24, 60): files,
+    Group("large files", 18, 45): large_files,
+    Group("search", 30, 80): searches,
+    Group("watch", 6, 15): watched,
+    Group("crowds", 20, 80): crowds,
 }
 """Run while all contenders are up, and take turns."""
 ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("starts", 40, 60): starts,
-    Group("sessions", 30, 60): rates,
-    Group("archives", 40, 120): tarballs,
+    Group("sessions", 20, 60): rates,
+    Group("archives", 30, 100): tarballs,
+    Group("checkpoints", 0, 40): past,
     Group("growth", 0, 60): growth,
-    Group("templates", 60, 180): readiness,
+    Group("templates", 35, 140): readiness,
 }
 """Run with nobody else up."""
 
@@ -63,8 +65,10 @@ class Done:
     seconds: float
 
 
-async def all_groups(bench: Bench, full: bool, only: frozenset[str]) -> AsyncIterator[Done]:
-    """One after the other; ``only`` by name, all when empty."""
+async def all_groups(
+    bench: Bench, full: bool, only: frozenset[str], patience: float = 1.0
+) -> AsyncIterator[Done]:
+    """One after the other; ``only`` by name, all when empty. ``patience`` times the bounds of all."""
 
     def wanted(group: Group) -> bool:
         return bool(group.full if full else group.quick) and (not only or group.name in only)
@@ -79,14 +83,14 @@ async def all_groups(bench: Bench, full: bool, only: frozenset[str]) -> AsyncIte
                     yield Done(group.name, [missing(group.name, "all", error)], 0.0)
             else:
                 for group in inside:
-                    yield await _bounded(group, IN_ARENA[group](everybody), full)
+                    yield await _bounded(group, IN_ARENA[group](everybody), full, patience)
     for lone, make in ALONE.items():
         if wanted(lone):
-            yield await _bounded(lone, make(bench), full)
+            yield await _bounded(lone, make(bench), full, patience)
 
 
-async def _bounded(group: Group, cases: Cases, full: bool) -> Done:
-    bound, begun = group.full if full else group.quick, time.monotonic()
+async def _bounded(group: Group, cases: Cases, full: bool, patience: float) -> Done:
+    bound, begun = patience * (group.full if full else group.quick), time.monotonic()
     figures: list[Figure] = []
     try:
         async with asyncio.timeout(bound), contextlib.aclosing(cases) as each:

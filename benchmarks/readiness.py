@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from benchmarks.arena import Bench
+from benchmarks.edits import durable_write
 from benchmarks.floors import run
 from benchmarks.measure import Entry, Figure, Kind, Taken, compare, figure, missing, value
 from benchmarks.peers.servers import end, free_port
@@ -144,14 +145,16 @@ async def _edits(sessions: Sessions, name: str, paths: PathManager) -> list[Figu
             _page(f"http://127.0.0.1:{ready.record.dev_port}") as page,
         ):
 
-            async def changed(by_hand: bool) -> Taken:
+            async def changed(how: str) -> Taken:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 await _drained(page)
                 old, new = state["mark"], comment.format(next(numbers))
                 text = file.read_text(encoding="utf-8").replace(old, new)
                 begun = time.perf_counter()
-                if by_hand:
+                if how == "by hand":
                     file.write_text(text, encoding="utf-8")
+                elif how == "durably":
+                    durable_write(file, text.encode())
                 else:
                     await client.edit(path=path, old_text=old, new_text=new)
                 await _frame(page)
@@ -159,8 +162,9 @@ async def _edits(sessions: Sessions, name: str, paths: PathManager) -> list[Figu
                 return Taken((time.perf_counter() - begun) * 1000)
 
             entries = [
-                Entry("plain file write", lambda: changed(True), Kind.FLOOR),
-                Entry("ours, edit", lambda: changed(False)),
+                Entry("plain file write", lambda: changed("by hand"), Kind.FLOOR),
+                Entry("write, fsync, rename", lambda: changed("durably"), Kind.FLOOR),
+                Entry("ours, edit", lambda: changed("by edit")),
             ]
             return await compare(f"{name}, edit to the page's frame", entries, _EDITS, 20.0)
     finally:
