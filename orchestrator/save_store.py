@@ -88,11 +88,13 @@ class SaveStore:
         chunks: AsyncIterator[bytes],
         *,
         session: str | None = None,
+        replaces: str | None = None,
         claimed: Callable[[], str | None] = lambda: None,
     ) -> Stored:
         """Keep a new save: a tar.gz. Older ones go, by the retention, once it was read back.
 
-        ``claimed`` gives the tar's digest as the sender tells it, once all chunks have come.
+        ``claimed`` gives the tar's digest as the sender tells it, once all chunks have come. ``replaces`` is
+        the name of one that goes first, if it is still there and nobody restores it.
         Raises ArchiveInvalid when what is on disk is not what was sent; then all older ones stay.
         """
         directory = await asyncio.to_thread(private_directory, self._paths.saves_dir(user, workspace))
@@ -105,6 +107,8 @@ class SaveStore:
             record = record_of(name, now, workspace, session, checked)
             await to_end(write_note, directory, record)
             await part.place(target)
+        if replaces is not None:
+            await asyncio.to_thread(self._replaced, user, workspace, replaces)
         dropped = await asyncio.to_thread(self.prune, user, workspace)
         return Stored(record, target, tuple(save.name for save in dropped))
 
@@ -192,6 +196,11 @@ class SaveStore:
         if not directory.is_dir():
             return []
         return [path for path in directory.iterdir() if is_leftover(path, LEFTOVER_SECONDS) and removed(path)]
+
+    def _replaced(self, user: str, workspace: str, name: str) -> None:
+        found = self._found(user, workspace).get(name)
+        if found is not None:
+            removed(found[1])
 
     def _found(self, user: str, workspace: str) -> Mapping[str, tuple[Kept, Path]]:
         directory = self._paths.saves_dir(user, workspace)

@@ -41,12 +41,17 @@ async def save_to(client: Client, target: Path, form: ArchiveFormat) -> Saved:
 
 
 async def keep_save(
-    client: Client, store: SaveStore, record: SessionRecord, *, with_history: bool = False
+    client: Client,
+    store: SaveStore,
+    record: SessionRecord,
+    *,
+    with_history: bool = False,
+    replaces: str | None = None,
 ) -> Saved:
     """The same as the workspace's newest save; older ones make room once it was read back.
 
     ``with_history`` is for a save that is all that stays of the files: then ``.git`` is in it as well, for
-    what was committed is nobody's to make again.
+    what was committed is nobody's to make again. ``replaces`` is an earlier one whose place it takes.
     """
     async with _packed(client, ArchiveFormat.GZIP, HISTORY if with_history else ()) as sent:
         stored = await store.add(
@@ -54,6 +59,7 @@ async def keep_save(
             record.workspace_id,
             sent.chunks(),
             session=record.session_id,
+            replaces=replaces,
             claimed=sent.digest,
         )
         file = SavedArchive(stored.path, stored.record.size, stored.record.sha256)

@@ -126,20 +126,27 @@ class Finding:
         return open_client(endpoint.url, record.token, endpoint.headers)
 
     async def save(
-        self, record: SessionRecord, target: Path | None = None, *, with_history: bool = False
+        self,
+        record: SessionRecord,
+        target: Path | None = None,
+        *,
+        with_history: bool = False,
+        replaces: str | None = None,
     ) -> Saved:
         """Write the workspace's content to ``target``; with none, keep it as the workspace's newest save.
 
-        ``with_history`` is for one that is kept: ``.git`` is in it too.
+        ``with_history`` is for one that is kept: ``.git`` is in it too. ``replaces`` names an earlier save
+        that goes once this one was read back.
 
         Raises ArchiveInvalid when what is read back is not what was packed: then older saves stay.
         """
         if target is not None and not await asyncio.to_thread(target.parent.is_dir):
             raise InvalidRequest(f"there is no directory {str(target.parent)!r}; make it first")
         form = format_of(target) if target else None
+        store = SaveStore(self._paths)
         async with self.client(record) as client:
             if target is None or form is None:
-                return await keep_save(client, SaveStore(self._paths), record, with_history=with_history)
+                return await keep_save(client, store, record, with_history=with_history, replaces=replaces)
             return await save_to(client, target, form)
 
     async def remove_log(self, record: SessionRecord) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import click
@@ -55,6 +56,10 @@ class Foreground:
         self._plan = plan
         self._derived_image = derived_image
         self._workspace = chosen.workspace if chosen else None
+        self.autosave_seconds: float | None = None
+        """How often it is saved while it runs and changes; not at all when left so."""
+        self.autosave_to: Path | None = None
+        """The file that each autosave replaces; among the workspace's saves when left so."""
         self._keep_first = chosen is not None and chosen.keep_first and not remove
 
     async def run(self, user: UserId, source: Source, wishes: PortWishes) -> int:
@@ -67,7 +72,8 @@ class Foreground:
                 await self._show(ready, source)
                 if self._detach:
                     return 0
-                await self._watch(ready.record, stop)
+                async with self._autosaving(ready.record):
+                    await self._watch(ready.record, stop)
             except BaseException:
                 await self._end(ready.record)
                 raise
@@ -126,6 +132,29 @@ class Foreground:
         end = f"It runs on; end it by: {down}" if self._detach else "Ctrl-C stops everything."
         click.echo(summary(ready, source.name, example, end))
 
+    @contextlib.asynccontextmanager
+    async def _autosaving(self, record: SessionRecord) -> AsyncIterator[None]:
+        """Meanwhile it is saved every so often; one that is under way is broken off at the end."""
+        if self.autosave_seconds is None:
+            yield
+            return
+        from orchestrator.autosaving import Autosaver
+
+        saver = Autosaver(
+            self._sessions,
+            lambda done: tell(f"{done.record.session_id} {done.sentence}"),
+            user=record.user_id,
+            only=record.session_id,
+            target=lambda _: self.autosave_to,
+        )
+        saving = asyncio.create_task(saver.watch(self.autosave_seconds))
+        saving.add_done_callback(_tell_why)
+        try:
+            yield
+        finally:
+            saving.cancel()
+            await asyncio.gather(saving, return_exceptions=True)
+
     async def _watch(self, record: SessionRecord, stop: StopSignals) -> None:
         """Until a signal comes, or the sandbox is gone or going.
 
@@ -175,6 +204,12 @@ class Foreground:
             return 0
         await self._end(record)
         raise Refused(f"the tool server ended; its log is {self._sessions.log_path(record)}")
+
+
+def _tell_why(saving: asyncio.Task[None]) -> None:
+    """It goes on until it is cancelled; anything else a person has to know at once."""
+    if not saving.cancelled() and (error := saving.exception()) is not None:
+        tell(f"autosaving has stopped: {error}; save by `workspace save`")
 
 
 async def _example(client: Client) -> str | None:

@@ -14,6 +14,7 @@ from orchestrator.cli import completing
 from orchestrator.cli.again import Again, again_options
 from orchestrator.cli.common import Options, host_options, tell
 from orchestrator.cli.copying import Copying, copying_options
+from orchestrator.cli.idle import DURATION
 from orchestrator.cli.setting import set_option
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ _PORT = click.IntRange(0, 65535)
 )
 @click.option("--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--remove", is_flag=True, help="Remove the workspace's files when it ends.")
+@click.option(
+    "--autosave", type=DURATION, help="Save every so often when files changed: 5m. Not with --detach."
+)
+@click.option(
+    "--autosave-to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The archive that each autosave replaces; among the workspace's saves when left out.",
+)
 @set_option
 @again_options
 @copying_options
@@ -55,6 +64,8 @@ def up(  # noqa: PLR0913, PLR0917 - one for each option
     given: dict[str, str],
     detach: bool,
     remove: bool,
+    autosave: float | None,
+    autosave_to: Path | None,
 ) -> None:
     """Bring a workspace up from SOURCE, show how to reach it, and wait for Ctrl-C.
 
@@ -66,6 +77,7 @@ def up(  # noqa: PLR0913, PLR0917 - one for each option
 
     from orchestrator.cli.foreground import Foreground
 
+    autosave_to = _autosave_target(autosave, autosave_to, detach)
     with _nothing_started():
         chosen = again.chosen(options, source, given)
         found = chosen.source
@@ -77,6 +89,7 @@ def up(  # noqa: PLR0913, PLR0917 - one for each option
         sessions = options.sessions(tools, {"WORKSPACE_ISOLATION": isolation} if isolation else {})
         derived = copying.derived_image
         foreground = Foreground(sessions, options, backend, detach, remove, plan, derived, chosen)
+        foreground.autosave_seconds, foreground.autosave_to = autosave, autosave_to
         code = asyncio.run(foreground.run(user, found, wishes))
     raise click.exceptions.Exit(code)
 
@@ -89,6 +102,28 @@ def _nothing_started() -> Iterator[None]:
     except KeyboardInterrupt:
         tell("stopping…\nnothing was started")
         raise click.exceptions.Exit(130) from None
+
+
+def _autosave_target(every: float | None, target: Path | None, detach: bool) -> Path | None:
+    """Where autosaves go; refuses what could never be saved before anything is started."""
+    from orchestrator.saves import format_of
+
+    if every is None:
+        if target is not None:
+            raise click.UsageError("--autosave-to says where: give --autosave 5m as well")
+        return None
+    if detach:
+        raise click.UsageError("--autosave needs this command to stay: leave out --detach")
+    if every <= 0:
+        raise click.UsageError("--autosave is a time above 0: 5m")
+    if target is None:
+        return None
+    format_of(target)
+    if not target.absolute().parent.is_dir():
+        raise click.UsageError(
+            f"--autosave-to: there is no directory {str(target.absolute().parent)!r}; make it first"
+        )
+    return target.absolute()
 
 
 def port_wishes(source: Source, port: int | None, dev_port: int | None) -> PortWishes:

@@ -12,6 +12,11 @@ from protocol.messages.base import Answer, Request
 class Activity(Request, frozen=True, kw_only=True):
     """Tell what goes on, and for how long nothing has. Asking is no activity."""
 
+    since: int | None = None
+    """Tell also whether files changed after this number, of an earlier answer; 0 when there is none yet."""
+    ignore: list[str] = []
+    """Changes that do not count, as in ``watch``: names and paths as .gitignore writes them."""
+
 
 class ActiveProcess(Answer, frozen=True, kw_only=True):
     """A program at work: a command, or what one that has ended left running."""
@@ -36,3 +41,7 @@ class ActivityAnswer(Answer, frozen=True, kw_only=True):
     """Connections to the dev server: a page that is open in a browser holds one."""
     processes: list[ActiveProcess]
     """At work, oldest first; neither the dev server nor a kept shell that waits for a line."""
+    number: int | None = None
+    """The one to come back with, where ``since`` was given."""
+    changed: bool | None = None
+    """Whether files changed after ``since``; true also when that is not known any more."""

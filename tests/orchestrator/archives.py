@@ -7,6 +7,7 @@ import io
 import os
 import tarfile
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 from protocol.errors import Unavailable
 
@@ -37,6 +38,12 @@ def text_in(archive: bytes) -> str:
         file = found.extractfile("page.txt")
         assert file is not None
         return file.read().decode()
+
+
+def names_in(archive: Path) -> set[str]:
+    """Of all members of a tar.gz."""
+    with tarfile.open(archive) as found:
+        return set(found.getnames())
 
 
 async def pieces(data: bytes, *, fails: bool = False) -> AsyncIterator[bytes]:

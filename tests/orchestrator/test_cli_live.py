@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from orchestrator.backends.environment import marker
 from orchestrator.processes import members
+from tests.orchestrator.archives import names_in
 from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, Up, free_port, get, template, until
 
 PAGE = {"index.html": "<p>hello</p>\n"}
@@ -81,6 +83,41 @@ def test_files_are_removed_when_asked(host: Host) -> None:
     with host.up("static-html", "--remove") as up:
         assert up.ready().signal(signal.SIGINT)[0] == 0
     assert (host.sessions(), host.json("ls", "--all")) == ([], [])
+
+
+def test_it_is_saved_by_itself_to_the_file_that_was_named(host: Host) -> None:
+    target = host.directory / "auto.tar.gz"
+    wishes = ("--autosave", "0.1s", "--autosave-to", target.name, "--remove")
+    with host.up("static-html", *wishes) as up:
+        up.ready()
+
+        def is_saved() -> bool:
+            # Again and again: what was there at its first look counts as saved.
+            host.inside("call", "write", json.dumps({"path": "mine.txt", "content": secrets.token_hex(4)}))
+            return target.exists()
+
+        until(is_saved)
+        _, errors = up.signal(signal.SIGINT)
+    assert f"{up.session} autosaved to {target}" in errors
+    assert "./mine.txt" in names_in(target)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--autosave-to", "a.tar.gz"], "give --autosave 5m as well"),
+        (["--autosave", "5m", "--detach"], "leave out --detach"),
+        (["--autosave", "5m", "--autosave-to", "a.zip"], "is no name of an archive"),
+        (["--autosave", "5m", "--autosave-to", "none/a.tar.gz"], "there is no directory"),
+    ],
+)
+def test_an_autosave_that_could_never_be_is_refused_before_anything_starts(
+    host: Host, words: list[str], reason: str
+) -> None:
+    done = host.inside("up", "static-html", *words)
+    assert done.returncode
+    assert reason in done.stderr.decode()
+    assert host.sessions() == []
 
 
 def test_ctrl_c_before_it_is_ready_leaves_nothing(host: Host) -> None:

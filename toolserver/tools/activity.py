@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.messages.activity import ActiveProcess, Activity, ActivityAnswer
@@ -59,12 +59,19 @@ class Activities:
     """The handler."""
 
     def __init__(
-        self, table: ProcessTable, pulse: Pulse, standing: Callable[[], Standing], dev_port: Callable[[], int]
+        self,
+        table: ProcessTable,
+        pulse: Pulse,
+        standing: Callable[[], Standing],
+        dev_port: Callable[[], int],
+        changed: Callable[[int, Sequence[str]], Awaitable[tuple[int, bool]]],
     ) -> None:
+        """``changed`` gives the number to come back with, and whether files changed after the last one."""
         self._table = table
         self._pulse = pulse
         self._standing = standing
         self._dev_port = dev_port
+        self._changed = changed
         self._seen_left = 0.0
 
     async def activity(self, request: Activity, call: Call) -> ActivityAnswer:
@@ -79,6 +86,9 @@ class Activities:
             self._seen_left = (
                 time.monotonic()
             )  # nobody tells when these end: as long as they were seen, it was not idle
+        number, changed = None, None
+        if request.since is not None:
+            number, changed = await self._changed(request.since, request.ignore)
         ended = [each.ended for each in self._table.all() if each.ended is not None]
         return ActivityAnswer(
             idle_ms=round(self._pulse.idle_seconds(self._seen_left, *ended) * 1000),
@@ -86,6 +96,8 @@ class Activities:
             sockets=self._pulse.sockets,
             dev_connections=connections,
             processes=await asyncio.to_thread(_shown, at_work, running),
+            number=number,
+            changed=changed,
         )
 
 

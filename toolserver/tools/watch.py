@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from protocol.errors import InvalidRequest, ToolError
+from protocol.errors import InvalidRequest, ToolError, Unavailable
 from protocol.messages.archives import Inject
 from protocol.messages.base import Request
 from protocol.messages.checkpoints import Redo, Rollback, Undo
@@ -141,6 +141,21 @@ class Watches:
         if call.streaming:
             return await self._stream(request, wanted, call, begin)
         return await self._once(request, wanted, begin)
+
+    async def changed(self, since: int, ignore: Sequence[str]) -> tuple[int, bool]:
+        """The number to come back with, and whether anything but what is ignored changed after ``since``.
+
+        What cannot be known counts as a change.
+        """
+        wanted = Filter.of(Watch(ignore=list(ignore)), self._disk)
+        try:
+            await self._watcher.index()
+        except Unavailable:
+            return 0, True
+        found = self._watcher.since(since)
+        if found is None:
+            return self._watcher.number, True
+        return (found[-1].number if found else since), bool(wanted.chosen(found))
 
     async def _stream(self, request: Watch, wanted: Filter, call: Call, number: int) -> WatchAnswer:
         await call.emit(Watching(number=number))
