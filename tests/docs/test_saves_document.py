@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,13 @@ def test_the_figures_are_those_of_the_program() -> None:
     ):
         assert figure in text
     assert CLOCK_SKEW.total_seconds() == 300
+
+
+def test_its_program_runs_as_it_stands(tmp_path: Path) -> None:
+    text = (REPOSITORY / DOCUMENT).read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    environ = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
