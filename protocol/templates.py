@@ -63,6 +63,7 @@ class Template(_Strict, frozen=True, kw_only=True):
     port: int | None = None
     readiness: Readiness = Readiness()
     restart: Restart = Restart.ON_FAILURE
+    restart_on: list[str] | None = None
     env: dict[str, str] = {}
     ports: list[TemplatePort] = []
     files: TemplateFiles = TemplateFiles()
@@ -83,6 +84,7 @@ class Template(_Strict, frozen=True, kw_only=True):
             env=self.env,
             readiness=self.readiness,
             restart=self.restart,
+            restart_on=self.restart_on,
         )
 
 

@@ -51,6 +51,7 @@ from toolserver.tools.places import Places
 from toolserver.tools.processes import ProcessControl
 from toolserver.tools.raw import RawFiles
 from toolserver.tools.reads import Reads
+from toolserver.tools.renewal import Renewal
 from toolserver.tools.replace import Replaces
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.separation import Separations
@@ -186,6 +187,8 @@ def _assemble(
     checkpoints = CheckpointFamily(disk, config.state_dir, gate, watcher, store, undoing, limits)
     stack.push_async_callback(checkpoints.close)
     searches = Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits))
+    renewal = Renewal(watcher, disk, dev, installs)
+    stack.push_async_callback(renewal.close)
     starts = Starts(archives, installs, dev)
     stack.push_async_callback(starts.close)
     edits = Edits(disk, config.state_dir, gate, locks, limits, watches.mark, undoing.kept, diagnostics)

@@ -130,6 +130,9 @@ class DevStart(Request, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     readiness: Readiness = Readiness()
     restart: Restart = Restart.ON_FAILURE
+    restart_on: list[str] | None = None
+    """Files, as .gitignore names them, whose change starts it anew; absent: what package.json and the lock
+    file say of packages and scripts. Changed packages are installed before. Empty: none."""
 
 
 class DevStop(Request, frozen=True, kw_only=True):

@@ -41,11 +41,17 @@ _MAX_LOG_BYTES = 1024 * 1024
 class Observer(Protocol):
     """Who looks after the files that a dev server was started from."""
 
+    def check(self, request: DevStart) -> None:
+        """Raise InvalidRequest for what cannot be looked after."""
+
     async def launching(self, request: DevStart) -> None:
         """It is about to be started from what is there now."""
 
+    async def answered(self, request: DevStart) -> None:
+        """It answers; nobody was told yet."""
+
     def ready(self, request: DevStart) -> None:
-        """It answers."""
+        """It is told to be ready."""
 
 
 class DevServer:
@@ -72,6 +78,8 @@ class DevServer:
         self._last: DevStart | None = None
         self._ready_at = 0.0
         self._renewing = False
+        self._remark: str | None = None
+        """What went wrong on the way to this run, and did not keep it down."""
         self._deciding = asyncio.Lock()
         self._getting_ready: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -112,8 +120,10 @@ class DevServer:
         return self.status()
 
     def check(self, request: DevStart) -> None:
-        """Raise InvalidRequest, OutsideWorkspace for what cannot be waited for."""
+        """Raise InvalidRequest, OutsideWorkspace for what cannot be waited for, or looked after."""
         self._readying.check(request.readiness)
+        if self.observer is not None:
+            self.observer.check(request)
 
     def runs_as(self, request: DevStart) -> bool:
         """Whether it runs already, as asked; raises Conflict when it runs with another command."""
@@ -222,7 +232,7 @@ class DevServer:
         port = self._port_of(request)
         argv, command = await self._launching.plan(request, port)
         if not again:
-            self._life.tally = Tally()
+            self._life.tally, self._remark = Tally(), None
         self.note(DevEvent.START)
         self._port, self._command, self._last = port, command, request
         try:
@@ -246,16 +256,15 @@ class DevServer:
 
     async def _watch(self, process: Process, again: bool) -> None:
         end = await process.wait()
-        if self._process is not process:
-            return
+        if self._process is not process or self.state is DevState.STOPPING:
+            return  # whoever stops it tells it
         lines = last_lines(process)
         what = f"it ended with exit code {end.code}: {told(lines)}"
         was_ready = self.state is DevState.READY
         if was_ready or (again and self.state is DevState.STARTING):
             self._failed(what, (time.monotonic() - self._ready_at) * 1000 if was_ready else 0, process)
         else:
-            why = what if self.state is DevState.STARTING else None
-            self._life.note(DevEvent.EXITED, why, exit_code=end.code, output=lines)
+            self._life.note(DevEvent.EXITED, what, exit_code=end.code, output=lines)
 
     def _failed(self, what: str, ready_ms: float = 0, process: Process | None = None) -> None:
         """It ended by itself, or could not be started again: what comes of it."""
@@ -294,13 +303,13 @@ class DevServer:
         try:
             async with self._deciding:
                 await self._stop(why)
+            self._remark = None
             if install is not None:
                 self.note(DevEvent.INSTALL, why)
-                wrong = ""
                 try:
-                    wrong = await install()
+                    self._remark = await install() or None
                 finally:
-                    self.note(DevEvent.INSTALLED, wrong or why)
+                    self.note(DevEvent.INSTALLED, self._remark or why)
             await self._launch_again()
         finally:
             self._renewing = False
@@ -336,8 +345,10 @@ class DevServer:
             # Of one that put itself into the background nothing is to be left.
             await self._table.stop(process)
             raise
+        if self.observer is not None:
+            await self.observer.answered(request)
         self._ready_at = time.monotonic()
-        self.note(DevEvent.ANSWERED)
+        self.note(DevEvent.ANSWERED, self._remark)
         if self.observer is not None:
             self.observer.ready(request)
 

@@ -47,6 +47,8 @@ class Installs:
         self._env = dev_environment(env)
         self._limits = limits
         self._running = False
+        self.last = Install()
+        """What was asked for last: whoever has to install again asks for the same."""
 
     @property
     def running(self) -> bool:
@@ -57,7 +59,7 @@ class Installs:
         """Try the commands in order until one succeeds."""
         if self._running:
             raise Busy("an install is under way in this workspace; wait for it")
-        self._running = True
+        self._running, self.last = True, request
         try:
             return await self._install(request, call)
         finally:

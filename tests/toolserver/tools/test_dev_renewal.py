@@ -1,0 +1,123 @@
+"""A dev server is started anew when its packages, its scripts or files that were named have changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.builder import Daemon, Http, Json, Socket, free_port, http_of, until
+
+SERVE = "exec python3 -m http.server {port} --bind {host}"
+INSTALL = "echo x >> installs; wc -l < installs > package-lock.json"
+"""One that counts, and writes another lock file each time, as a package manager may."""
+ANEW = ["stopping", "down", "starting", "ready"]
+INSTALLED = ["stopping", "down", "installing", "down", "starting", "ready"]
+
+
+@pytest.fixture(autouse=True)
+async def clean(daemon: Daemon, root: Path) -> AsyncIterator[None]:
+    yield
+    async with http_of(daemon) as http:
+        await http.ok("dev_stop")
+
+
+def package(root: Path, **said: object) -> None:
+    """In one step: a reader sees the old one or the new one."""
+    (root / "new.tmp").write_text(json.dumps({"scripts": {"dev": "one"}, **said}))
+    (root / "new.tmp").rename(root / "package.json")
+
+
+async def started(http: Http, socket: Socket, install: str = INSTALL, **dev: object) -> Json:
+    """It runs, and what becomes of it is followed."""
+    answer = await http.ok(
+        "start", install={"command": install}, dev={"command": SERVE, "port": free_port(), **dev}
+    )
+    status: Json = answer["dev"]
+    await socket.send("about", "dev_status", {"follow": True, "fromEvent": status["nextEvent"]})
+    return status
+
+
+async def told(socket: Socket, count: int) -> list[Json]:
+    return [(await socket.next_of("about"))["event"] for _ in range(count)]
+
+
+async def test_changed_packages_are_installed_and_it_starts_anew(
+    http: Http, socket: Socket, root: Path
+) -> None:
+    package(root)
+    first = await started(http, socket)
+    package(root, dependencies={"a": "1.0.0"})
+    events = await told(socket, len(INSTALLED))
+    assert [each["state"] for each in events] == INSTALLED
+    assert {each["reason"] for each in events[:4]} == {"package.json changed"}
+    assert (root / "installs").read_text() == "x\nx\n"
+    status = await http.ok("dev_status")
+    assert (status["state"], status["restarts"], status["reason"]) == ("ready", 1, None)
+    assert status["pid"] != first["pid"]
+    # The lock file that the install wrote is no reason; scripts are one, and nothing is installed for them.
+    package(root, dependencies={"a": "1.0.0"}, scripts={"dev": "two"})
+    assert [each["state"] for each in await told(socket, len(ANEW))] == ANEW
+    assert (root / "installs").read_text() == "x\nx\n"
+
+
+async def test_what_somebody_installed_already_is_not_installed_again(
+    http: Http, socket: Socket, root: Path
+) -> None:
+    package(root)
+    await started(http, socket)
+    marker = root / "node_modules" / ".package-lock.json"
+    marker.parent.mkdir()
+    marker.touch()
+    later = time.time() + 3600
+    os.utime(marker, (later, later))
+    (root / "package-lock.json").write_text("by somebody else")
+    events = await told(socket, len(ANEW))
+    assert [each["state"] for each in events] == ANEW
+    assert events[0]["reason"] == "package-lock.json changed"
+    assert (root / "installs").read_text() == "x\n"
+
+
+async def test_a_failed_install_is_told_and_the_page_comes_back(
+    http: Http, socket: Socket, root: Path
+) -> None:
+    package(root)
+    install = "[ ! -e broken ] || { echo 'no such package'; exit 1; }"
+    await started(http, socket, install)
+    (root / "broken").touch()
+    package(root, devDependencies={"a": "1.0.0"})
+    events = await told(socket, len(INSTALLED))
+    assert [each["state"] for each in events] == INSTALLED
+    assert "failed with exit code 1: no such package" in events[-1]["reason"]
+    assert (await http.ok("dev_status"))["reason"] == events[-1]["reason"]
+
+
+async def test_named_files_start_it_anew_and_others_do_not(http: Http, socket: Socket, root: Path) -> None:
+    package(root)
+    await started(http, socket, restartOn=["/config/*.json"])
+    package(root, scripts={"dev": "two"})
+    (root / "config").mkdir()
+    (root / "config" / "site.json").write_text("{}")
+    events = await told(socket, len(ANEW))
+    assert [each["state"] for each in events] == ANEW
+    assert events[0]["reason"] == "config/site.json changed"
+    refused = await http.refused("dev_start", restartOn=["!"], command="x", port=free_port())
+    assert (refused.code, refused.details["field"]) == ("invalid_request", "restartOn")
+
+
+async def test_a_stop_ends_it_in_the_middle_of_the_install(
+    http: Http, socket: Socket, daemon: Daemon, root: Path
+) -> None:
+    package(root)
+    await started(http, socket, "[ ! -e hang ] || { touch on; sleep 1000; }")
+    (root / "hang").touch()
+    package(root, dependencies={"a": "1.0.0"})
+    await until((root / "on").exists)
+    stopped = await http.ok("dev_stop")
+    assert stopped["state"] == "down"
+    assert daemon.children() == set()
+    assert [each["state"] for each in await told(socket, 4)] == INSTALLED[:4]

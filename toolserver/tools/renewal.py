@@ -1,0 +1,242 @@
+"""A dev server is started anew when what it was started from has changed: packages, scripts, or files named.
+
+What it sees by itself (its own config, the modules) is left to it. What counts is the content, compared with
+what was there at the last start: an install that writes the lock file, a save that changes nothing and a
+change taken back are no reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from protocol.errors import InvalidRequest, ToolError
+from protocol.messages.devserver import DevStart, DevState
+from protocol.paths import workspace_path
+from protocol.templates import LOCK_FILES, PACKAGE_FILE
+from toolserver.system.disk import Disk
+from toolserver.system.watcher import Watcher
+from toolserver.tools.call import Call
+from toolserver.tools.devserver import DevServer
+from toolserver.tools.install import Installs
+from toolserver.tools.patterns import spec
+from toolserver.tools.project import parse_package
+
+_QUIET_SECONDS = 0.5
+"""Without a further change, before anything is done: a package manager writes package.json, then the lock."""
+_MOST_QUIET = 20
+"""Times that it is waited for, where it never gets quiet."""
+_MAX_FILE_BYTES = 32 * 1024 * 1024
+"""Of a lock file; large ones have 2 MB."""
+_MAX_NAMED = 500
+"""Files that patterns name; those past it are passed over."""
+_PACKAGES = (
+    "dependencies",
+    "devDependencies",
+    "optionalDependencies",
+    "peerDependencies",
+    "overrides",
+    "resolutions",
+    "packageManager",
+    "workspaces",
+    "pnpm",
+)
+_SCRIPTS = ("dev", "start")
+_INSTALLED = (".package-lock.json", ".modules.yaml", ".yarn-state.yml", ".yarn-integrity")
+"""What npm, pnpm and yarn write into node_modules last."""
+
+_log = logging.getLogger("toolserver.renewal")
+
+Basis = Mapping[str, str]
+"""By what is compared, the digest of it; that of package.json's scripts ends with a ``#``."""
+
+
+class Renewal:
+    """Looks after the one dev server."""
+
+    def __init__(self, watcher: Watcher, disk: Disk, dev: DevServer, installs: Installs) -> None:
+        self._watcher = watcher
+        self._disk = disk
+        self._dev = dev
+        self._installs = installs
+        self._basis: Basis = {}
+        self._named: Basis = {}
+        self._task: asyncio.Task[None] | None = None
+        dev.observer = self
+
+    def check(self, request: DevStart) -> None:
+        """Raise InvalidRequest for patterns that are none."""
+        spec(request.restart_on or (), "restartOn")
+
+    async def launching(self, request: DevStart) -> None:
+        """It is about to be started from what is there now."""
+        now: Basis | None = await asyncio.to_thread(self._look)
+        self._basis = now or {}
+
+    async def answered(self, request: DevStart) -> None:
+        """It answers, and nobody was told yet: what it wrote so far into named files is its own."""
+        if request.restart_on:
+            try:
+                self._named = await self._digests(request.restart_on)
+            except ToolError as error:
+                _tell(error)
+
+    def ready(self, request: DevStart) -> None:
+        """It is told to be ready: from here on changes count."""
+        if self._task is not None:
+            self._task.cancel()
+        self._task = None
+        # Without a package.json there is nothing to look after, and looking costs watches.
+        if request.restart_on or (request.restart_on is None and self._basis):
+            self._task = asyncio.create_task(self._follow(request))
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self, request: DevStart) -> None:
+        try:
+            await self._watcher.index()
+            number = self._watcher.number
+            # While it started nobody looked.
+            await self._judge(request, None)
+            while True:
+                await self._watcher.wait_past(number)
+                await self._quiet()
+                changes = self._watcher.since(number)
+                number = self._watcher.number
+                paths = None if changes is None else {each.change.path for each in changes}
+                await self._judge(request, paths)
+        except ToolError as error:
+            _tell(error)
+
+    async def _quiet(self) -> None:
+        for _ in range(_MOST_QUIET):
+            number = self._watcher.number
+            await asyncio.sleep(_QUIET_SECONDS)
+            if self._watcher.number == number and not self._installs.running:
+                return
+
+    async def _judge(self, request: DevStart, paths: set[str] | None) -> None:
+        """``paths`` changed; None when that is not known."""
+        named = spec(request.restart_on or (), "restartOn")
+        files = {PACKAGE_FILE, *LOCK_FILES}
+        touched = paths is None or any(named.match_file(each) if named else each in files for each in paths)
+        if not touched or self._dev.state not in (DevState.READY, DevState.CRASHED):
+            return
+        now = await asyncio.to_thread(self._look)
+        if now is None:
+            return
+        why = differs = changed(self._basis, now)
+        if request.restart_on:
+            before, self._named = self._named, await self._digests(request.restart_on)
+            why = changed(before, self._named)
+        if not why:
+            return
+        self._basis = now
+        needs_install = any(not each.endswith("#") for each in differs)
+        if needs_install and not await asyncio.to_thread(self._is_installed):
+            self._dev.renew(sentence(why), self._install)
+        else:
+            self._dev.renew(sentence(why), None)
+
+    async def _digests(self, patterns: list[str]) -> Basis:
+        """Of the files that these patterns name."""
+        named = spec(patterns, "restartOn")
+        files = (await self._watcher.snapshot()).files
+
+        def read() -> Basis:
+            found = [path for path in files if named is not None and named.match_file(path)]
+            contents = {path: self._content(path) for path in sorted(found)[:_MAX_NAMED]}
+            return {path: _digest(data) for path, data in contents.items() if data is not None}
+
+        return await asyncio.to_thread(read)
+
+    async def _install(self) -> str:
+        try:
+            await self._installs.install(self._installs.last, Call("renewal"))
+        except ToolError as error:
+            return error.message
+        return ""
+
+    def _look(self) -> Basis | None:
+        """What is there; None while package.json is not to be understood, as in the middle of an edit."""
+        contents = {name: self._content(name) for name in (PACKAGE_FILE, *LOCK_FILES)}
+        found = {name: data for name, data in contents.items() if data is not None}
+        try:
+            return basis(found)
+        except InvalidRequest:
+            return None
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            return self._disk.read(workspace_path(name), _MAX_FILE_BYTES)[0]
+        except (ToolError, OSError):
+            return None
+
+    def _is_installed(self) -> bool:
+        """Whether a package manager was done after the last of these changes, whoever ran it."""
+        said = [self._modified(name) for name in (PACKAGE_FILE, *LOCK_FILES)]
+        done = [self._modified(f"node_modules/{name}") for name in _INSTALLED]
+        return max(done) >= max(said) > 0
+
+    def _modified(self, name: str) -> int:
+        try:
+            return self._disk.stat(workspace_path(name)).st_mtime_ns
+        except (ToolError, OSError):
+            return 0
+
+
+def _tell(error: ToolError) -> None:
+    data = {"reason": error.message}
+    _log.warning("changes do not start the dev server anew", extra={"data": data})
+
+
+def basis(found: Mapping[str, bytes]) -> Basis:
+    """What these files say, as far as it counts; raises InvalidRequest.
+
+    >>> one, two = (basis({"package.json": text}) for text in (b'{"version": "1"}', b'{"version":"2"}'))
+    >>> one == two, sorted(one)
+    (True, ['package.json', 'package.json#'])
+    """
+    said = {name: _digest(data) for name, data in found.items() if name != PACKAGE_FILE}
+    if PACKAGE_FILE in found:
+        package = parse_package(found[PACKAGE_FILE])
+        scripts = package.get("scripts")
+        started = scripts if isinstance(scripts, dict) else {}
+        said[PACKAGE_FILE] = _digest(_canonical({key: package.get(key) for key in _PACKAGES}))
+        wanted = {"type": package.get("type"), **{key: started.get(key) for key in _SCRIPTS}}
+        said[f"{PACKAGE_FILE}#"] = _digest(_canonical(wanted))
+    return said
+
+
+def changed(before: Basis, now: Basis) -> list[str]:
+    """What differs.
+
+    >>> changed({"a": "1", "b": "1"}, {"a": "2", "c": "1"})
+    ['a', 'b', 'c']
+    """
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def sentence(names: list[str]) -> str:
+    """
+    >>> sentence(["package.json", "package.json#", "yarn.lock"])
+    'package.json, yarn.lock changed'
+    """
+    return f"{', '.join(dict.fromkeys(name.rstrip('#') for name in names[:5]))} changed"
+
+
+def _canonical(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
