@@ -267,3 +267,51 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     kill_wait_ms: int = 2_000
     """After KILL, until who is still there counts as a survivor: to take down much takes a moment."""
+
+
+REFUSALS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "max_frame_bytes",
+            "max_header_bytes",
+            "max_headers",
+            "max_read_bytes",
+            "max_write_bytes",
+            "max_edit_files",
+            "max_edit_bytes",
+            "max_upload_bytes",
+            "max_path_bytes",
+            "max_checkpoint_bytes",
+            "max_checkpoint_file_bytes",
+            "max_shell_command_bytes",
+            "max_archive_bytes",
+            "max_unpacked_bytes",
+            "max_archive_ratio",
+            "max_archive_entries",
+            "max_archive_depth",
+            "max_removed_bytes",
+        ),
+        "too_large",
+    ),
+    **dict.fromkeys(
+        (
+            "max_sockets",
+            "max_open_files",
+            "max_operations",
+            "max_in_flight",
+            "max_processes",
+            "max_shells",
+            "max_shell_queue",
+            "max_open_shell_outputs",
+            "max_viewers",
+            "max_waiting_input_bytes",
+        ),
+        "busy",
+    ),
+    **dict.fromkeys(("max_requests_per_second", "max_requests_per_second_in_all"), "rate_limited"),
+    **dict.fromkeys(("header_timeout_ms", "body_stall_ms", "min_body_bytes_per_second"), "timeout"),
+    **dict.fromkeys(("reserved_disk_bytes", "reserved_disk_entries", "max_workspace_bytes"), "no_space"),
+    "max_reads": "invalid_request",
+    "max_indexed_entries": "unavailable",
+}
+"""Which limits refuse a request, and by which error."""
