@@ -12,10 +12,10 @@ from protocol.limits import REFUSALS, Limits
 
 _HEAD = """# Limits
 
-Every bound of a tool server, with its default: sizes in bytes, times in milliseconds. Each is set by a variable,
-`TOOL_SERVER_MAX_SOCKETS` for `maxSockets`, or by a flag, `--max-sockets`. A limit that refuses a request gives
-the error named here, with `details.limit` and `details.value`; one without an error leaves out, waits, or lets
-the oldest go, and says so. `/metrics` counts how often each was met.
+Every bound of a tool server, with its default: sizes in bytes, times in milliseconds. Each is set by a
+variable, `TOOL_SERVER_MAX_SOCKETS` for `maxSockets`, or a flag, `--max-sockets`. A limit that refuses a
+request gives the error named here, with `details.limit` and `details.value`; one without an error leaves
+out, waits, or lets the oldest go, and says so. `/metrics` counts how often each was met.
 
 This page is written by `python -m protocol.export.limits`, out of `protocol/limits.py`.
 
