@@ -12,7 +12,7 @@ from benchmarks.arena import Arena, Bench, arena
 from benchmarks.checkpoints import past
 from benchmarks.crowds import crowds
 from benchmarks.growth import growth
-from benchmarks.measure import Figure, missing
+from benchmarks.measure import UNTIL, Figure, missing
 from benchmarks.memory import memory
 from benchmarks.processes import commands, outputs
 from benchmarks.readiness import readiness
@@ -21,6 +21,8 @@ from benchmarks.searches import searches, watched
 from benchmarks.starts import rates, starts
 from benchmarks.tarballs import tarballs
 
+_LAST_SECONDS = 1.5
+"""Of a group's time, for a case to end by itself."""
 Cases = AsyncGenerator[list[Figure], None]
 
 
@@ -92,6 +94,7 @@ async def all_groups(
 async def _bounded(group: Group, cases: Cases, full: bool, patience: float) -> Done:
     bound, begun = patience * (group.full if full else group.quick), time.monotonic()
     figures: list[Figure] = []
+    UNTIL.set(begun + bound - min(_LAST_SECONDS, bound / 4))
     try:
         async with asyncio.timeout(bound), contextlib.aclosing(cases) as each:
             async for found in each:

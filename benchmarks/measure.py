@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ Act = Callable[[], Awaitable[object]]
 
 ROUNDS_SECONDS = 12.0
 """For all rounds of one case, so that a slow machine measures less often instead of longer."""
+UNTIL: ContextVar[float] = ContextVar("UNTIL", default=math.inf)
+"""When (``time.monotonic``) the group's time is over: its last case ends then with what it has."""
 LEAST_RUNS = 2
 """Turns that everybody gets, however slow."""
 ACT_SECONDS = 90.0
@@ -111,11 +115,12 @@ async def compare(
     spent = dict.fromkeys(times, 0.0)
 
     async def turn(each: Entry) -> None:
-        if each.name in failed:
+        left = UNTIL.get() - time.monotonic()
+        if each.name in failed or left <= 0:
             return
         begun = time.monotonic()
         try:
-            times[each.name].append(await timed(each.act, limit))
+            times[each.name].append(await timed(each.act, min(limit, left)))
         except Exception as error:  # whatever a peer raises, the others go on
             failed[each.name] = reason(error)
         spent[each.name] += time.monotonic() - begun

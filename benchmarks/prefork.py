@@ -2,8 +2,8 @@
 
     python -m benchmarks.prefork [NUMBER]
 
-Nothing in the product does so: a fork keeps its parent's layout of memory, its environment and its user,
-while each session has a user, a view and a Landlock domain of its own from its first instruction.
+Nothing in the product does so: a fork has the layout of memory, the environment and the user of its parent; a
+session has a user, a view and a Landlock domain of its own before the first instruction of its tool server.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.measure import Figure
+from benchmarks.measure import Figure, Kind
 from benchmarks.plots import bars, lines
 from benchmarks.targets import targets
 
@@ -67,6 +67,7 @@ class Report:
             "## Targets\n",
             "| what | aim | this run | |\n|---|---|---|---|",
             *(each.row() for each in targets(self.figures)),
+            *_beside_peers(self.figures),
             "\n## On\n",
             "| | |\n|---|---|",
             *(f"| {name} | {told} |" for name, told in self.machine.items()),
@@ -112,6 +113,29 @@ def _curves(group: list[Figure]) -> dict[str, dict[str, list[tuple[float, float]
             point = (float(each.candidate), each.median_ms)
             found.setdefault(across, {}).setdefault(act, []).append(point)
     return found
+
+
+def _beside_peers(figures: list[Figure]) -> list[str]:
+    """A table of how many times as long each peer took as we did, at whichever of our doors came first."""
+    cases: dict[str, list[Figure]] = {}
+    for each in figures:
+        if not each.not_run:
+            cases.setdefault(each.case, []).append(each)
+    peers = list(
+        dict.fromkeys(each.candidate for each in figures if each.kind is Kind.PEER and not each.not_run)
+    )
+    rows = []
+    for case, found in cases.items():
+        theirs = {each.candidate: each.median_ms for each in found if each.kind is Kind.PEER}
+        ours = next((each for each in found if each.kind is Kind.OURS), None)
+        if theirs and ours and ours.median_ms:
+            times = (f"{theirs[name] / ours.median_ms:.2f}" if name in theirs else "" for name in peers)
+            own = f"{ours.median_ms:.2f}" + ("" if ours.unit == "ms" else f" {ours.unit}")
+            rows.append(f"| {case} | {own} | {' | '.join(times)} |")
+    if not rows:
+        return []
+    head = f"| case | ours | {' | '.join(peers)} |\n|{'---|' * (len(peers) + 2)}"
+    return ["\n## Beside each peer\n", "How many times as much as ours each of them takes.\n", head, *rows]
 
 
 def _slug(text: str) -> str:

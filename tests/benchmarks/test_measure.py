@@ -1,10 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from benchmarks.crowds import at_once
-from benchmarks.measure import Entry, Figure, Kind, Taken, compare, figure, missing, percentile
+from benchmarks.measure import (
+    UNTIL,
+    Entry,
+    Figure,
+    Kind,
+    Taken,
+    compare,
+    figure,
+    missing,
+    percentile,
+)
 
 
 def noting(name: str, turns: list[str]) -> Callable[[], Awaitable[None]]:
@@ -84,3 +95,16 @@ def test_a_figure_is_the_median_and_the_worst_of_a_hundred() -> None:
 def test_a_reason_never_breaks_the_table() -> None:
     assert missing("x", "a", ValueError("a | b\nc")).row() == "| x | a | not run: a / b | | | |"
     assert Figure("x", "a", 1, 1, 1, None, unit="MiB").row() == "| x | a | 1.00 MiB | 1.00 |  | 1 |"
+
+
+async def test_a_case_ends_with_what_it_has_when_the_time_of_its_group_is_over() -> None:
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    UNTIL.set(time.monotonic() + 0.2)
+    good, cut, late = await compare(
+        "x", [("a", noting("a", [])), ("b", endless), ("c", noting("c", []))], 2, warm=False
+    )
+    assert good.runs
+    assert "longer than" in cut.not_run
+    assert late.not_run == "no time was left for it"

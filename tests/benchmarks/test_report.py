@@ -46,6 +46,7 @@ def test_a_run_is_kept_as_data_page_and_plots_and_those_of_the_last_run_go(tmp_p
     assert "| command true, in pairs | ours, WebSocket | 1.60 | 1.60 | 2.00 | 1 |" in text
     assert "| other | `x` | not run: no Python |" in text
     assert "![commands](quick-commands.svg)" in text
+    assert "| command true, in pairs | 1.60 | 2.50 |" in text
     assert "at most 1.5 | 2.00 | **missed** |" in text
     assert json.loads((tmp_path / "quick.json").read_text())["figures"]["commands"][1]["median_ms"] == 1.6
 
