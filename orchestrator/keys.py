@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -29,13 +28,12 @@ from orchestrator.directories import private_directory
 from orchestrator.durable import PART, write_private
 from orchestrator.paths import PathManager
 from protocol.errors import Forbidden, Unavailable
+from protocol.tokens import KEY_BYTES, MAX_TOKEN_SECONDS, key_id
 
-TOKEN_LIFE = timedelta(hours=24)
-"""No session token is valid for longer. A gut feeling: a working day, and the night after it."""
+TOKEN_LIFE = timedelta(seconds=MAX_TOKEN_SECONDS)
+"""No session token is valid for longer."""
 CLOCK_SKEW = timedelta(minutes=5)
 """Clocks of two machines, and a token that was being signed while the key changed."""
-KEY_BYTES = 32
-_ID_DIGITS = 16
 _MAX_RING_BYTES = 1024 * 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -87,14 +85,6 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 class _Ring(msgspec.Struct, frozen=True):
     keys: list[Key]
     """Oldest first; the last one is active."""
-
-
-def key_id(public: bytes) -> str:
-    """
-    >>> key_id(bytes(32))
-    '66687aadf862bd77'
-    """
-    return hashlib.sha256(public).hexdigest()[:_ID_DIGITS]
 
 
 def still_needed(keys: Sequence[Key], now: datetime) -> list[Key]:

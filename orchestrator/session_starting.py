@@ -15,6 +15,7 @@ import msgspec
 
 from orchestrator.backends import Backend, Guest, Launch
 from orchestrator.directories import private_directory
+from orchestrator.keys import KeyRing
 from orchestrator.leases import Purpose
 from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspace_id, user_id
 from orchestrator.plan import KeptPlan, LaunchPlan
@@ -154,7 +155,8 @@ class Starting(Finding):
         guest = None
         try:
             record = await asyncio.shield(adding)
-            guest = await driver.create(replace(_launch_of(record), plan=plan, content=content))
+            launch = await asyncio.to_thread(self._launch_of, record)
+            guest = await driver.create(replace(launch, plan=plan, content=content))
             return await self._made(record, guest)
         except BaseException:
             await asyncio.shield(self._undo(adding, driver, guest))
@@ -181,7 +183,8 @@ class Starting(Finding):
             if not clean:  # what is left of the earlier run
                 await driver.destroy(sandbox_of(record), keep_files=driver.properties.keeps_files)
             existing = driver.properties.keeps_files
-            guest = await driver.create(replace(_launch_of(record), existing=existing))
+            launch = await asyncio.to_thread(self._launch_of, record)
+            guest = await driver.create(replace(launch, existing=existing))
             return await self._made(record, guest)
         except BaseException as error:
             await asyncio.shield(self._back_to_stopped(record, driver, str(error)))
@@ -226,6 +229,17 @@ class Starting(Finding):
             await self._leasing.move(record.session_id, event, last=True, guest=None)
         await self._leasing.release(record.session_id)
 
+    def _launch_of(self, record: SessionRecord) -> Launch:
+        return Launch(
+            user_id=record.user_id,
+            session_id=record.session_id,
+            token=record.token,
+            tool_port=record.tool_port,
+            dev_port=record.dev_port,
+            public_keys=tuple(key.text for key in KeyRing.open(self._paths).public_keys()),
+            plan=record.plan.launch_plan() if record.plan else None,
+        )
+
     def _admit_workspace(self, user: UserId, workspace: WorkspaceId) -> None:
         """The registry knows it, or it has saves: a registry that was lost costs nobody's work."""
         try:
@@ -269,14 +283,3 @@ def _ports(wishes: PortWishes, taken: frozenset[int]) -> dict[str, int]:
     dev_port = choose(wishes.dev, taken, is_free, "--dev-port")
     tool_port = choose(wishes.tool, taken | {dev_port}, is_free, "--port") if wishes.tool.port else 0
     return {"tool_port": tool_port, "dev_port": dev_port}
-
-
-def _launch_of(record: SessionRecord) -> Launch:
-    return Launch(
-        user_id=record.user_id,
-        session_id=record.session_id,
-        token=record.token,
-        tool_port=record.tool_port,
-        dev_port=record.dev_port,
-        plan=record.plan.launch_plan() if record.plan else None,
-    )

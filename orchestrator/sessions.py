@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator.session_ending import Ending
+from orchestrator.session_granting import Granting
 from orchestrator.session_starting import Starting
 from orchestrator.session_values import Ended, LastLook, PortWishes, PutInOrder, Seen
 
 __all__ = ["Ended", "LastLook", "PortWishes", "PutInOrder", "Seen", "Sessions"]
 
 
-class Sessions(Starting, Ending):
+class Sessions(Starting, Ending, Granting):
     """All sessions of one data directory."""
 
     async def __aenter__(self) -> Sessions:

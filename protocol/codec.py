@@ -26,7 +26,7 @@ _MALFORMED = re.compile(r"\w+(?: data)? is malformed: ")
 
 
 class RequestFrame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``{"id", "op", "params"}``: a caller's frame on a WebSocket; ``op`` may be ``cancel``."""
+    """``{"id", "op", "params"}``: a caller's frame on a WebSocket; ``op`` may be ``cancel`` or ``renew``."""
 
     id: str
     op: str

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.messages import (
+    access,
     activity,
     archives,
     audit,
@@ -41,8 +42,8 @@ class Operation:
     name: str
     request: type[Request]
     answer: type[Answer]
-    scope: Scope | None
-    """What a token must be good for; None: any token that is taken at all."""
+    scope: Scope
+    """What a token must be good for."""
     events: Any = None
     """A Struct or a union of Structs; None when the operation has none."""
     bulky: bool = False
@@ -126,6 +127,8 @@ _TABLE = (
     Operation("dev_logs", devserver.DevLogs, devserver.DevLogsAnswer, Scope.DEV, Log),
     Operation("dev_feedback", diagnostics.DevFeedback, diagnostics.DevFeedbackAnswer, Scope.DEV),
     Operation("start", devserver.Start, devserver.StartAnswer, Scope.DEV, devserver.StartEvent),
+    Operation("revoke", access.Revoke, access.RevokeAnswer, Scope.ADMIN),
+    Operation("bind_session", access.BindSession, access.BindSessionAnswer, Scope.ADMIN),
 )
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")

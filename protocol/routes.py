@@ -19,6 +19,11 @@ SUBPROTOCOL_MSGPACK = "workspace.v1+msgpack"
 SUBPROTOCOL_TOKEN = "bearer."
 """A browser cannot set headers on a WebSocket; it offers ``bearer.<token>`` as one more subprotocol."""
 
+CLOSE_UNAUTHORIZED = 4401
+"""The WebSocket's close code when the token it is open by expired or was revoked; the reason says which."""
+TICKET_OPTION = "ticket"
+"""The option of a signed address: good for one request, once. No other token is taken from an address."""
+
 TOKEN_HEADER = "X-Workspace-Token"
 """For proxies that strip ``Authorization``."""
 REQUEST_ID_HEADER = "X-Request-Id"

@@ -7,9 +7,10 @@ what is right. Times are whole seconds since 1970, as JWTs have them (RFC 7519).
 
 from __future__ import annotations
 
+import base64
 import enum
+import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +22,8 @@ ALGORITHM = "EdDSA"
 SESSION_TYPE = "workspace-session+jwt"
 TICKET_TYPE = "workspace-ticket+jwt"
 """What a token is for, in its header (RFC 8725, 3.11): neither kind is ever taken for the other."""
+KEY_BYTES = 32
+_ID_DIGITS = 16
 MAX_TOKEN_CHARS = 4096
 """A token of all scopes and a path of 200 characters has 700; what is longer is not even looked at."""
 MAX_TOKEN_SECONDS = 24 * 3600
@@ -84,6 +87,63 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 T = TypeVar("T", Claims, Ticket)
 
 
+def key_id(public: bytes) -> str:
+    """What a key is called in a token's header (``kid``): the beginning of its SHA-256, in hexadecimal.
+
+    >>> key_id(bytes(32))
+    '66687aadf862bd77'
+    """
+    return hashlib.sha256(public).hexdigest()[:_ID_DIGITS]
+
+
+def public_key(text: str) -> bytes:
+    """An Ed25519 public key out of base64; raises ValueError with a sentence.
+
+    >>> len(public_key("A" * 43 + "="))
+    32
+    """
+    try:
+        raw = base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        raw = b""
+    if len(raw) != KEY_BYTES:
+        raise ValueError("must be Ed25519 public keys, 32 bytes each in base64, with commas between")
+    return raw
+
+
+def read_header(token: str, kind: str) -> str | None:
+    """The id of the key that a token says it is signed by, before anything of it is believed.
+
+    Raises Unauthorized for what is no token of this ``kind``. Of a header's members only three are known, and
+    none that is not is passed over: an extension that changes what a signature means would be one.
+    """
+    if len(token) > MAX_TOKEN_CHARS:
+        raise Unauthorized(f"the token has {len(token)} characters; the limit is {MAX_TOKEN_CHARS}")
+    first = token.partition(".")[0]
+    try:
+        header = json.loads(
+            base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)), object_pairs_hook=without_doubles
+        )
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or token.count(".") != 2:
+        raise Unauthorized("the token is not one of this tool server, nor one that its orchestrator signed")
+    if unknown := sorted(header.keys() - {"alg", "kid", "typ"}):
+        raise Unauthorized(f"the token's header has {unknown[0][:20]!r}, which is not known here")
+    if header.get("alg") != ALGORITHM:
+        raise Unauthorized(
+            f"the token is signed by {str(header.get('alg'))[:20]!r}; only {ALGORITHM} is taken"
+        )
+    if header.get("typ") != kind:
+        raise Unauthorized(
+            f"the token is of the type {str(header.get('typ'))[:40]!r}, and {kind!r} is needed"
+        )
+    named = header.get("kid")
+    if named is not None and not isinstance(named, str):
+        raise Unauthorized("the token's 'kid' is no string")
+    return named
+
+
 def read_payload(payload: bytes, kind: type[T]) -> T:
     """The claims out of a token's payload, whose signature was found good; raises Unauthorized.
 
@@ -122,18 +182,8 @@ def refuse_untimely(claims: Claims | Ticket, now: float) -> None:
         raise Unauthorized(f"the token expired {now - claims.exp:.0f} seconds ago: fetch a new one")
     if now < max(claims.nbf, claims.iat) - LEEWAY_SECONDS:
         wait = max(claims.nbf, claims.iat) - now
-        raise Unauthorized(
-            f"the token is good from {wait:.0f} seconds on only; or one of the clocks is wrong"
-        )
+        raise Unauthorized(f"the token is not good before {wait:.0f} seconds from now; or a clock is wrong")
     longest = MAX_TICKET_SECONDS if isinstance(claims, Ticket) else MAX_TOKEN_SECONDS
-    if not 0 < claims.exp - claims.nbf <= longest:
-        raise Unauthorized(f"the token is made for {claims.exp - claims.nbf} seconds; the limit is {longest}")
-
-
-def same_options(given: Mapping[str, str], signed: Mapping[str, str]) -> bool:
-    """Whether an address has the options that were signed, and no other.
-
-    >>> same_options({"format": "zstd"}, {"format": "gzip"})
-    False
-    """
-    return dict(given) == dict(signed)
+    # From when it was made: one for next week could not be revoked today, and be remembered for long enough.
+    if not 0 < claims.exp - claims.iat <= longest:
+        raise Unauthorized(f"the token is made for {claims.exp - claims.iat} seconds; the limit is {longest}")

@@ -19,8 +19,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator.client import Client, request_of
-from protocol.errors import AlreadyExists, AmbiguousMatch, Conflict, NotFound, ToolError
+from orchestrator.client import Client, open_client, request_of
+from protocol.errors import (
+    AlreadyExists,
+    AmbiguousMatch,
+    Conflict,
+    Forbidden,
+    NotFound,
+    ToolError,
+    Unauthorized,
+)
 from protocol.messages.commands import Stdout
 from protocol.messages.devserver import DevState
 from protocol.messages.edits import EditAnswer
@@ -31,6 +39,7 @@ from protocol.messages.terminals import TerminalScreen
 from protocol.messages.watch import Changes, Watching
 from protocol.operations import OPERATIONS
 from tests.backend_suite import BackendSuite, Sandbox
+from tests.signing import Signer
 
 PATIENCE_SECONDS = 60.0
 
@@ -271,6 +280,28 @@ async def archives(client: Client, box: Sandbox) -> None:
         told = await client.command(command="stat -c '%A %N' a/b.txt a/link empty")
         assert told.stdout == "-rwx------ 'a/b.txt'\nlrwxrwxrwx 'a/link' -> 'b.txt'\ndrwxr-xr-x 'empty'\n"
     assert (await client.read(path="a/link")).content == "b\n"
+
+
+@walks("bind_session", "revoke", "list")
+async def session_tokens(client: Client, box: Sandbox) -> None:
+    signer, session = Signer(box.guest.session_id), box.guest.session_id
+    with pytest.raises(Conflict):
+        await client.bind_session(session_id="another")
+    bound = await client.bind_session(session_id=session, public_keys=[signer.public])
+    assert bound.key_ids == [signer.id]
+    endpoint = box.driver.endpoint(box.guest, box.guest.tool_port)
+    async with open_client(endpoint.url, signer.token("read", jti="first"), endpoint.headers) as reader:
+        assert (await reader.list()).entries == []
+        with pytest.raises(Forbidden, match="needs the scope 'command'"):
+            await reader.command(command="true")
+        await reader.renew(signer.token("command", jti="second"))
+        assert (await reader.command(command="true")).exit_code == 0
+        assert (await client.revoke(token_id="second")).closed == 1
+        await reader.wait_closed()
+    with pytest.raises(Unauthorized):
+        async with open_client(endpoint.url, signer.token("read", sid="another"), endpoint.headers):
+            pass
+    await client.list()
 
 
 def packed(files: dict[str, bytes]) -> bytes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from protocol import routes
+from protocol.limits import Limits
 from protocol.messages.devserver import DevState
 from toolserver import logs
 from toolserver.config import VARIABLES, Config
@@ -29,9 +30,11 @@ from toolserver.system.lag import Lag
 from toolserver.system.processes import ProcessTable
 from toolserver.system.pulse import Pulse
 from toolserver.system.separation import Separation, places_of
+from toolserver.system.token_memory import TokenMemory
 from toolserver.system.trail import Trail
 from toolserver.system.trust import combined_bundle
 from toolserver.system.watcher import Watcher
+from toolserver.tools.access import Access
 from toolserver.tools.activity import Activities, Standing
 from toolserver.tools.archives import Archives
 from toolserver.tools.auditing import Auditing
@@ -48,6 +51,7 @@ from toolserver.tools.locks import PathLocks
 from toolserver.tools.names import Names
 from toolserver.tools.packages import Packages
 from toolserver.tools.places import Places
+from toolserver.tools.presence import Presence
 from toolserver.tools.processes import ProcessControl
 from toolserver.tools.raw import RawFiles
 from toolserver.tools.reads import Reads
@@ -59,14 +63,16 @@ from toolserver.tools.shell import workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
 from toolserver.tools.terminals import SharedTerminals
+from toolserver.tools.tokens import Tokens
 from toolserver.tools.undo import Undoing
 from toolserver.tools.watch import Watches
 from toolserver.wire import archive, pages, raw
+from toolserver.wire.browsers import answering
 from toolserver.wire.connections import Runner, raise_open_files
 from toolserver.wire.counting import counting
 from toolserver.wire.guard import Guard
 from toolserver.wire.hmr import DevChannel
-from toolserver.wire.http import middleware, operation_handler
+from toolserver.wire.http import PRESENCE, middleware, operation_handler
 from toolserver.wire.mcp import mcp_handler
 from toolserver.wire.metrics import metrics
 from toolserver.wire.ws import WebSocketDoor
@@ -90,6 +96,25 @@ class Running:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
+@dataclass(frozen=True)
+class _Entrance:
+    """What every request passes."""
+
+    guard: Guard
+    access: Access
+    ledger: Ledger
+
+    def application(self, pulse: Pulse, limits: Limits) -> web.Application:
+        """Without a door yet."""
+        app = web.Application(
+            middlewares=[middleware(self.guard, self.ledger), counting(pulse)],
+            client_max_size=limits.max_frame_bytes,
+        )
+        app[PRESENCE] = self.access.presence
+        app.on_response_prepare.append(answering(self.guard))
+        return app
+
+
 @asynccontextmanager
 async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -> AsyncIterator[Running]:
     """A daemon. ``environ`` is what commands may inherit from; ``tool_path`` is where ripgrep is."""
@@ -108,7 +133,11 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         table.open(_separation(config, environ))
         stack.push_async_callback(_end_all, table)
         ledger = await _open_ledger(config, stack)
-        web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, ledger)
+        memory = await asyncio.to_thread(TokenMemory, config.state_dir)
+        tokens = Tokens(memory, config.public_keys, config.session_id)
+        guard = Guard(config.token, config.token_sha256, tokens, config.allowed_hosts, config.allowed_origins)
+        entrance = _Entrance(guard, Access(tokens, Presence()), ledger)
+        web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, entrance)
         running = await _listen(web_app, config, stack, ledger)
         log.info("listening", extra={"data": {"url": running.url, "root": str(config.root)}})
         if not config.guarded:
@@ -155,9 +184,9 @@ def _assemble(
     table: ProcessTable,
     stack: AsyncExitStack,
     begun: float,
-    ledger: Ledger,
+    entrance: _Entrance,
 ) -> web.Application:
-    limits, gate, locks = config.limits, Gate(), PathLocks()
+    limits, gate, locks, ledger = config.limits, Gate(), PathLocks(), entrance.ledger
     env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
     commands = Commands(table, disk, env, limits)
     stack.push_async_callback(commands.close)
@@ -219,15 +248,13 @@ def _assemble(
             watches.changed,
         ),
         ledger.auditing,
+        entrance.access,
         pulse=pulse,
         ledger=ledger,
         around=watches.around,
     )
-    socket_door = WebSocketDoor(dispatcher, limits)
-    app = web.Application(
-        middlewares=[middleware(Guard(config.token, config.token_sha256), ledger), counting(pulse)],
-        client_max_size=limits.max_frame_bytes,
-    )
+    socket_door = WebSocketDoor(dispatcher, entrance.access, limits)
+    app = entrance.application(pulse, limits)
     app.on_shutdown.append(socket_door.close)
     app.router.add_get(routes.HEALTH, pages.health(begun))
     app.router.add_get(routes.READY, pages.ready(begun, disk, dev, installs))

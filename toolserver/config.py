@@ -19,6 +19,7 @@ import msgspec
 from protocol import __version__
 from protocol.limits import Limits
 from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
+from protocol.tokens import public_key
 from toolserver.system import domain
 from toolserver.system.domain import User, Wish
 
@@ -47,11 +48,18 @@ class Config:
     token: str | None = field(default=None, repr=False)
     token_sha256: str | None = None
     """Instead of the token, what it is known by: 64 hexadecimal digits."""
+    public_keys: tuple[bytes, ...] = ()
+    """Ed25519: a token signed by one of them is taken."""
     session_id: str | None = None
+    """None with a public key: it is bound to one later."""
     store_dir: Path | None = None
     """The dependency store of the workspace's owner; without it, none is filled."""
     shared_stores: tuple[Path, ...] = ()
     """Dependency stores of the host, which are only read."""
+    allowed_origins: frozenset[str] = frozenset()
+    """Pages of these may ask, besides those that come from here: ``https://app.example``."""
+    allowed_hosts: frozenset[str] = frozenset()
+    """Names that this machine is called by; with a dot in front, all names below one."""
     listen_fd: int | None = None
     """A socket that listens already, inherited: then ``host`` and ``port`` only say where."""
     separation: Wish = Wish.AUTO
@@ -65,7 +73,7 @@ class Config:
     @property
     def guarded(self) -> bool:
         """Whether a token is asked for."""
-        return bool(self.token or self.token_sha256)
+        return bool(self.token or self.token_sha256 or self.public_keys)
 
     @property
     def loopback(self) -> bool:
@@ -107,6 +115,9 @@ class Setting:
 
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_NAME = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
+_HOST = re.compile(rf"\.?{_NAME}")
 
 
 def _port(text: str) -> int:
@@ -171,8 +182,32 @@ def _user(text: str) -> User:
     return User(*numbers)
 
 
-def _unsupported_key(_: str) -> None:
-    raise ValueError("is not supported by this version, which takes TOOL_SERVER_TOKEN only")
+def _public_keys(text: str) -> tuple[bytes, ...]:
+    return tuple(public_key(each) for each in text.split(","))
+
+
+def _session(text: str) -> str:
+    if len(text) > 200 or not text.isascii() or not text.isprintable():
+        raise ValueError("must be at most 200 printable ASCII characters")
+    return text
+
+
+def _origins(text: str) -> frozenset[str]:
+    origins = frozenset(part.strip() for part in text.split(","))
+    if not all(_ORIGIN.fullmatch(each) for each in origins):
+        raise ValueError(
+            "must be origins as browsers write them, with commas between: https://app.example:8443"
+        )
+    return origins
+
+
+def _hosts(text: str) -> frozenset[str]:
+    hosts = frozenset(part.strip().lower() for part in text.split(","))
+    if not all(_HOST.fullmatch(each) for each in hosts):
+        raise ValueError(
+            "must be names without a port, with commas between: ws.example, or .example for all below"
+        )
+    return hosts
 
 
 SETTINGS = (
@@ -187,9 +222,24 @@ SETTINGS = (
         "TOOL_SERVER_TOKEN_SHA256", "token_sha256", _sha256, "the digest of a random token, instead of itself"
     ),
     Setting(
-        "TOOL_SERVER_PUBLIC_KEY", "public_key", _unsupported_key, "key that session tokens are signed with"
+        "TOOL_SERVER_PUBLIC_KEY",
+        "public_keys",
+        _public_keys,
+        "Ed25519 keys that session tokens are signed by, base64, with commas between",
     ),
-    Setting("SESSION_ID", "session_id", str, "the session this daemon belongs to"),
+    Setting("SESSION_ID", "session_id", _session, "the session this daemon belongs to"),
+    Setting(
+        "TOOL_SERVER_ALLOWED_ORIGINS",
+        "allowed_origins",
+        _origins,
+        "other pages that may ask, with commas between",
+    ),
+    Setting(
+        "TOOL_SERVER_ALLOWED_HOSTS",
+        "allowed_hosts",
+        _hosts,
+        "names that this machine is called by, and no other",
+    ),
     Setting("TOOL_SERVER_STORE_DIR", "store_dir", _absolute, "the owner's dependency store, to be filled"),
     Setting("TOOL_SERVER_SHARED_STORE", "shared_stores", _several, "stores to read only, with : between"),
     Setting(
@@ -271,7 +321,7 @@ def _open_door(config: Config) -> list[str]:
         return []
     return [
         f"TOOL_SERVER_HOST is {config.host!r}, which others can reach, and no token is set: "
-        "set TOOL_SERVER_TOKEN, or bind 127.0.0.1"
+        "set TOOL_SERVER_TOKEN or TOOL_SERVER_PUBLIC_KEY, or bind 127.0.0.1"
     ]
 
 

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from protocol.codec import Format, ReplyFrame, RequestFrame, decode, encode
+from protocol.codec import Format, ReplyFrame, RequestFrame, decode, decode_params, encode
 from protocol.errors import Busy, InvalidRequest, ToolError
+from protocol.messages.access import Renewal
 from protocol.messages.base import Answer, Event, Request
 from protocol.operations import Operation
 from toolserver.tools.call import find_operation, read_request
 
 CANCEL = "cancel"
-"""The one frame that is no operation: it names the id of the request to end."""
+"""A frame that is no operation: it names the id of the request to end."""
+RENEW = "renew"
+"""The other one: from now on the socket is open by the token in its ``params``."""
 _MAX_ID = 128
 
 
@@ -37,13 +40,20 @@ class CancelRun(NamedTuple):
     id: str
 
 
+class Renew(NamedTuple):
+    """Let the socket be open by this token, and answer under ``id`` by ``result`` or ``error``."""
+
+    id: str
+    token: str
+
+
 class Send(NamedTuple):
     """Send this frame."""
 
     data: bytes
 
 
-Decision = Run | CancelRun | Send
+Decision = Run | CancelRun | Renew | Send
 
 
 class Conversation:
@@ -94,7 +104,9 @@ class Conversation:
         self._in_flight.discard(id)
         return encode(ReplyFrame(id=id, error=error.body(id)), self._form)
 
-    def _admit(self, frame: RequestFrame) -> Run:
+    def _admit(self, frame: RequestFrame) -> Run | Renew:
+        if frame.op == RENEW:
+            return Renew(frame.id, decode_params(frame.params, Renewal, self._form).token)
         if len(self._in_flight) >= self._max_in_flight:
             raise Busy(
                 f"{self._max_in_flight} requests are in flight on this socket, which is the limit",

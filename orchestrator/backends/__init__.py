@@ -76,6 +76,8 @@ class Launch:
     tool_port: int
     """0 lets the backend take any."""
     dev_port: int
+    public_keys: tuple[str, ...] = ()
+    """Of the keys that session tokens are signed by, the active one first."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Set on top of the backend's own choice, for the tool server and all it starts. No secrets."""
     plan: LaunchPlan | None = None
@@ -84,6 +86,12 @@ class Launch:
     """A tar.gz that is to be in the workspace from the start, by an image of its own."""
     existing: bool = False
     """Go on with the files that an earlier sandbox of this session has left. Only where files are kept."""
+
+    @property
+    def access(self) -> dict[str, str]:
+        """What a tool server is told of whom to let in: the session, and nothing that is secret."""
+        keys = {"TOOL_SERVER_PUBLIC_KEY": ",".join(self.public_keys)} if self.public_keys else {}
+        return {"TOOL_SERVER_TOKEN_SHA256": self.token_sha256, "SESSION_ID": self.session_id, **keys}
 
     @property
     def token_sha256(self) -> str:

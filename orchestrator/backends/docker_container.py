@@ -252,9 +252,8 @@ def _environment(settings: Settings, launch: Launch) -> dict[str, str]:
         "TOOL_SERVER_HOST": "0.0.0.0",
         "TOOL_SERVER_PORT": str(tool),
         # All that the engine tells of it to whoever may ask.
-        "TOOL_SERVER_TOKEN_SHA256": launch.token_sha256,
+        **launch.access,
         "DEV_SERVER_PORT": str(dev),
-        "SESSION_ID": launch.session_id,
     }
 
 

@@ -226,13 +226,12 @@ class LocalBackend:
             **launch.environment,
             "TOOL_SERVER_HOST": HOST,
             "TOOL_SERVER_PORT": str(launch.tool_port),
-            "TOOL_SERVER_TOKEN_SHA256": launch.token_sha256,
+            **launch.access,
             "TOOL_SERVER_STATE_DIR": str(place.area.state),
             "TOOL_SERVER_STORE_DIR": str(settled.cache / "store"),
             "TOOL_SERVER_SHARED_STORE": str(self._paths.store_dir),
             "WORKSPACE_ROOT": str(place.root),
             "DEV_SERVER_PORT": str(launch.dev_port),
-            "SESSION_ID": launch.session_id,
         }
 
     async def _listening_port(self, guest: Guest, place: _Place) -> int:

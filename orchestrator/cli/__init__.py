@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import click
 
+from orchestrator.cli.access import link, token
 from orchestrator.cli.common import CommandGroup, tell
 from orchestrator.cli.completion import completion
 from orchestrator.cli.doctor import doctor
@@ -40,7 +41,22 @@ def cli() -> None:
     """
 
 
-for command in (up, ls, exec_, call, save, saves, down, resume, idle, template, doctor, completion):
+for command in (
+    up,
+    ls,
+    exec_,
+    call,
+    save,
+    saves,
+    down,
+    resume,
+    idle,
+    token,
+    link,
+    template,
+    doctor,
+    completion,
+):
     cli.add_command(command)
 
 

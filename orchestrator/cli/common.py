@@ -61,7 +61,7 @@ def tell(line: str) -> None:
 _AS_JSON = "workspace.as_json"
 _WHERE = "workspace.where"
 _COMMAND = re.compile(
-    r"`(workspace (?:up|ls|exec|call|save|saves|down|resume|idle)\b(?:(?! -- )[^`])*)([^`]*)`"
+    r"`(workspace (?:up|ls|exec|call|save|saves|down|resume|idle|token|link)\b(?:(?! -- )[^`])*)([^`]*)`"
 )
 DEFAULT_USER = "default"
 

@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from orchestrator.client.addresses import authorized, is_loopback, websocket_url
+from orchestrator.client.addresses import authorized, is_loopback, websocket_url, with_other_token
 from orchestrator.client.archives import (
     get_archive,
     get_manifest,
@@ -33,11 +33,12 @@ from orchestrator.client.archives import (
 from orchestrator.client.connection import Connection
 from orchestrator.client.mailbox import PATIENCE_SECONDS
 from orchestrator.client.raw import get_file, put_file
-from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call
+from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call, decoded
 from protocol import routes
 from protocol.codec import decode
 from protocol.errors import NotFound, Unavailable
 from protocol.messages import (
+    access,
     activity,
     archives,
     audit,
@@ -126,6 +127,26 @@ class Client:
     dev_feedback = Verb(diagnostics.DevFeedback, diagnostics.DevFeedbackAnswer)
     dev_logs = StreamingVerb(devserver.DevLogs, devserver.DevLogsAnswer, Events[Log])
     start = StreamingVerb(devserver.Start, devserver.StartAnswer, Events[devserver.StartEvent])
+
+    revoke = Verb(access.Revoke, access.RevokeAnswer)
+    bind_session = Verb(access.BindSession, access.BindSessionAnswer)
+
+    async def renew(self, token: str) -> access.RenewalAnswer:
+        """Keep this client's connection open by another session token of the same user.
+
+        ``put_archive`` and what else goes over HTTP bring it from now on as well.
+        """
+        request_id, mailbox = await self.connection.send(
+            "renew", access.Renewal(token=token), wants_events=False
+        )
+        try:
+            raw = await mailbox.outcome()
+        finally:
+            if not mailbox.finished:
+                self.connection.cancel_soon(request_id)
+        renewed: access.RenewalAnswer = decoded(self.connection, raw, access.RenewalAnswer)
+        self._headers = with_other_token(self._headers, token)
+        return renewed
 
     async def call(self, request: Request) -> Answer:
         """Ask with a request made elsewhere (``request_of``): for whoever does not know which beforehand."""

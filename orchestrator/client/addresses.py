@@ -21,6 +21,17 @@ def authorized(headers: Mapping[str, str], token: str | None) -> dict[str, str]:
     return {**headers, **({routes.TOKEN_HEADER: token} if taken else {"Authorization": f"Bearer {token}"})}
 
 
+def with_other_token(headers: Mapping[str, str], token: str) -> dict[str, str]:
+    """What ``authorized`` made, with another token in its place.
+
+    >>> with_other_token({"Authorization": "Bearer old"}, "new")
+    {'Authorization': 'Bearer new'}
+    """
+    if routes.TOKEN_HEADER in headers:
+        return {**headers, routes.TOKEN_HEADER: token}
+    return {**headers, "Authorization": f"Bearer {token}"}
+
+
 def websocket_url(base_url: str) -> str:
     """Where the WebSocket of the tool server at ``base_url`` is; raises InvalidRequest.
 

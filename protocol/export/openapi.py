@@ -62,7 +62,7 @@ def _operation(operation: Operation, references: Any) -> dict[str, Any]:
     return {
         "operationId": operation.name,
         "summary": operation.doc,
-        "tags": [operation.scope.value if operation.scope else "any"],
+        "tags": [operation.scope.value],
         "requestBody": {"content": _content(request)},
         "responses": {"200": {"description": "The answer.", "content": content}, **_errors()},
     }

@@ -269,9 +269,14 @@ PARAMS: dict[str, str] = {
     "dev_logs": "",
     "dev_feedback": "",
     "start": "",
+    "revoke": '{"tokenId": "gone"}',
+    "bind_session": '{"sessionId": "another"}',
 }
-REFUSED = dict.fromkeys("attach output send_input stop signal wait terminal_attach resize".split(), NotFound)
-"""Operations on a process that is not there."""
+REFUSED: dict[str, type[ToolError]] = {
+    **dict.fromkeys("attach output send_input stop signal wait terminal_attach resize".split(), NotFound),
+    "bind_session": Conflict,
+}
+"""Operations on a process that is not there, and on a session that is another one."""
 
 
 def test_the_walk_knows_every_operation() -> None:
@@ -313,7 +318,7 @@ def test_every_operation_answers_the_command_line(host: Host, name: str) -> None
     done = host.inside("call", name, PARAMS[name], "--json")
     shown = json.loads(done.stdout)
     if name in REFUSED:
-        assert (done.returncode, shown["error"]["code"]) == (1, "not_found")
+        assert (done.returncode, shown["error"]["code"]) == (1, REFUSED[name].code)
     else:
         assert (done.returncode, done.stderr) == (0, b"")
         wanted = {field.encode_name for field in msgspec.structs.fields(OPERATIONS[name].answer)}

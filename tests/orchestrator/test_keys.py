@@ -14,9 +14,10 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from orchestrator.keys import CLOCK_SKEW, TOKEN_LIFE, KeyRing, PublicKey, Signed, key_id
+from orchestrator.keys import CLOCK_SKEW, TOKEN_LIFE, KeyRing, PublicKey, Signed
 from orchestrator.paths import PathManager
 from protocol.errors import Forbidden, Unavailable
+from protocol.tokens import key_id
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 GONE = TOKEN_LIFE + CLOCK_SKEW + timedelta(seconds=1)

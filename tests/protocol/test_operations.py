@@ -49,7 +49,7 @@ def test_an_operation_is_documented_in_one_line(operation: Operation) -> None:
 def test_an_operation_has_a_request_an_answer_and_a_scope(operation: Operation) -> None:
     assert issubclass(operation.request, Request)
     assert issubclass(operation.answer, Answer)
-    assert isinstance(operation.scope, Scope) or operation.name == "renew"
+    assert operation.scope in Scope
 
 
 @every_operation

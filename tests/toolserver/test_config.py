@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
@@ -49,6 +50,43 @@ def test_every_variable_is_read() -> None:
     assert (config.token, config.session_id, config.limits.max_read_bytes) == (TOKEN, "s1", 7)
 
 
+def test_keys_hosts_and_origins_are_lists_with_commas() -> None:
+    keys = [base64.b64encode(bytes([each]) * 32).decode() for each in range(2)]
+    config = Config.read(
+        {
+            "TOOL_SERVER_PUBLIC_KEY": ", ".join(keys),
+            "TOOL_SERVER_ALLOWED_HOSTS": "WS.example, .of.example",
+            "TOOL_SERVER_ALLOWED_ORIGINS": "https://app.example:8443,http://[::1]:5173",
+            "TOOL_SERVER_HOST": "0.0.0.0",
+        }
+    )
+    assert config.public_keys == (bytes(32), b"\x01" * 32)
+    assert config.allowed_hosts == {"ws.example", ".of.example"}
+    assert config.allowed_origins == {"https://app.example:8443", "http://[::1]:5173"}
+    assert config.guarded
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("TOOL_SERVER_ALLOWED_HOSTS", "*"),
+        ("TOOL_SERVER_ALLOWED_HOSTS", "a.example:80"),
+        ("TOOL_SERVER_ALLOWED_HOSTS", "a,,b"),
+        ("TOOL_SERVER_ALLOWED_ORIGINS", "*"),
+        ("TOOL_SERVER_ALLOWED_ORIGINS", "null"),
+        ("TOOL_SERVER_ALLOWED_ORIGINS", "https://a.example/"),
+        ("TOOL_SERVER_ALLOWED_ORIGINS", "https://*.example"),
+        ("TOOL_SERVER_PUBLIC_KEY", ","),
+        ("TOOL_SERVER_PUBLIC_KEY", base64.b64encode(bytes(31)).decode()),
+        ("SESSION_ID", "a\tb"),
+        ("SESSION_ID", "x" * 201),
+    ],
+)
+def test_a_list_that_would_let_in_too_many_is_refused(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{variable} must be "):
+        Config.read({variable: text})
+
+
 def test_a_flag_wins_over_its_variable() -> None:
     config = Config.read(
         {"TOOL_SERVER_PORT": "1"}, ["--port", "2", "--workspace-root", "/w", "--token", TOKEN]
@@ -80,7 +118,7 @@ def test_all_wrong_values_are_told_at_once() -> None:
         "WORKSPACE_ROOT must be an absolute path, not 'app'",
         "DEV_SERVER_PORT must be a number from 0 to 65535, not 'web'",
         "TOOL_SERVER_TOKEN must be at least 16 ASCII characters without spaces",
-        "TOOL_SERVER_PUBLIC_KEY is not supported by this version, which takes TOOL_SERVER_TOKEN only, "
+        "TOOL_SERVER_PUBLIC_KEY must be Ed25519 public keys, 32 bytes each in base64, with commas between, "
         "not 'abc'",
         "TOOL_SERVER_MAX_READ_BYTES must be a number above 0, not '0'",
     ]
@@ -100,7 +138,7 @@ def test_a_token_is_never_repeated() -> None:
 def test_a_door_open_to_others_needs_a_token(host: str) -> None:
     assert problems({"TOOL_SERVER_HOST": host}) == [
         f"TOOL_SERVER_HOST is {host!r}, which others can reach, and no token is set: "
-        "set TOOL_SERVER_TOKEN, or bind 127.0.0.1"
+        "set TOOL_SERVER_TOKEN or TOOL_SERVER_PUBLIC_KEY, or bind 127.0.0.1"
     ]
     assert Config.read({"TOOL_SERVER_HOST": host, "TOOL_SERVER_TOKEN": TOKEN}).host == host
 

@@ -97,6 +97,8 @@ def samples(door: str) -> list[tuple[str, Json]]:
         ("dev_feedback", {"paths": ["src/a.txt"], "timeoutMs": 1000}),
         ("dev_stop", {}),
         ("start", {"install": {"command": "true"}, "dev": {"port": port}}),
+        ("bind_session", {"sessionId": "s1", "publicKeys": [base64.b64encode(bytes(32)).decode()]}),
+        ("revoke", {"tokenId": f"of-{door}"}),
     ]
 
 

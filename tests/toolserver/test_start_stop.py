@@ -41,7 +41,7 @@ def test_an_open_door_without_a_token_is_refused(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr == (
         "toolserver: TOOL_SERVER_HOST is '0.0.0.0', which others can reach, and no token is set: "
-        "set TOOL_SERVER_TOKEN, or bind 127.0.0.1\n"
+        "set TOOL_SERVER_TOKEN or TOOL_SERVER_PUBLIC_KEY, or bind 127.0.0.1\n"
     )
 
 

@@ -70,6 +70,11 @@ class Disk:
         """Of the root, for who looks at the tree on their own; it stays this object's."""
         return self._fd
 
+    @property
+    def highest(self) -> WorkspacePath:
+        """The directory that the request under way sees no parent of."""
+        return confinement()
+
     def close(self) -> None:
         """Let go of the root."""
         os.close(self._fd)
@@ -89,6 +94,15 @@ class Disk:
     def opened(self, path: WorkspacePath, flags: int = os.O_RDONLY) -> Iterator[int]:
         """``open`` for a ``with`` statement."""
         fd = self.open(path, flags)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def top(self) -> Iterator[int]:
+        """The root itself, for what the tool server keeps in it, wherever the request under way may go."""
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
         try:
             yield fd
         finally:

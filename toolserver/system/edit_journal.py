@@ -27,7 +27,7 @@ import msgspec
 
 from protocol.errors import AlreadyExists, Conflict, Internal, ToolError
 from protocol.limits import MIB
-from protocol.paths import ROOT, WorkspacePath
+from protocol.paths import WorkspacePath
 from toolserver.system.directories import DIRECTORY, Directories
 from toolserver.system.disk import Disk, keep_mode_and_owner, refused, temporary_name
 from toolserver.system.edit_undo import (
@@ -90,7 +90,7 @@ def commit(disk: Disk, state: Path, writes: Sequence[Write]) -> None:
     size = sum(len(each.content) for each in writes if each.content is not None)
     if size:
         disk.room.need(writes[0].path, size, len(writes))
-    with disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as root, _area(state) as area:
+    with disk.top() as root, _area(state) as area:
         _Transaction(root, area, writes).run()
 
 

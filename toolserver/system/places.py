@@ -144,7 +144,7 @@ class Places:
     def _bases(self, make: bool = False) -> Iterator[contextlib.AbstractContextManager[int]]:
         """Directories that hold trash: on the state directory's file system, and on the root's."""
         yield held(os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        with self._disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY) as root:
+        with self._disk.top() as root:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(RESERVED, 0o700, dir_fd=root)

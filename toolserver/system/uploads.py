@@ -17,7 +17,7 @@ from pathlib import Path
 
 from protocol.errors import TooLarge
 from protocol.limits import Limits
-from protocol.paths import ROOT, WorkspacePath
+from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk, refused
 from toolserver.system.room import Room
 
@@ -126,7 +126,7 @@ def _nameless(disk: Disk, path: WorkspacePath, spare: Path) -> int:
 
 
 def _places(disk: Disk, spare: Path) -> Iterator[contextlib.AbstractContextManager[int]]:
-    yield disk.opened(ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    yield disk.top()
     yield _directory(spare)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.errors import Forbidden
+from protocol.errors import Conflict, Forbidden, Unauthorized
 from protocol.operations import Operation
 from protocol.paths import ROOT, WorkspacePath
 from protocol.tokens import Scope
+
+EXPIRED = "the token expired: fetch a new one"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Admission:
     expires: float | None = None
     """Seconds since 1970; None: never."""
     port: int | None = None
+    binds: str | None = None
+    """The session that this tool server may be bound to by it, and nothing else: it has none yet."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Door:
     """What is done without an operation, by a door of its own, and what that needs."""
 
     name: str
-    scope: Scope | None
+    scope: Scope
     confined: bool = False
     """As for an operation."""
 
@@ -51,6 +55,15 @@ EVERYTHING = Admission("anyone", frozenset(Scope))
 """Where no token is asked for: on loopback."""
 
 
+def refuse_over(admission: Admission, now: float) -> None:
+    """Raise Unauthorized once its time is over; ``now`` is in seconds since 1970.
+
+    >>> refuse_over(Admission("ann", frozenset(), expires=10), 10)
+    """
+    if admission.expires is not None and now > admission.expires:
+        raise Unauthorized(EXPIRED)
+
+
 def refuse_beyond(admission: Admission, what: Operation | Door) -> None:
     """Raise Forbidden unless the admission is good for it.
 
@@ -60,7 +73,9 @@ def refuse_beyond(admission: Admission, what: Operation | Door) -> None:
     Traceback (most recent call last):
     protocol.errors.Forbidden: raw_write needs the scope 'write'; this token has 'read'
     """
-    if what.scope is not None and what.scope not in admission.scopes:
+    if admission.binds is not None and what.name != "bind_session":
+        raise Conflict("this tool server belongs to no session yet: bind it to one by bind_session")
+    if what.scope not in admission.scopes:
         has = ", ".join(repr(scope.value) for scope in Scope if scope in admission.scopes) or "none"
         raise Forbidden(
             f"{what.name} needs the scope {what.scope.value!r}; this token has {has}",

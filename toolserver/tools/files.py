@@ -174,8 +174,8 @@ class Files:
 
     def _stat(self, path: WorkspacePath) -> StatAnswer:
         info = self._disk.stat(path)
-        if path == ROOT:
-            entry = _entry(ROOT, info, None, ".", self._disk)
+        if path == self._disk.highest:
+            entry = _entry(path, info, None, ".", self._disk)
         else:
             with self._disk.parent(path) as (fd, name):
                 entry = _entry(path, info, fd, name, self._disk)

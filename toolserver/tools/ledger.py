@@ -21,7 +21,7 @@ from protocol.limits import Limits
 from protocol.operations import Operation
 from toolserver.system.confinement import confined
 from toolserver.system.lag import Lag
-from toolserver.tools.admission import Door, refuse_beyond
+from toolserver.tools.admission import Door, refuse_beyond, refuse_over
 from toolserver.tools.auditing import Auditing
 from toolserver.tools.figures import Figures
 from toolserver.tools.rate import Rate
@@ -88,7 +88,8 @@ class Ledger:
             self.note_soon(what.name, call, outcome, begun, about, answer)
 
     def admit(self, call: Call, now: float) -> None:
-        """Raise RateLimited or Busy, or let it in."""
+        """Raise RateLimited, Busy, or Unauthorized when the token is over meanwhile; or let it in."""
+        refuse_over(call.admission, time.time())
         if self.under_way >= self._limits.max_operations:
             raise Busy(
                 f"{self.under_way} operations are under way, which is the limit; wait for one of them",

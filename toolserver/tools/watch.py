@@ -51,7 +51,7 @@ class Filter:
     def of(cls, request: Watch, disk: Disk) -> Filter:
         """Raises InvalidRequest, OutsideWorkspace."""
         return cls(
-            tuple(disk.path(path) for path in request.paths) or (ROOT,),
+            tuple(disk.path(path) for path in request.paths or [ROOT]),
             Globs.of(request.glob, request.ignore),
         )
 

@@ -152,7 +152,7 @@ def option(request: web.Request, name: str, default: _Choice) -> _Choice:
 def refuse_unknown_options(request: web.Request, known: tuple[str, ...]) -> None:
     """A misspelt option must not pass in silence."""
     for name in request.query:
-        if name not in known:
+        if name not in (*known, routes.TICKET_OPTION):
             raise InvalidRequest(
                 f"unknown option {name[:50]!r}; known are {', '.join(known)}", field=name[:50]
             )

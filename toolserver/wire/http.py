@@ -8,13 +8,13 @@ import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from protocol import routes
 from protocol.codec import StreamFrame, encode
-from protocol.errors import Internal, InvalidRequest, NotFound, TooLarge, ToolError
+from protocol.errors import Forbidden, Internal, InvalidRequest, NotFound, TooLarge, ToolError, Unauthorized
 from protocol.export.schema import ErrorAnswer
 from protocol.limits import Limits
 from protocol.messages.base import Event
@@ -22,7 +22,10 @@ from toolserver.tools.admission import Admission
 from toolserver.tools.call import Call, Dispatcher, Emit, find_operation, read_request
 from toolserver.tools.editing.aliases import spelled
 from toolserver.tools.ledger import Ledger, failed
+from toolserver.tools.presence import Presence
+from toolserver.tools.tokens import KeysWanted
 from toolserver.wire.bodies import pieces
+from toolserver.wire.browsers import preflight_answer
 from toolserver.wire.guard import Guard
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,18 +38,23 @@ _KEEPALIVE_SECONDS = 20.0
 
 _NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 
+PRESENCE = web.AppKey("presence", Presence)
+T = TypeVar("T")
+
 log = logging.getLogger("toolserver.http")
 
 
 def middleware(guard: Guard, ledger: Ledger) -> Any:
-    """Request id in, guard, errors as bodies out."""
+    """Request id in, guard, errors as bodies out. Headers that every answer has: ``answering``."""
 
     @web.middleware
     async def handle(request: web.Request, handler: _Next) -> web.StreamResponse:
         request["id"] = _request_id(request)
         try:
+            if (preflight := preflight_answer(guard, request)) is not None:
+                return preflight
             if request.path not in OPEN_ROUTES:
-                request["admission"] = _admitted(request, guard, ledger)
+                request["admission"] = await _admission(request, guard, ledger)
             response = await handler(request)
         except ToolError as error:
             ledger.hit(error)
@@ -62,15 +70,30 @@ def middleware(guard: Guard, ledger: Ledger) -> Any:
     return handle
 
 
-def _admitted(request: web.Request, guard: Guard, ledger: Ledger) -> Admission:
+async def _admission(request: web.Request, guard: Guard, ledger: Ledger) -> Admission:
     try:
-        return guard.admit(request.headers)
+        try:
+            return await _admitted(guard, request)
+        except KeysWanted:
+            await asyncio.to_thread(guard.load_keys)
+            return await _admitted(guard, request)
     except ToolError as error:
         # By its pattern: what stands in the address may be a name, or a secret put there by mistake.
         resource = request.match_info.route.resource
         address = resource.canonical if resource is not None else "unknown"
         ledger.refused(address, error, request["id"], peer=request.remote)
         raise
+
+
+async def _admitted(guard: Guard, request: web.Request) -> Admission:
+    ticket = request.query.get(routes.TICKET_OPTION)
+    if ticket is None:
+        return guard.admit(request.headers)
+    options = [(name, value) for name, value in request.query.items() if name != routes.TICKET_OPTION]
+    if len(dict(options)) + 1 != len(request.query):
+        raise Forbidden("a signed address has each option once")
+    guard.refuse_foreign(request.headers)
+    return await guard.redeem(ticket, request.method, request.path, dict(options))
 
 
 def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Next:
@@ -122,6 +145,29 @@ def error_response(error: ToolError, request_id: str) -> web.Response:
     return response
 
 
+async def until_over(request: web.Request, work: Awaitable[T]) -> T:
+    """``work``, for as long as the token of ``request`` is good; then it is cancelled, and this raises.
+
+    For streams: one that follows what happens may go on for ever.
+    """
+    reasons: list[str] = []
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end(reason: str) -> None:
+        reasons.append(reason)
+        task.cancel()
+
+    with request.app[PRESENCE].stay(request["admission"], end):
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not reasons:
+                raise
+            task.uncancel()
+            raise Unauthorized(reasons[0]) from None
+
+
 async def stream_answer(
     request: web.Request, kind: str, run: Callable[[Call], Awaitable[Any]], received: int
 ) -> web.StreamResponse:
@@ -144,7 +190,7 @@ async def stream_answer(
     alive = asyncio.create_task(keep_alive(response, b"\n" if kind == _NDJSON else b":\n\n"))
     with contextlib.suppress(ConnectionError):
         try:
-            last = StreamFrame(result=await run(call))
+            last = StreamFrame(result=await until_over(request, run(call)))
         except ToolError as error:
             last = StreamFrame(error=error.body(request["id"]))
         finally:

@@ -17,7 +17,7 @@ from protocol.errors import ToolError
 from protocol.limits import Limits
 from toolserver.mcp import METHOD_HEADER, NAME_HEADER, VERSION_HEADER, CallTool, receive
 from toolserver.tools.call import Dispatcher
-from toolserver.wire.http import SSE, body_of, call_of, keep_alive, open_stream
+from toolserver.wire.http import SSE, body_of, call_of, keep_alive, open_stream, until_over
 
 _PROGRESS_SECONDS = 10.0
 """The SDKs' clients give up after 60 seconds of silence, or 30."""
@@ -61,13 +61,20 @@ async def _run(request: web.Request, dispatcher: Dispatcher, tool: CallTool) -> 
         return tool.failure(error, request["id"])
 
 
+async def _until_over(request: web.Request, dispatcher: Dispatcher, tool: CallTool) -> bytes:
+    try:
+        return await until_over(request, _run(request, dispatcher, tool))
+    except ToolError as error:
+        return tool.failure(error, request["id"])
+
+
 async def _stream(request: web.Request, dispatcher: Dispatcher, tool: CallTool) -> web.StreamResponse:
     response = await open_stream(request, SSE)
     signs = keep_alive(response, b":\n\n") if tool.progress_token is None else _progress(response, tool)
     alive = asyncio.create_task(signs)
     with contextlib.suppress(ConnectionError):
         try:
-            last = await _run(request, dispatcher, tool)
+            last = await _until_over(request, dispatcher, tool)
         finally:
             alive.cancel()
         await response.write(_event(last))

@@ -28,9 +28,8 @@ _CUT = InvalidRequest("the upload ended before the file did; send it again")
 _STALL_SECONDS = 60.0
 """A client that takes nothing for so long is cut."""
 _SAFE = {
-    "X-Content-Type-Options": "nosniff",
     # A page out of the workspace must not run with this tool server as its origin.
-    "Content-Security-Policy": "sandbox",
+    "Content-Security-Policy": "sandbox; frame-ancestors 'none'",
     "Accept-Ranges": "bytes",
     "Cache-Control": "no-cache",
 }

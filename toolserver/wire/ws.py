@@ -13,13 +13,18 @@ from protocol.codec import Format
 from protocol.errors import Cancelled, ToolError
 from protocol.limits import Limits
 from protocol.messages.base import Answer, Event
-from protocol.routes import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
-from toolserver.session import CancelRun, Conversation, Run, Send
+from protocol.routes import CLOSE_UNAUTHORIZED, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
+from toolserver.session import CancelRun, Conversation, Renew, Run, Send
+from toolserver.tools.access import Access, renewal_answer
 from toolserver.tools.call import Call, Dispatcher
 from toolserver.tools.ledger import failed
+from toolserver.tools.presence import Stay
 
 _HEARTBEAT_SECONDS = 20.0
 """A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
+
+_CLOSE_SECONDS = 5.0
+"""For the client to take that its token is over; then it is cut off."""
 
 _ROOM_BYTES = 64 * 1024
 """Not yet taken by the socket: up to here a frame is given to it at once, which saves a turn of the loop;
@@ -35,8 +40,9 @@ log = logging.getLogger("toolserver.ws")
 class WebSocketDoor:
     """GET /v1/ws. Knows its open sockets, so that a stop can close them in order."""
 
-    def __init__(self, dispatcher: Dispatcher, limits: Limits) -> None:
+    def __init__(self, dispatcher: Dispatcher, access: Access, limits: Limits) -> None:
         self._dispatcher = dispatcher
+        self._access = access
         self._limits = limits
         self._open: set[web.WebSocketResponse] = set()
 
@@ -53,7 +59,7 @@ class WebSocketDoor:
         form: Format = "msgpack" if socket.ws_protocol == SUBPROTOCOL_MSGPACK else "json"
         self._open.add(socket)
         try:
-            await _Peer(socket, request, form, self._dispatcher, self._limits).speak()
+            await _Peer(socket, request, form, self._dispatcher, self._access, self._limits).speak()
         finally:
             self._open.discard(socket)
         return socket
@@ -72,19 +78,24 @@ class WebSocketDoor:
 class _Peer:
     """One socket: a reader, a writer with a bounded queue, and a task per request."""
 
+    _stay: Stay
+    """By which token it is open, once it speaks."""
+
     def __init__(
         self,
         socket: web.WebSocketResponse,
         request: web.Request,
         form: Format,
         dispatcher: Dispatcher,
+        access: Access,
         limits: Limits,
     ) -> None:
         self._socket = socket
         self._request = request
-        self._admission = request["admission"]
         self._binary = form == "msgpack"
         self._dispatcher = dispatcher
+        self._access = access
+        self._closing: asyncio.Task[None] | None = None
         self._conversation = Conversation(form, limits.max_in_flight, dispatcher.ledger.hit)
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue(limits.max_queued_frames)
         self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
@@ -92,7 +103,23 @@ class _Peer:
         self._answered = 0
 
     async def speak(self) -> None:
-        """Until the socket closes; then requests under way lose their caller, not their commands."""
+        """Until the socket closes, or its token ends; then requests lose their caller, not their commands."""
+        with self._access.presence.stay(self._request["admission"], self._end) as self._stay:
+            await self._speak()
+
+    def _end(self, reason: str) -> None:
+        """The token is no longer good: close the socket, and say why."""
+        self._closing = self._closing or asyncio.create_task(self._close(reason))
+
+    async def _close(self, reason: str) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._socket.close(code=CLOSE_UNAUTHORIZED, message=reason.encode())
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+
+    async def _speak(self) -> None:
         writer = asyncio.create_task(self._write())
         try:
             async for message in self._socket:
@@ -102,7 +129,8 @@ class _Peer:
         finally:
             # All are cancelled before anything is awaited: aiohttp may cancel us here, while we wait.
             writer.cancel()
-            await asyncio.gather(writer, *self._abandon(), return_exceptions=True)
+            closing = [self._closing] if self._closing is not None else []
+            await asyncio.gather(writer, *closing, *self._abandon(), return_exceptions=True)
 
     async def _take(self, data: Any) -> None:
         decision = self._conversation.receive(data)
@@ -111,6 +139,8 @@ class _Peer:
                 await self._send(refusal)
             case CancelRun(id):
                 await self._cancel(id)
+            case Renew(id, token):
+                await self._send(self._renewed(id, token))
             case Run():
                 await self._run(decision, len(data))
 
@@ -133,13 +163,21 @@ class _Peer:
         if id in self._running:
             self._running[id][0].cancel()
 
+    def _renewed(self, id: str, token: str) -> bytes:
+        try:
+            admission = self._access.renewed(self._stay.admission, token)
+        except ToolError as error:
+            return self._conversation.error(id, error)
+        self._stay.renew(admission)
+        return self._conversation.result(id, renewal_answer(admission))
+
     def _call(self, run: Run) -> Call:
         async def emit(event: Event) -> None:
             frame = self._conversation.event(run.id, event)
             call.sent += len(frame)
             await self._send(frame)
 
-        call = Call(run.id, emit if run.stream else None, self._admission)
+        call = Call(run.id, emit if run.stream else None, self._stay.admission)
         return call
 
     async def _answer(self, run: Run, call: Call) -> None:

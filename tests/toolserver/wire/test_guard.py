@@ -86,9 +86,67 @@ def test_a_page_of_another_site_is_refused(origin: str, host: str) -> None:
         Guard(TOKEN).admit({"Origin": origin, "Host": host, "Authorization": f"Bearer {TOKEN}"})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:3001", "localhost:3001", "[::1]:3001", "workspace.example"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:3001", "localhost:3001", "[::1]:3001", "workspace.example", "a.of.example:8443"]
+)
 def test_a_page_of_our_own_comes_in(host: str) -> None:
-    Guard(TOKEN).admit({"Origin": f"http://{host}", "Host": host, "X-Workspace-Token": TOKEN})
+    guard = Guard(TOKEN, hosts=["workspace.example", ".of.example"])
+    guard.admit({"Origin": f"http://{host}", "Host": host, "X-Workspace-Token": TOKEN})
+
+
+UNLISTED = ["workspace.example", "evil.example:3001", "workspace.example.evil.example", "of.example", "[bad"]
+
+
+@pytest.mark.parametrize("host", UNLISTED)
+def test_a_page_under_a_name_that_is_not_listed_is_refused_with_the_token_too(host: str) -> None:
+    """A page may make its own name point here, and wait for somebody to paste a token into it."""
+    for hosts in ([], [".of.example", "other.example"]):
+        with pytest.raises(Forbidden):
+            Guard(TOKEN, hosts=hosts).admit(
+                {"Origin": f"http://{host}", "Host": host, "X-Workspace-Token": TOKEN}
+            )
+
+
+@pytest.mark.parametrize("host", ["workspace.example", "sandbox-3001.proxy.example:443", "tools"])
+def test_a_program_with_the_token_may_use_any_name_until_names_are_listed(host: str) -> None:
+    headers = {"Host": host, "X-Workspace-Token": TOKEN}
+    Guard(TOKEN).admit(headers)
+    message = f"calls by the name {host!r} are not taken; TOOL_SERVER_ALLOWED_HOSTS lists those that are"
+    with pytest.raises(Forbidden, match=exactly(message)):
+        Guard(TOKEN, hosts=["listed.example"]).admit(headers)
+    Guard(TOKEN, hosts=[host.partition(":")[0]]).admit(headers)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:3001", "localhost", "10.0.0.7:3001", "[fd00::1]:3001", ""])
+def test_addresses_and_loopback_need_no_listing(host: str) -> None:
+    Guard(TOKEN, hosts=["listed.example"]).admit({"Host": host, "X-Workspace-Token": TOKEN})
+
+
+LISTED = "https://app.example:8443"
+
+
+def test_a_page_that_is_listed_comes_in_with_the_token_only() -> None:
+    guard = Guard(TOKEN, origins=[LISTED])
+    headers = {"Origin": LISTED, "Host": "127.0.0.1:3001"}
+    guard.admit({**headers, "X-Workspace-Token": TOKEN})
+    with pytest.raises(Unauthorized):
+        guard.admit(headers)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example",
+        "http://app.example:8443",
+        "https://app.example:8443/",
+        "https://APP.example:8443",
+        "null",
+    ],
+)
+def test_a_page_is_listed_by_scheme_name_and_port(origin: str) -> None:
+    headers = {"Origin": origin, "Host": "127.0.0.1:3001", "X-Workspace-Token": TOKEN}
+    with pytest.raises(Forbidden):
+        Guard(TOKEN, origins=[LISTED]).admit(headers)
 
 
 @pytest.mark.parametrize(

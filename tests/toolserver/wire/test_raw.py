@@ -122,7 +122,10 @@ async def test_a_page_out_of_the_workspace_gets_no_rights_here(
     (root / "page.html").write_bytes(b"<script>alert(1)</script>")
     async with files.get("page.html") as response:
         headers = response.headers
-    assert (headers["Content-Security-Policy"], headers["X-Content-Type-Options"]) == ("sandbox", "nosniff")
+    assert (headers["Content-Security-Policy"], headers["X-Content-Type-Options"]) == (
+        "sandbox; frame-ancestors 'none'",
+        "nosniff",
+    )
 
 
 async def test_what_is_known_already_is_not_sent_again(files: aiohttp.ClientSession, root: Path) -> None:

@@ -1,0 +1,294 @@
+"""Tokens while they are in use: over, revoked, renewed, bound to a session, in a signed address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builder import Daemon, Json, http_of, running, socket_of, until
+from tests.signing import ALL, Signer
+
+SIGNER = Signer()
+LEEWAY = 30
+"""For two clocks; a token that is to end soon has been over for nearly so long."""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    keys = {"TOOL_SERVER_PUBLIC_KEY": SIGNER.public, "SESSION_ID": "s1"}
+    with running(tmp_path_factory.mktemp("tokens"), TOOL_SERVER_STOP_GRACE_MS="300", **keys) as daemon:
+        (daemon.root / "a.txt").write_text("a\n")
+        yield daemon
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def ending(seconds: float, *scopes: str, **more: Any) -> str:
+    """A token that is taken for so much longer."""
+    return SIGNER.token(*scopes, seconds=seconds - LEEWAY, **more)
+
+
+async def test_static_and_session_tokens_go_side_by_side(daemon: Daemon) -> None:
+    for token in (daemon.token, SIGNER.token("read")):
+        for headers in (bearer(str(token)), {"Authorization": "Basic eA==", "X-Workspace-Token": str(token)}):
+            async with http_of(daemon, **headers) as http:
+                assert (await http.ok("read", path="a.txt"))["content"] == "a\n"
+
+
+async def test_a_forged_token_is_refused_on_both_doors_and_written_nowhere(daemon: Daemon) -> None:
+    forged = Signer().token(*ALL, jti="forged")
+    async with http_of(daemon, **bearer(forged)) as http:
+        refusal = await http.refused("list")
+        assert (refusal.status, refusal.code) == (401, "unauthorized")
+        async with http.session.get("/v1/ws", headers={"Upgrade": "websocket"}) as response:
+            assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+    good = SIGNER.token("read")
+    async with http_of(daemon, **bearer(good)) as http:
+        await http.ok("list")
+    log = daemon.errors.read_text()
+    assert not any(part in log for token in (forged, good) for part in token.split(".")[1:])
+
+
+class TestOver:
+    async def test_an_open_socket_is_closed_and_its_command_lives_on(self, daemon: Daemon) -> None:
+        go = daemon.root / "over"
+        async with socket_of(daemon, **bearer(ending(2, *ALL))) as socket:
+            await socket.send(
+                "1", "command", {"command": "until [ -e over ]; do sleep 0.05; done", "commandId": "lives"}
+            )
+            assert (await socket.next_of("1"))["event"]["type"] == "started"
+            assert await socket.closed() == (4401, "the token expired: fetch a new one")
+        go.touch()
+        async with http_of(daemon) as http:
+            assert (await http.ok("wait", processId="lives"))["exitCode"] == 0
+
+    async def test_a_stream_over_http_ends_with_the_reason(self, daemon: Daemon) -> None:
+        async with http_of(daemon, **bearer(ending(2, "read"))) as http:
+            frames = await http.stream("watch")
+        assert frames[0]["event"]["type"] == "watching"
+        assert frames[-1]["error"]["code"] == "unauthorized"
+        assert frames[-1]["error"]["message"] == "the token expired: fetch a new one"
+
+    async def test_one_that_is_over_opens_nothing(self, daemon: Daemon) -> None:
+        async with http_of(daemon, **bearer(ending(-5, *ALL))) as http:
+            assert "the token expired 35 seconds ago" in (await http.refused("list")).message.replace(
+                "36", "35"
+            )
+
+
+class TestRenewed:
+    async def test_a_socket_outlives_its_token_and_has_the_new_ones_scopes(self, daemon: Daemon) -> None:
+        first, second = ending(3, "read"), SIGNER.token("read", "command", jti="second")
+        over = time.time() + 3
+        async with socket_of(daemon, **bearer(first)) as socket:
+            assert (await socket.call("processes"))[1]["error"]["code"] == "forbidden"
+            renewed = await socket.ok("renew", token=second)
+            assert (renewed["tokenId"], renewed["scopes"]) == ("second", ["read", "command"])
+            assert renewed["expires"].endswith("Z")
+            await socket.ok("processes")
+            while time.time() < over + 0.5:
+                await asyncio.sleep(0.1)
+                await socket.ok("processes")
+
+    async def test_it_may_have_less_from_now_on(self, daemon: Daemon) -> None:
+        async with socket_of(daemon, **bearer(SIGNER.token(*ALL))) as socket:
+            await socket.ok("renew", token=SIGNER.token("dev"))
+            assert (await socket.call("list"))[1]["error"]["code"] == "forbidden"
+
+    @pytest.mark.parametrize(
+        ("more", "code"),
+        [
+            ({"sub": "bob"}, "forbidden"),
+            ({"sid": "s2"}, "unauthorized"),
+            ({"exp": int(time.time()) - 60}, "unauthorized"),
+        ],
+    )
+    async def test_another_users_token_renews_nothing(self, daemon: Daemon, more: Json, code: str) -> None:
+        async with socket_of(daemon, **bearer(SIGNER.token("read"))) as socket:
+            _, last = await socket.call("renew", token=SIGNER.token(*ALL, **more))
+            assert last["error"]["code"] == code
+            await socket.ok("list")
+
+    async def test_one_of_the_static_token_has_nothing_to_renew(self, daemon: Daemon) -> None:
+        async with socket_of(daemon) as socket:
+            _, last = await socket.call("renew", token=SIGNER.token(*ALL))
+        assert last["error"]["message"] == (
+            "this socket is open by a token that does not expire: there is nothing to renew"
+        )
+
+    async def test_a_frame_without_a_token_says_what_is_missing(self, daemon: Daemon) -> None:
+        async with socket_of(daemon, **bearer(SIGNER.token("read"))) as socket:
+            _, last = await socket.call("renew")
+        assert last["error"]["message"] == "required field 'token' is missing"
+
+
+class TestRevoked:
+    async def test_all_that_is_open_by_it_is_closed_and_it_comes_in_no_more(self, daemon: Daemon) -> None:
+        token = SIGNER.token(*ALL, jti="leaked")
+        async with http_of(daemon) as admin, http_of(daemon, **bearer(token)) as http:
+            async with socket_of(daemon, **bearer(token)) as socket, socket_of(daemon) as other:
+                stream = asyncio.create_task(http.stream("watch"))
+                await socket.ok("list")
+                async with asyncio.timeout(30):
+                    while (await admin.ok("activity"))["requests"] < 1:
+                        await asyncio.sleep(0.02)
+                assert await admin.ok("revoke", tokenId="leaked") == {"tokenId": "leaked", "closed": 2}
+                assert await socket.closed() == (4401, "the token was revoked: fetch a new one")
+                assert (await stream)[-1]["error"]["message"] == "the token was revoked: fetch a new one"
+                await other.ok("list")
+            assert (await http.refused("list")).message == "the token was revoked: fetch a new one"
+
+    async def test_a_renewed_socket_is_closed_by_the_token_it_has_now(self, daemon: Daemon) -> None:
+        old, new = SIGNER.token("read", jti="before"), SIGNER.token("read", jti="after")
+        async with http_of(daemon) as admin, socket_of(daemon, **bearer(old)) as socket:
+            await socket.ok("renew", token=new)
+            assert (await admin.ok("revoke", tokenId="before"))["closed"] == 0
+            await socket.ok("list")
+            assert (await admin.ok("revoke", tokenId="after"))["closed"] == 1
+            assert (await socket.closed())[0] == 4401
+
+    async def test_a_restart_forgets_none(self, tmp_path: Path) -> None:
+        keys, token = {"TOOL_SERVER_PUBLIC_KEY": SIGNER.public, "SESSION_ID": "s1"}, SIGNER.token("read")
+        for _ in range(2):
+            with running(tmp_path, **keys) as daemon:
+                async with http_of(daemon) as admin, http_of(daemon, **bearer(token)) as http:
+                    if _ == 0:
+                        await http.ok("list")
+                        await admin.ok("revoke", tokenId=json_of(token)["jti"])
+                    assert (await http.refused("list")).code == "unauthorized"
+
+
+def json_of(token: str) -> Json:
+    import base64
+
+    part = token.split(".")[1]
+    said: Json = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return said
+
+
+class TestSignedAddresses:
+    async def asked(
+        self, daemon: Daemon, method: str, path: str, data: bytes | None = None
+    ) -> tuple[int, str]:
+        """Without any token in a header."""
+        async with http_of(daemon, Authorization="") as http:
+            async with http.session.request(method, path, data=data) as response:
+                return response.status, await response.text()
+
+    async def test_a_download_and_an_upload_work_once(self, daemon: Daemon) -> None:
+        down = f"/v1/files/a.txt?ticket={SIGNER.ticket('GET', '/v1/files/a.txt')}"
+        assert await self.asked(daemon, "GET", down) == (200, "a\n")
+        status, text = await self.asked(daemon, "GET", down)
+        assert (status, "was used already" in text) == (401, True)
+        up = SIGNER.ticket("PUT", "/v1/files/ä b.txt", options={"mode": "600"})
+        status, _ = await self.asked(daemon, "PUT", f"/v1/files/%C3%A4%20b.txt?mode=600&ticket={up}", b"up")
+        assert (status, (daemon.root / "ä b.txt").read_bytes()) == (201, b"up")
+
+    async def test_an_archive_is_had_once(self, daemon: Daemon) -> None:
+        ticket = SIGNER.ticket("GET", "/v1/archive", options={"format": "tar"})
+        async with http_of(daemon, Authorization="") as http:
+            async with http.session.get(f"/v1/archive?format=tar&ticket={ticket}") as response:
+                assert (response.status, b"a.txt" in await response.read()) == (200, True)
+
+    async def test_two_at_once_are_let_in_once(self, daemon: Daemon) -> None:
+        path = f"/v1/files/a.txt?ticket={SIGNER.ticket('GET', '/v1/files/a.txt')}"
+        found = await asyncio.gather(*(self.asked(daemon, "GET", path) for _ in range(5)))
+        assert sorted(status for status, _ in found) == [200, 401, 401, 401, 401]
+
+    async def test_for_another_request_it_is_refused(self, daemon: Daemon) -> None:
+        ticket = SIGNER.ticket("GET", "/v1/files/a.txt")
+        for method, path in (
+            ("DELETE", "/v1/files/a.txt?ticket="),
+            ("GET", "/v1/files/b.txt?ticket="),
+            ("GET", "/v1/files/a.txt?mode=1&ticket="),
+            ("GET", f"/v1/files/a.txt?ticket={ticket}&ticket="),
+            ("POST", "/v1/list?ticket="),
+            ("GET", "/v1/ws?ticket="),
+        ):
+            status, text = await self.asked(daemon, method, path + ticket)
+            assert (status, "forbidden" in text) == (403, True), (method, path, text)
+        assert (await self.asked(daemon, "GET", f"/v1/files/a.txt?ticket={ticket}"))[0] == 200
+
+    @pytest.mark.parametrize("name", ["token", "access_token", "bearer", "authorization"])
+    async def test_no_other_token_is_taken_from_an_address(self, daemon: Daemon, name: str) -> None:
+        for token in (daemon.token, SIGNER.token(*ALL)):
+            assert (await self.asked(daemon, "GET", f"/v1/files/a.txt?{name}={token}"))[0] == 401
+        assert (await self.asked(daemon, "GET", f"/v1/files/a.txt?ticket={SIGNER.token(*ALL)}"))[0] == 401
+
+
+class TestBound:
+    async def test_a_waiting_tool_server_is_given_its_session_once(self, tmp_path: Path) -> None:
+        with running(tmp_path, token=None, TOOL_SERVER_PUBLIC_KEY=SIGNER.public) as daemon:
+            mine, others = SIGNER.token(*ALL, sid="s7"), SIGNER.token(*ALL, sid="s8")
+            async with http_of(daemon, **bearer(mine)) as http, http_of(daemon, **bearer(others)) as other:
+                refusal = await http.refused("list")
+                assert (refusal.code, refusal.status) == ("conflict", 409)
+                assert refusal.message == (
+                    "this tool server belongs to no session yet: bind it to one by bind_session"
+                )
+                assert (await other.refused("bind_session", sessionId="s7")).code == "forbidden"
+                bound = await http.ok("bind_session", sessionId="s7")
+                assert bound == {"sessionId": "s7", "keyIds": [SIGNER.id]}
+                await http.ok("list")
+                assert (await other.refused("bind_session", sessionId="s8")).code == "unauthorized"
+                assert (await http.refused("bind_session", sessionId="s8")).code == "conflict"
+        with running(tmp_path, token=None, TOOL_SERVER_PUBLIC_KEY=SIGNER.public) as daemon:
+            async with http_of(daemon, **bearer(others)) as other:
+                assert (await other.refused("bind_session", sessionId="s8")).code == "unauthorized"
+
+    async def test_only_a_token_for_that_binds(self, tmp_path: Path) -> None:
+        with running(tmp_path, token=None, TOOL_SERVER_PUBLIC_KEY=SIGNER.public) as daemon:
+            async with http_of(daemon, **bearer(SIGNER.token("read", sid="s7"))) as http:
+                assert (await http.refused("bind_session", sessionId="s7")).code == "forbidden"
+            assert (await self.nothing(daemon)).status == 401
+
+    async def nothing(self, daemon: Daemon) -> Any:
+        async with http_of(daemon) as http:
+            return await http.refused("bind_session", sessionId="s7")
+
+    @pytest.mark.parametrize(
+        ("params", "message"),
+        [
+            ({"sessionId": ""}, "'sessionId' has 1 to 200 printable ASCII characters"),
+            (
+                {"sessionId": "s1", "publicKeys": ["abc"]},
+                "'publicKeys' must be Ed25519 public keys, 32 bytes each in base64, with commas between",
+            ),
+            ({"sessionId": "s1", "publicKeys": [SIGNER.public] * 17}, "'publicKeys' holds at most 16"),
+        ],
+    )
+    async def test_what_is_no_session_or_key_is_refused(
+        self, daemon: Daemon, params: Json, message: str
+    ) -> None:
+        async with http_of(daemon) as http:
+            assert (await http.refused("bind_session", **params)).message == message
+
+    async def test_new_keys_count_at_once_and_old_ones_no_more(self, tmp_path: Path) -> None:
+        old, new = Signer(), Signer()
+        with running(tmp_path, TOOL_SERVER_PUBLIC_KEY=old.public, SESSION_ID="s1") as daemon:
+            async with http_of(daemon) as http:
+                async with socket_of(daemon, **bearer(old.token("read"))) as socket:
+                    await socket.ok("list")
+                    await http.ok("bind_session", sessionId="s1", publicKeys=[new.public])
+                    _, last = await socket.call("renew", token=old.token("read"))
+                    assert last["error"]["code"] == "unauthorized"
+                    await socket.ok("renew", token=new.token("read"))
+            async with http_of(daemon, **bearer(old.token("read"))) as gone:
+                assert (await gone.refused("list")).code == "unauthorized"
+
+
+async def test_the_memory_of_tokens_is_the_daemons_own(daemon: Daemon) -> None:
+    async with http_of(daemon) as http:
+        await http.ok("revoke", tokenId="remembered")
+    file = daemon.state / "tokens.json"
+    await until(file.exists)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "remembered" in json.loads(file.read_text())["spent"]

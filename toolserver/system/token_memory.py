@@ -1,0 +1,94 @@
+"""What of tokens must outlive the daemon's process: which count no more, and whose session this is.
+
+A file in the state directory, replaced whole. Without it a restart would make a revoked token good again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import Busy
+from toolserver.system.disk import refused
+
+FILE = "tokens.json"
+MAX_SPENT = 10_000
+"""Ids remembered at a time, 1 MB on the disk. Who revokes more in a day has another trouble."""
+
+log = logging.getLogger("toolserver.tokens")
+
+
+class _Kept(msgspec.Struct):
+    session_id: str | None = None
+    public_keys: list[bytes] = []
+    spent: dict[str, float] = {}
+    """By id, until when it has to be remembered: seconds since 1970."""
+
+
+class TokenMemory:
+    """The file's content; ``save`` blocks, the rest does not."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / FILE
+        self._kept = self._read()
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that this tool server was bound to."""
+        return self._kept.session_id
+
+    @property
+    def public_keys(self) -> list[bytes]:
+        """The keys that it was given then."""
+        return self._kept.public_keys
+
+    def bind(self, session_id: str, public_keys: list[bytes]) -> None:
+        """Remember whose session this is."""
+        self._kept.session_id, self._kept.public_keys = session_id, public_keys
+
+    def spend(self, token_id: str, until: float, now: float) -> bool:
+        """Let a token count no more; False when it did not any more. Raises Busy when there are too many."""
+        spent = self._kept.spent
+        if token_id in spent:
+            return False
+        if len(spent) >= MAX_SPENT:
+            self._kept.spent = spent = {each: end for each, end in spent.items() if end >= now}
+        if len(spent) >= MAX_SPENT:
+            raise Busy(
+                f"{MAX_SPENT} tokens are revoked or used, which is the limit; each is forgotten within a day",
+                limit="maxSpentTokens",
+                value=MAX_SPENT,
+            )
+        spent[token_id] = until
+        return True
+
+    def is_spent(self, token_id: str) -> bool:
+        """Whether it counts no more."""
+        return token_id in self._kept.spent
+
+    def image(self) -> bytes:
+        """What ``save`` writes, taken on the loop, where nobody changes it meanwhile."""
+        return msgspec.json.encode(self._kept)
+
+    def save(self, image: bytes) -> None:
+        """Put it on the disk, one at a time; raises NoSpace and the like."""
+        fresh = self._path.with_suffix(".part")
+        try:
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(image)
+            os.replace(fresh, self._path)
+        except OSError as error:
+            raise refused(error, self._path.name) from None
+
+    def _read(self) -> _Kept:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+        except FileNotFoundError:
+            return _Kept()
+        except (OSError, msgspec.MsgspecError) as error:
+            log.error("what was revoked is not known any more", extra={"data": {"reason": str(error)}})
+            return _Kept()

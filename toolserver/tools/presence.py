@@ -1,0 +1,67 @@
+"""Who is connected by which token: what stays open ends with the token that opened it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from toolserver.tools.admission import EXPIRED, Admission
+
+
+class Stay:
+    """One socket, or one stream of events, and the token that it is open by."""
+
+    def __init__(self, admission: Admission, end: Callable[[str], None]) -> None:
+        self.admission = admission
+        self.end = end
+        """Called once, with the reason; closes it, and waits for nothing."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def renew(self, admission: Admission) -> None:
+        """From now on it is open by another token."""
+        self.admission = admission
+        self.leave()
+        self._wait()
+
+    def leave(self) -> None:
+        """Nothing is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self.admission.expires is None:
+            return
+        left = self.admission.expires - time.time()
+        if left <= 0:
+            self.end(EXPIRED)
+            return
+        # At most an hour at once: the loop's clock does not go while a machine sleeps, the token's does.
+        self._timer = asyncio.get_running_loop().call_later(min(left, 3600.0), self._wait)
+
+
+class Presence:
+    """All that is open."""
+
+    def __init__(self) -> None:
+        self._stays: set[Stay] = set()
+
+    @contextlib.contextmanager
+    def stay(self, admission: Admission, end: Callable[[str], None]) -> Iterator[Stay]:
+        """While something is open by a token; ``end`` is called when the token expires or is revoked."""
+        stay = Stay(admission, end)
+        self._stays.add(stay)
+        try:
+            yield stay
+        finally:
+            self._stays.discard(stay)
+            stay.leave()
+
+    def end(self, token_id: str, reason: str) -> int:
+        """Close all that is open by a token; how many that were."""
+        ended = [stay for stay in self._stays if stay.admission.token_id == token_id]
+        for stay in ended:
+            stay.end(reason)
+        return len(ended)
