@@ -13,9 +13,9 @@ import pytest
 
 from orchestrator.client import Client, open_client
 from orchestrator.templates import read_template
-from protocol.messages.devserver import DevState
+from protocol.messages.devserver import DevState, StartAnswer, StoreOutcome
 from tests.journeys.hmr import text
-from tests.journeys.support import REPOSITORY, Route
+from tests.journeys.support import DATA, REPOSITORY, Route
 from tests.journeys.test_own_client import edit_reaches_the_page, up
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
@@ -28,6 +28,8 @@ WITH_HOT_RELOAD = (
 QUICKLY_BUILT = {"vite-react-ts", "vite-svelte-ts"}
 """In a second or three. Astro takes longer to check and build than all the rest of its journey."""
 RESTART_SECONDS = 60.0
+KEPT_SECONDS = 120.0
+"""From an install to its pack: some seconds, more when others want the disk."""
 
 
 @pytest.mark.parametrize("route", WITH_HOT_RELOAD, ids=lambda route: route.template)
@@ -37,9 +39,10 @@ async def test_an_edit_reaches_the_open_page_also_after_an_install_without_a_net
     async with up(route.template) as session:
         await edit_reaches_the_page(session, route, route.old, route.new)
         async with open_client(session["toolServerUrl"], session["token"]) as client:
+            await starts_again_offline(client, route.template)
             if route.template in QUICKLY_BUILT:
                 await builds(client)
-            await starts_again_offline(client, route.template)
+                await starts_out_of_the_store(client, route.template, session["user"])
         await edit_reaches_the_page(session, route, route.new, route.old)
 
 
@@ -50,16 +53,35 @@ async def builds(client: Client) -> None:
 
 
 async def starts_again_offline(client: Client, template: str) -> None:
-    """Everything that was installed goes, and comes back out of the cache alone."""
+    """Everything that was installed goes, and comes back out of npm's cache alone."""
+    again = await started_again(client, template, store=False)
+    assert "--offline" in str(again.install.command)
+
+
+async def starts_out_of_the_store(client: Client, template: str, user: str) -> None:
+    """The same without npm: what was installed a moment ago was kept meanwhile."""
+    asked = read_template(REPOSITORY / "templates" / template)
+    use = (await client.install(env=asked.env, offline=True)).store
+    assert use is not None
+    async with asyncio.timeout(KEPT_SECONDS):
+        while not (DATA / "cache" / user / "store" / f"{use.key}.pack").exists():
+            await asyncio.sleep(0.1)
+    again = await started_again(client, template, store=True)
+    assert again.install.store is not None
+    assert (again.install.store.outcome, again.install.store.key) == (StoreOutcome.HIT, use.key)
+
+
+async def started_again(client: Client, template: str, *, store: bool) -> StartAnswer:
+    """From nothing installed to a dev server that answers, without a network."""
     asked = read_template(REPOSITORY / "templates" / template)
     port = (await client.dev_status()).port
     await client.dev_stop()
     await client.remove(path="node_modules", recursive=True, missing_ok=True)
-    install = msgspec.structs.replace(asked.install_request(), offline=True)
+    install = msgspec.structs.replace(asked.install_request(), offline=True, store=store)
     dev = msgspec.structs.replace(asked.dev_request(), port=port)
     again = await client.start(install=install, dev=dev)
     assert again.dev.state is DevState.READY
-    assert "--offline" in str(again.install.command)
+    return again
 
 
 async def test_an_api_is_ready_by_its_health_and_starts_again_at_every_saved_change() -> None:
