@@ -157,7 +157,12 @@ def environment(directory: Path, **variables: str) -> dict[str, str]:
 
 @contextmanager
 def running(
-    directory: Path, *flags: str, module: str = "toolserver", token: str | None = TOKEN, **variables: str
+    directory: Path,
+    *flags: str,
+    module: str = "toolserver",
+    token: str | None = TOKEN,
+    python: str = sys.executable,
+    **variables: str,
 ) -> Iterator[Daemon]:
     """A daemon in ``directory``, stopped and checked at the end."""
     marker = secrets.token_hex(8)
@@ -167,7 +172,7 @@ def running(
     errors = directory / f"stderr-{marker}"
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *flags], env=env, stdout=subprocess.PIPE, stderr=stderr
+            [python, "-m", module, *flags], env=env, stdout=subprocess.PIPE, stderr=stderr
         )
     try:
         url = _listening(process, errors)

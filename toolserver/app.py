@@ -33,6 +33,7 @@ from toolserver.system.separation import Separation, places_of
 from toolserver.system.token_memory import TokenMemory
 from toolserver.system.trail import Trail
 from toolserver.system.trust import combined_bundle
+from toolserver.system.users import work_as
 from toolserver.system.watcher import Watcher
 from toolserver.tools.access import Access
 from toolserver.tools.activity import Activities, Standing
@@ -122,6 +123,8 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
     raise_open_files(config.limits.max_open_files)
     # Before hiding, which makes our own files in /proc root's: see tree.Handicap.
     table = ProcessTable(config.limits, config.state_dir)
+    if config.command_user is not None:
+        work_as(config.command_user, (config.root, config.state_dir))
     tree.hide_memory_and_environ()
     await asyncio.to_thread(prepare_directories, config)
     if config.extra_ca_bundle is not None:

@@ -63,11 +63,6 @@ class Separation:
     def enter(self, *, hidden: bool) -> Reached:
         """Tie the calling thread; raises SeparationMissing. ``hidden``: the daemon's memory is closed."""
         root = os.geteuid() == 0
-        if self.user is not None and not (root and kernel.knows_machine()):
-            raise SeparationMissing(
-                f"{domain.USER_VARIABLE} is user {self.user.uid}, and only root may start programs as "
-                "another user: start the tool server as root, or leave the variable out"
-            )
         facts = Facts() if self.wish is Wish.NONE else self._tie(root, hidden)
         held = domain.properties(self.wish, facts, self.places)
         if lacking := domain.missing(self.wish, held):
