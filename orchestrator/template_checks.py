@@ -20,6 +20,8 @@ from orchestrator.substitution import listed_placeholders
 from orchestrator.templates import Source, SourceKind, read_template
 from protocol.errors import ToolError
 from protocol.limits import MIB
+from protocol.paths import workspace_path
+from protocol.readiness import readiness_problems
 from protocol.templates import LOCK_FILES, MANAGERS, PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
 
 Level = Literal["error", "warning"]
@@ -207,13 +209,27 @@ def ports_are_ports(view: View) -> Iterator[Finding]:
             yield Finding("error", TEMPLATE_FILE, f"port {port} is not from 1024 to 65535")
 
 
-def readiness_pattern_compiles(view: View) -> Iterator[Finding]:
-    """``readiness.log.pattern``."""
-    probe = view.template.readiness.log
-    try:
-        re.compile(probe.pattern if probe else "")
-    except re.error as error:
-        yield Finding("error", TEMPLATE_FILE, f"readiness.log.pattern is no regular expression: {error}")
+def readiness_can_be_waited_for(view: View) -> Iterator[Finding]:
+    """The rules of ``dev_start``, before anything is started."""
+    readiness = view.template.readiness
+    for field, problem in readiness_problems(readiness):
+        yield Finding("error", TEMPLATE_FILE, f"{field} {problem}")
+    if readiness.file is not None:
+        try:
+            workspace_path(readiness.file.path)
+        except ToolError as error:
+            yield Finding("error", TEMPLATE_FILE, f"readiness.file.path: {error.message}")
+
+
+def restart_patterns_parse(view: View) -> Iterator[Finding]:
+    """``restartOn``, as .gitignore has them."""
+    from pathspec import GitIgnoreSpec
+
+    for pattern in view.template.restart_on or ():
+        try:
+            GitIgnoreSpec.from_lines([pattern])
+        except ValueError as error:
+            yield Finding("error", TEMPLATE_FILE, f"restartOn holds {pattern!r}: {error}")
 
 
 def id_is_the_directory_name(view: View) -> Iterator[Finding]:
@@ -296,7 +312,8 @@ RULES: tuple[Rule, ...] = (
     something_starts,
     dev_command_takes_the_port,
     ports_are_ports,
-    readiness_pattern_compiles,
+    readiness_can_be_waited_for,
+    restart_patterns_parse,
     id_is_a_plain_name,
     id_is_the_directory_name,
     package_manager_is_known,

@@ -16,6 +16,7 @@ import msgspec
 from protocol.codec import explained
 from protocol.errors import InvalidRequest
 from protocol.messages.devserver import DevStart, Install, Readiness, Restart
+from protocol.readiness import probe_kinds
 from protocol.template_variables import Variable, refuse_bad_declarations
 
 TEMPLATE_FILE = "template.json"
@@ -137,15 +138,6 @@ def _object(data: bytes) -> Mapping[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def probe_kinds(readiness: Readiness) -> list[str]:
-    """The kinds that a readiness names.
-
-    >>> probe_kinds(Readiness(port=True))
-    ['port']
-    """
-    return [kind for kind in ("http", "port", "log", "file", "command") if getattr(readiness, kind)]
 
 
 LOCK_FILES = {

@@ -43,6 +43,7 @@ from toolserver.tools.call import Dispatcher
 from toolserver.tools.checkpoints import CheckpointFamily
 from toolserver.tools.commands import Commands
 from toolserver.tools.devserver import DevServer
+from toolserver.tools.devview import DevView
 from toolserver.tools.diagnostics import Diagnostics
 from toolserver.tools.edit import Edits
 from toolserver.tools.files import Files
@@ -241,6 +242,7 @@ def _assemble(
         archives,
         installs,
         dev,
+        DevView(dev),
         starts,
         Separations(lambda: table.separation),
         Activities(

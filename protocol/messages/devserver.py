@@ -129,6 +129,9 @@ class DevStart(Request, frozen=True, kw_only=True):
     """4321 unless the tool server was told another."""
     env: dict[str, str] = {}
     readiness: Readiness = Readiness()
+    allowed_hosts: list[str] = []
+    """Names under which pages are asked for, besides localhost and addresses, for servers built on Vite: they
+    answer 403 to all others. One that begins with a dot stands for all below it."""
     restart: Restart = Restart.ON_FAILURE
     restart_on: list[str] | None = None
     """Files, as .gitignore names them, whose change starts it anew; absent: what package.json and the lock

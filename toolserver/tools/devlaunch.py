@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Mapping
 
-from protocol.errors import DevServerFailed
+from protocol.errors import DevServerFailed, InvalidRequest
 from protocol.messages.devserver import DevStart
 from protocol.paths import ROOT
 from protocol.templates import StaticSite, dev_command, filled
@@ -15,6 +16,23 @@ from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.project import look
 from toolserver.tools.shell import shell_argv
+
+_VITE_HOSTS = "__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS"
+"""Vite's own, for whoever starts it: added to what its config allows."""
+_HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def check_hosts(hosts: list[str]) -> None:
+    """Raise InvalidRequest for what is no name of a host.
+
+    >>> check_hosts(["shop.example.com", ".example.com"])
+    """
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise InvalidRequest(
+                f"{host!r} in 'allowedHosts' is no host name: say 'a.example.com' or '.example.com'",
+                field="allowedHosts",
+            )
 
 
 class Launching:
@@ -52,7 +70,10 @@ class Launching:
     async def run(self, argv: list[str], request: DevStart, port: int) -> Process:
         """Start it; raises DevServerFailed when the port is taken."""
         await self._refuse_taken(port)
-        env = {**self._env, "HOST": self._host, "PORT": str(port), "BROWSER": "none", **request.env}
+        env = {**self._env, "HOST": self._host, "PORT": str(port), "BROWSER": "none"}
+        if request.allowed_hosts:
+            env[_VITE_HOSTS] = ",".join(request.allowed_hosts)
+        env |= request.env
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         return await self._table.start_soon(argv, cwd=cwd, env=env, merged=True)
 

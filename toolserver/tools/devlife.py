@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from protocol.limits import Limits
-from protocol.messages.devserver import DevChange, DevState
+from protocol.messages.devserver import DevChange, DevStart, DevState
 from toolserver.tools.call import Call
 from toolserver.tools.journal import Journal
 from toolserver.tools.restarts import Tally
@@ -51,6 +52,22 @@ def after(state: DevState, event: DevEvent) -> DevState:
     (<DevState.READY: 'ready'>, <DevState.DOWN: 'down'>)
     """
     return NEXT[state].get(event, state)
+
+
+class Observer(Protocol):
+    """Who looks after the files that a dev server was started from."""
+
+    def check(self, request: DevStart) -> None:
+        """Raise InvalidRequest for what cannot be looked after."""
+
+    async def launching(self, request: DevStart) -> None:
+        """It is about to be started from what is there now."""
+
+    async def answered(self, request: DevStart) -> None:
+        """It answers; nobody was told yet."""
+
+    def ready(self, request: DevStart) -> None:
+        """It is told to be ready."""
 
 
 class Life:

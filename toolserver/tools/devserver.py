@@ -1,4 +1,4 @@
-"""dev_start, dev_stop, dev_status, dev_logs: one dev server, with a life of its own.
+"""dev_start, dev_stop: one dev server, with a life of its own.
 
 Ready means that the port answered, and that a process of ours is the one that listens there; not that
 some tool printed a URL. One that ends by itself is started again, for as long as that helps.
@@ -9,16 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
-from protocol.errors import Conflict, DevServerFailed, InvalidRequest, NotFound, ToolError
+from protocol.errors import Conflict, DevServerFailed, InvalidRequest, ToolError
 from protocol.limits import Limits
 from protocol.messages.devserver import (
-    DevLogs,
-    DevLogsAnswer,
     DevStart,
     DevState,
-    DevStatus,
     DevStatusAnswer,
     DevStop,
     Restart,
@@ -27,31 +23,13 @@ from protocol.templates import filled
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
-from toolserver.tools.devlaunch import Launching
-from toolserver.tools.devlife import DevEvent, Life
+from toolserver.tools.devlaunch import Launching, check_hosts
+from toolserver.tools.devlife import DevEvent, Life, Observer
 from toolserver.tools.devlogs import DevLog
 from toolserver.tools.install import last_lines
 from toolserver.tools.readiness import Readying, told, too_late
 from toolserver.tools.restarts import Tally
 from toolserver.tools.shell import dev_environment
-
-_MAX_LOG_BYTES = 1024 * 1024
-
-
-class Observer(Protocol):
-    """Who looks after the files that a dev server was started from."""
-
-    def check(self, request: DevStart) -> None:
-        """Raise InvalidRequest for what cannot be looked after."""
-
-    async def launching(self, request: DevStart) -> None:
-        """It is about to be started from what is there now."""
-
-    async def answered(self, request: DevStart) -> None:
-        """It answers; nobody was told yet."""
-
-    def ready(self, request: DevStart) -> None:
-        """It is told to be ready."""
 
 
 class DevServer:
@@ -71,10 +49,10 @@ class DevServer:
         env = dev_environment(env)
         self._launching = Launching(table, disk, env, host)
         self._readying = Readying(table, disk, env, host)
-        self._life = Life(limits)
+        self.life = Life(limits)
         self._command: str | None = None
         self._process: Process | None = None
-        self._log = DevLog()
+        self.log = DevLog()
         self._last: DevStart | None = None
         self._ready_at = 0.0
         self._renewing = False
@@ -89,7 +67,7 @@ class DevServer:
     @property
     def state(self) -> DevState:
         """Now."""
-        return self._life.state
+        return self.life.state
 
     @property
     def port(self) -> int:
@@ -122,6 +100,7 @@ class DevServer:
     def check(self, request: DevStart) -> None:
         """Raise InvalidRequest, OutsideWorkspace for what cannot be waited for, or looked after."""
         self._readying.check(request.readiness)
+        check_hosts(request.allowed_hosts)
         if self.observer is not None:
             self.observer.check(request)
 
@@ -154,42 +133,14 @@ class DevServer:
         await asyncio.shield(self.end())
         return self.status()
 
-    async def dev_status(self, request: DevStatus, call: Call) -> DevStatusAnswer:
-        """How it is; followed, also how it comes to be."""
-        if call.streaming and request.follow:
-            number = self._life.changes.next if request.from_event is None else request.from_event
-            await self._life.follow(call, number)
-        return self.status()
-
-    def dev_status_at_once(self, request: DevStatus) -> DevStatusAnswer | None:
-        """The same, where nothing is to follow."""
-        return None if request.follow else self.status()
-
-    async def dev_logs(self, request: DevLogs, call: Call) -> DevLogsAnswer:
-        """What it printed."""
-        if self._log.empty:
-            raise NotFound("no dev server was started yet; 'dev_start' starts one")
-        if request.from_offset < 0 or (request.max_bytes is not None and request.max_bytes < 1):
-            raise InvalidRequest("'fromOffset' must be 0 or more, 'maxBytes' above 0", field="fromOffset")
-        if call.streaming and request.follow:
-            end = await self._log.follow(call, request.from_offset, self._runs_on)
-            return DevLogsAnswer(text="", from_offset=request.from_offset, next_offset=end)
-        max_bytes = min(request.max_bytes or _MAX_LOG_BYTES, _MAX_LOG_BYTES)
-        piece = self._log.read(request.from_offset, max_bytes)
-        return DevLogsAnswer(
-            text=piece.data.decode(errors="replace"),
-            from_offset=piece.offset,
-            next_offset=piece.offset + len(piece.data),
-        )
-
-    async def _runs_on(self) -> bool:
+    async def runs_on(self) -> bool:
         """Once it runs again; False when it will not by itself."""
         process = self._process
         while self._process is process:
             ended = self.state in (DevState.DOWN, DevState.CRASHED)
-            if ended and self._life.next_try is None and not self._renewing:
+            if ended and self.life.next_try is None and not self._renewing:
                 return False
-            await self._life.changes.news()
+            await self.life.changes.news()
         return True
 
     def status(self) -> DevStatusAnswer:
@@ -204,16 +155,16 @@ class DevServer:
             process_id=process.id if process else None,
             command=self._command,
             exit_code=end.code if end and self.state is DevState.CRASHED else None,
-            since=self._life.since.isoformat(),
-            reason=self._life.reason,
-            restarts=self._life.tally.restarts,
-            next_try=self._life.next_try,
-            next_event=self._life.changes.next,
+            since=self.life.since.isoformat(),
+            reason=self.life.reason,
+            restarts=self.life.tally.restarts,
+            next_try=self.life.next_try,
+            next_event=self.life.changes.next,
         )
 
     def note(self, event: DevEvent, reason: str | None = None) -> None:
         """Let something happen to it."""
-        self._life.note(event, reason)
+        self.life.note(event, reason)
 
     async def close(self) -> None:
         """End the tasks; the program itself ends with all others."""
@@ -232,7 +183,7 @@ class DevServer:
         port = self._port_of(request)
         argv, command = await self._launching.plan(request, port)
         if not again:
-            self._life.tally, self._remark = Tally(), None
+            self.life.tally, self._remark = Tally(), None
         self.note(DevEvent.START)
         self._port, self._command, self._last = port, command, request
         try:
@@ -247,7 +198,7 @@ class DevServer:
                 self.note(DevEvent.EXITED)
                 self.note(DevEvent.STOP)
             raise
-        (self._log.go_on if again else self._log.begin)(process)
+        (self.log.go_on if again else self.log.begin)(process)
         self._process = process
         self._watching = asyncio.create_task(self._watch(process, again))
         self._getting_ready = asyncio.create_task(self._get_ready(process, request, again))
@@ -264,14 +215,14 @@ class DevServer:
         if was_ready or (again and self.state is DevState.STARTING):
             self._failed(what, (time.monotonic() - self._ready_at) * 1000 if was_ready else 0, process)
         else:
-            self._life.note(DevEvent.EXITED, what, exit_code=end.code, output=lines)
+            self.life.note(DevEvent.EXITED, what, exit_code=end.code, output=lines)
 
     def _failed(self, what: str, ready_ms: float = 0, process: Process | None = None) -> None:
         """It ended by itself, or could not be started again: what comes of it."""
         restart = self._last is not None and self._last.restart is Restart.ON_FAILURE
         code = process.exit.code if process is not None and process.exit is not None else None
         output = [] if process is None else last_lines(process)
-        delay_ms = self._life.failed(what, ready_ms, restart, code, output)
+        delay_ms = self.life.failed(what, ready_ms, restart, code, output)
         if delay_ms is not None:
             self._tending = asyncio.create_task(self._start_again(delay_ms))
 
@@ -283,8 +234,8 @@ class DevServer:
         async with self._deciding:
             if self._last is None:
                 return
-            self._life.next_try = None
-            self._life.tally = self._life.tally.started_again()
+            self.life.next_try = None
+            self.life.tally = self.life.tally.started_again()
             try:
                 await self._launch(self._last, again=True)
             except (ToolError, OSError) as error:
@@ -313,13 +264,13 @@ class DevServer:
             await self._launch_again()
         finally:
             self._renewing = False
-            self._life.changes.wake()
+            self.life.changes.wake()
 
     async def _wait_ready(self, call: Call) -> None:
         """Until it is ready or has failed, its output told on the way."""
         assert self._getting_ready is not None
         telling = asyncio.create_task(
-            self._log.follow(call, self._log.begin_of_run, self._runs_on) if call.streaming else _nothing()
+            self.log.follow(call, self.log.begin_of_run, self.runs_on) if call.streaming else _nothing()
         )
         ready = self._getting_ready
         try:
@@ -366,7 +317,7 @@ class DevServer:
 
     async def _let_be(self) -> None:
         """Nobody is to start it again. That one waits for the lock, or sleeps, or installs."""
-        tending, self._tending, self._life.next_try = self._tending, None, None
+        tending, self._tending, self.life.next_try = self._tending, None, None
         if tending is not None and tending is not asyncio.current_task():
             tending.cancel()
             await asyncio.gather(tending, return_exceptions=True)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from protocol.errors import DevServerFailed, InvalidRequest
 from protocol.messages.devserver import Readiness
 from protocol.paths import ROOT
-from protocol.templates import probe_kinds
+from protocol.readiness import readiness_problems
 from toolserver.system import ports
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
@@ -143,20 +143,8 @@ def check_readiness(readiness: Readiness) -> None:
 
     >>> check_readiness(Readiness(port=True))
     """
-    if len(kinds := probe_kinds(readiness)) > 1:
-        raise InvalidRequest(f"'readiness' takes one kind, not {' and '.join(kinds)}", field="readiness")
-    if readiness.timeout_ms is not None and readiness.timeout_ms <= 0:
-        raise InvalidRequest("'readiness.timeoutMs' must be above 0", field="readiness.timeoutMs")
-    if readiness.http is not None and not re.fullmatch(r"/[^\s]*", readiness.http.path):
-        raise InvalidRequest(
-            "'readiness.http.path' begins with / and has no spaces", field="readiness.http.path"
-        )
-    try:
-        re.compile(readiness.log.pattern if readiness.log else "")
-    except re.error as error:
-        raise InvalidRequest(
-            f"'readiness.log.pattern' is no regular expression: {error}", field="readiness.log.pattern"
-        ) from None
+    for field, problem in readiness_problems(readiness):
+        raise InvalidRequest(f"'{field}' {problem}", field=field)
 
 
 def _log_probe(process: Process, pattern: re.Pattern[str]) -> Callable[[], Awaitable[bool]]:

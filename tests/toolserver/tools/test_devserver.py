@@ -80,6 +80,7 @@ WRONG: list[tuple[Json, str, str]] = [
         "invalid_request",
         "'readiness.http.path' begins with / and has no spaces",
     ),
+    ({"allowedHosts": ["a b"]}, "invalid_request", "'a b' in 'allowedHosts' is no host name: say "),
     ({"readiness": {"timeoutMs": 0}}, "invalid_request", "'readiness.timeoutMs' must be above 0"),
     ({"readiness": {"file": {"path": "../x"}}}, "outside_workspace", "'../x' is outside the workspace"),
     (
@@ -163,6 +164,11 @@ class TestReady:
 
 
 class TestStartingTwice:
+    async def test_other_hosts_are_told_to_vite(self, http: Http, site: Path, port: int) -> None:
+        line = f"echo $__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS; {SERVE}"
+        await http.ok("dev_start", command=line, port=port, allowedHosts=["a.example", ".b.example"])
+        assert (await logs(http)).startswith("a.example,.b.example\n")
+
     async def test_two_starts_at_once_are_one(self, http: Http, site: Path, port: int) -> None:
         answers = await asyncio.gather(*(http.ok("dev_start", command=SERVE, port=port) for _ in range(4)))
         assert len({answer["processId"] for answer in answers}) == 1
