@@ -33,6 +33,7 @@ from orchestrator.client.archives import (
 from orchestrator.client.connection import Connection
 from orchestrator.client.mailbox import PATIENCE_SECONDS
 from orchestrator.client.raw import get_file, put_file
+from orchestrator.client.renewing import renewing
 from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call, decoded
 from protocol import routes
 from protocol.codec import decode
@@ -59,7 +60,7 @@ from protocol.messages import checkpoints as past
 from protocol.messages.base import Answer, Log, Request
 from protocol.operations import OPERATIONS
 
-__all__ = ["Client", "Stream", "load_http", "open_client", "request_of"]
+__all__ = ["Client", "Stream", "load_http", "open_client", "renewing", "request_of"]
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0

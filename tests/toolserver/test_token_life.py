@@ -60,7 +60,7 @@ async def test_a_forged_token_is_refused_on_both_doors_and_written_nowhere(daemo
 class TestOver:
     async def test_an_open_socket_is_closed_and_its_command_lives_on(self, daemon: Daemon) -> None:
         go = daemon.root / "over"
-        async with socket_of(daemon, **bearer(ending(2, *ALL))) as socket:
+        async with socket_of(daemon, **bearer(ending(5, *ALL))) as socket:
             await socket.send(
                 "1", "command", {"command": "until [ -e over ]; do sleep 0.05; done", "commandId": "lives"}
             )
@@ -71,7 +71,7 @@ class TestOver:
             assert (await http.ok("wait", processId="lives"))["exitCode"] == 0
 
     async def test_a_stream_over_http_ends_with_the_reason(self, daemon: Daemon) -> None:
-        async with http_of(daemon, **bearer(ending(2, "read"))) as http:
+        async with http_of(daemon, **bearer(ending(4, "read"))) as http:
             frames = await http.stream("watch")
         assert frames[0]["event"]["type"] == "watching"
         assert frames[-1]["error"]["code"] == "unauthorized"
@@ -86,8 +86,8 @@ class TestOver:
 
 class TestRenewed:
     async def test_a_socket_outlives_its_token_and_has_the_new_ones_scopes(self, daemon: Daemon) -> None:
-        first, second = ending(3, "read"), SIGNER.token("read", "command", jti="second")
-        over = time.time() + 3
+        first, second = ending(5, "read"), SIGNER.token("read", "command", jti="second")
+        over = time.time() + 5
         async with socket_of(daemon, **bearer(first)) as socket:
             assert (await socket.call("processes"))[1]["error"]["code"] == "forbidden"
             renewed = await socket.ok("renew", token=second)
