@@ -103,7 +103,7 @@ def _records(member: Member, name: bytes, link: bytes, *, fits: bool) -> dict[st
     time = time_record(member.mtime_ns)
     if time:
         records["mtime"] = time
-    return _marked_binary(records)
+    return _marked_binary(records) if records else records
 
 
 def _marked_binary(records: dict[str, bytes]) -> dict[str, bytes]:

@@ -89,8 +89,8 @@ def time_record(mtime_ns: int) -> bytes | None:
     >>> time_record(5 * SECOND_NS), time_record(1_500_000_000), time_record(-1)
     (None, b'1.5', b'-0.000000001')
     """
-    seconds, nanoseconds = divmod(abs(mtime_ns), SECOND_NS)
-    if mtime_ns >= 0 and not nanoseconds and seconds <= MAX_OCTAL_SIZE:
+    if mtime_ns >= 0 and not mtime_ns % SECOND_NS and mtime_ns <= MAX_OCTAL_SIZE * SECOND_NS:
         return None
+    seconds, nanoseconds = divmod(abs(mtime_ns), SECOND_NS)
     fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
     return f"{'-' if mtime_ns < 0 else ''}{seconds}{fraction}".encode()

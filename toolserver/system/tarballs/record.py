@@ -33,6 +33,11 @@ class Record:
         self._digest = TreeDigest()
 
     @property
+    def has_base(self) -> bool:
+        """Whether something may be known."""
+        return self._base is not None
+
+    @property
     def tree(self) -> str:
         """The digest of what was seen so far."""
         return self._digest.told()
@@ -71,7 +76,8 @@ class Record:
         info = content.info
         is_old = content.begun_ns - max(info.st_mtime_ns, info.st_ctime_ns) > _TICK_NS
         stamp = _stamp(info) if is_old and not content.is_torn else None
-        self._add(_entry(path, member, content.sha256, stamp))
+        mtime = member.mtime_ns // _SECOND_NS
+        self._add(Entry(os.fsencode(path), _FILE, member.mode, mtime, member.size, content.sha256, stamp))
 
     def _is_base(self, entry: Entry) -> bool:
         if self._base is None:
@@ -90,10 +96,10 @@ class Record:
         self._each(entry)
 
 
-def _entry(path: str, member: Member, content: bytes, stamp: tuple[int, int, int] | None = None) -> Entry:
+def _entry(path: str, member: Member, content: bytes) -> Entry:
     mode = 0 if member.kind is Kind.SYMLINK else member.mode
     letter, mtime = member.kind.value, member.mtime_ns // _SECOND_NS
-    return Entry(os.fsencode(path), letter, mode, mtime, member.size, content, stamp)
+    return Entry(os.fsencode(path), letter, mode, mtime, member.size, content)
 
 
 def _stamp(info: os.stat_result) -> tuple[int, int, int]:

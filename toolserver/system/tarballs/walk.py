@@ -134,6 +134,8 @@ class Walk:
             elif entry.is_symlink():
                 yield from self._symlink(above.fd, entry.name, path, levels)
             elif entry.is_file(follow_symlinks=False):
+                if self._record.has_base and self._record.is_known(path, entry.stat(follow_symlinks=False)):
+                    return
                 yield from self._file(above.fd, entry.name, path, levels)
             else:
                 self._leave_out_special(entry.stat(follow_symlinks=False), path)
@@ -171,7 +173,7 @@ class Walk:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):  # it was a file when it was listed
                 self._leave_out_special(info, path)
-            elif not self._record.is_known(path, info):
+            else:
                 yield from self._contents(fd, info, path, levels)
         finally:
             os.close(fd)
