@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
+from benchmarks.archives import deltas
 from benchmarks.arena import Arena, Bench, arena
 from benchmarks.checkpoints import past
 from benchmarks.crowds import crowds
@@ -51,6 +52,7 @@ ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("starts", 40, 60): starts,
     Group("sessions", 20, 60): rates,
     Group("archives", 30, 100): tarballs,
+    Group("deltas", 0, 60): deltas,
     Group("checkpoints", 0, 40): past,
     Group("growth", 0, 60): growth,
     Group("templates", 35, 140): readiness,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import random
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from benchmarks.arena import Bench
 from benchmarks.floors import run
 from benchmarks.measure import Act, Entry, Figure, Kind, compare
 from benchmarks.peers.ours import ours
-from benchmarks.searches import plant
 from orchestrator.client import Client
 from protocol.messages.archives import ArchiveFormat
 
@@ -25,8 +25,8 @@ async def tarballs(bench: Bench) -> AsyncGenerator[list[Figure], None]:
     """Each content on its own, so that no more than one is on the disk."""
     scale = bench.scale
     contents = (
-        (f"{_SMALL_FILES} files", functools.partial(plant, count=_SMALL_FILES), scale.runs // 4),
-        (f"{scale.tree_files} files", functools.partial(plant, count=scale.tree_files), scale.heavy_runs),
+        (f"{_SMALL_FILES} files", functools.partial(sources, count=_SMALL_FILES), scale.runs // 4),
+        (f"{scale.tree_files} files", functools.partial(sources, count=scale.tree_files), scale.heavy_runs),
         (f"one file of {scale.large_bytes // 10**6} MB", functools.partial(_one, size=scale.large_bytes), 3),
     )
     for what, make, runs in contents:
@@ -82,6 +82,22 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
             yield chunk
+
+
+def sources(top: Path, count: int) -> None:
+    """Texts as installed packages have them: 6 KB on average, most far smaller, packed to a third.
+
+    Of a few repeated lines the floor would have nothing to compress, and of random bytes nothing to gain.
+    """
+    chance = random.Random(7)
+    words = [f"{chance.getrandbits(24):x}" for _ in range(4000)]
+    for number in range(count):
+        path = top / f"{number // 1000}" / f"{number // 40}" / f"file-{number}.ts"
+        if not number % 40:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        size = min(int(chance.lognormvariate(6.1, 1.2)), 40_000)
+        # The head of a vocabulary is said most, as in any language.
+        path.write_text(" ".join(words[int(4000 * chance.random() ** 3)] for _ in range(size)) + "\n")
 
 
 def _one(top: Path, size: int) -> None:

@@ -29,6 +29,7 @@ from protocol.errors import (
     ToolError,
     Unauthorized,
 )
+from protocol.messages.archives import InjectMode
 from protocol.messages.commands import Stdout
 from protocol.messages.devserver import DevState
 from protocol.messages.edits import EditAnswer
@@ -280,6 +281,18 @@ async def archives(client: Client, box: Sandbox) -> None:
         told = await client.command(command="stat -c '%A %N' a/b.txt a/link empty")
         assert told.stdout == "-rwx------ 'a/b.txt'\nlrwxrwxrwx 'a/link' -> 'b.txt'\ndrwxr-xr-x 'empty'\n"
     assert (await client.read(path="a/link")).content == "b\n"
+    await client.command(command="rm a/link && echo c > a/c.txt && chmod 700 empty")
+    delta = await client.save(since=saved.digest)
+    assert (delta.files, delta.removed) == (1, 1)
+    await client.inject(archive=saved.archive)
+    await client.inject(archive=delta.archive, mode=InjectMode.DELTA)
+    told = await client.command(command="ls a; stat -c %a empty")
+    assert told.stdout == "b.txt\nc.txt\n700\n"
+    head, entries = await client.get_manifest(delta.digest)
+    assert (head.tree, {entry.path for entry in entries}) == (
+        delta.tree,
+        {"a", "a/b.txt", "a/c.txt", "empty"},
+    )
 
 
 @walks("bind_session", "revoke", "list")
