@@ -56,6 +56,8 @@ class DevServer:
         self._last: DevStart | None = None
         self._ready_at = 0.0
         self._renewing = False
+        self._verdict: str | None = None
+        """Why this run was ended, where nobody asked for that."""
         self._remark: str | None = None
         """What went wrong on the way to this run, and did not keep it down."""
         self._deciding = asyncio.Lock()
@@ -199,7 +201,7 @@ class DevServer:
                 self.note(DevEvent.STOP)
             raise
         (self.log.go_on if again else self.log.begin)(process)
-        self._process = process
+        self._process, self._verdict = process, None
         self._watching = asyncio.create_task(self._watch(process, again))
         self._getting_ready = asyncio.create_task(self._get_ready(process, request, again))
         # Its error is raised to whoever waits; when nobody does any more, the state tells enough.
@@ -210,7 +212,7 @@ class DevServer:
         if self._process is not process or self.state is DevState.STOPPING:
             return  # whoever stops it tells it
         lines = last_lines(process)
-        what = f"it ended with exit code {end.code}: {told(lines)}"
+        what = self._verdict or f"it ended with exit code {end.code}: {told(lines)}"
         was_ready = self.state is DevState.READY
         if was_ready or (again and self.state is DevState.STARTING):
             self._failed(what, (time.monotonic() - self._ready_at) * 1000 if was_ready else 0, process)
@@ -289,6 +291,7 @@ class DevServer:
             await self._readying.wait(process, request.readiness, self._port, timeout_ms)
         except TimeoutError:
             error = await too_late(process, timeout_ms)
+            self._verdict = error.message
             # One that nobody waits for has failed, and may be started again: its end tells so.
             await (self._table.stop(process) if again else self.end())
             raise error from None

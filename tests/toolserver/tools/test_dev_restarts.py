@@ -32,7 +32,7 @@ if os.path.exists("broken"):
 http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Page).serve_forever()
 """
 SERVE = f"exec {sys.executable} serve.py"
-SOON = {"TOOL_SERVER_DEV_RESTART_DELAY_MS": "10", "TOOL_SERVER_MAX_DEV_RESTARTS": "2"}
+SOON = {"CLAUDECODE": "1", "TOOL_SERVER_DEV_RESTART_DELAY_MS": "10", "TOOL_SERVER_MAX_DEV_RESTARTS": "2"}
 LATE = {"TOOL_SERVER_DEV_RESTART_DELAY_MS": "600000"}
 
 
@@ -215,3 +215,31 @@ async def test_its_log_goes_on_over_restarts(hasty: Daemon, http: Http, socket: 
     await http.ok("dev_start", command=SERVE, port=first["port"])
     assert (await http.ok("dev_logs"))["text"] == "run 3\n"
     await until(lambda: (hasty.root / "runs").read_text() == "xxx")
+
+
+async def test_one_that_hangs_when_it_is_started_again_is_stopped_and_counts_as_failed(
+    hasty: Daemon, http: Http, socket: Socket
+) -> None:
+    (hasty.root / "well").touch()
+    first = await http.ok(
+        "dev_start",
+        command="while [ ! -e die ]; do sleep 0.02; done; rm die; exit 3",
+        port=free_port(),
+        readiness={"file": {"path": "well"}, "timeoutMs": 1000},
+    )
+    await socket.send("about", "dev_status", {"follow": True, "fromEvent": first["nextEvent"]})
+    (hasty.root / "well").unlink()
+    (hasty.root / "die").touch()
+    told = await changes(socket, "crashed", nextTry=None)
+    assert [each["state"] for each in told] == ["crashed", "starting", "crashed", "starting", "crashed"]
+    assert told[-1]["reason"].startswith(
+        "the dev server was not ready within 1000 ms (readiness.timeoutMs); it is stopped; it failed 3 times"
+    )
+    await until(lambda: hasty.children() == set())
+
+
+async def test_no_coding_agent_is_seen_by_it(http: Http) -> None:
+    """Astro would put itself into the background; a command is told what the tool server was."""
+    assert (await http.ok("command", command="echo $CLAUDECODE"))["stdout"] == "1\n"
+    await http.ok("dev_start", command=f'echo "agent: $CLAUDECODE"; {SERVE}', port=free_port())
+    assert (await http.ok("dev_logs"))["text"].startswith("agent: \n")
