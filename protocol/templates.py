@@ -148,6 +148,8 @@ LOCK_FILES = {
     "bun.lock": "bun",
     "bun.lockb": "bun",
 }
+YARN_SETTINGS = ".yarnrc.yml"
+"""Read by Yarn from 2 on; the first one's is called .yarnrc."""
 MANAGERS = ("npm", "pnpm", "yarn", "bun")
 
 
@@ -174,6 +176,11 @@ def install_commands(manager: str, names: Collection[str], offline: bool = False
 
     >>> install_commands("npm", ["package-lock.json"])
     ['npm ci --no-audit --no-fund --prefer-offline', 'npm install --no-audit --no-fund']
+
+    Yarn from 2 on has other options than the first one: it is told by its settings file.
+
+    >>> install_commands("yarn", ["yarn.lock", ".yarnrc.yml"])
+    ['yarn install --immutable', 'yarn install']
     """
     locked = any(LOCK_FILES.get(name) == manager for name in names)
     first, last = (" --offline", " --offline") if offline else (" --prefer-offline", "")
@@ -181,7 +188,9 @@ def install_commands(manager: str, names: Collection[str], offline: bool = False
     commands = {
         "npm": [f"npm ci {npm_quiet}{first}", f"npm install {npm_quiet}{last}"],
         "pnpm": [f"pnpm install --frozen-lockfile{first}", f"pnpm install --no-frozen-lockfile{last}"],
-        "yarn": [f"yarn install --frozen-lockfile{last}", f"yarn install{last}"],
+        "yarn": ["yarn install --immutable", "yarn install"]
+        if YARN_SETTINGS in names
+        else [f"yarn install --frozen-lockfile{last}", f"yarn install{last}"],
         "bun": ["bun install --frozen-lockfile", "bun install"],
     }[manager]
     return commands if locked else commands[1:]

@@ -121,6 +121,18 @@ def test_places_and_owner_are_the_plans_and_an_image_of_its_own_is_taken() -> No
     ]
 
 
+def test_a_hosts_packages_are_mounted_to_be_read_and_asked_for_before_the_images() -> None:
+    made = config(shared_store=Path("/data/cache/.store"))
+    assert made["HostConfig"]["Mounts"][-1] == {
+        "Type": "bind",
+        "Source": "/data/cache/.store",
+        "Target": "/tools/host-store",
+        "ReadOnly": True,
+    }
+    assert "TOOL_SERVER_SHARED_STORE=/tools/host-store:/tools/store" in made["Env"]
+    assert "TOOL_SERVER_SHARED_STORE=/tools/store" in config()["Env"]
+
+
 def test_a_promised_port_is_bound_and_one_without_promise_is_the_engines_choice() -> None:
     assert config()["HostConfig"]["PortBindings"] == {
         "3001/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}],
