@@ -36,7 +36,7 @@ async def crowds(arena: Arena) -> AsyncGenerator[list[Figure], None]:
             bare = [await _socket(stack, f"{arena.bare}/ws") for _ in range(clients)]
             ours = [await _socket(stack, f"{arena.http.url}/v1/ws") for _ in range(clients)]
             sockets = [floor("bare echo socket", _echoed(bare)), Entry("ours, frames alone", _asked(ours))]
-            case = f"read 1 KiB, {clients} sockets at once"
+            case = f"read 1 KiB by sockets, {clients} at once"
             yield await at_once(case, sockets, clients, scale.seconds)
         entries = [floor("posix_spawn + pidfd", lambda: spawn([true]))]
         entries += [_entry(each, "true") for each in arena.contenders if each.many("true")]

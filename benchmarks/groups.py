@@ -42,20 +42,20 @@ IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
     Group("commands", 18, 50): commands,
     Group("output", 24, 60): outputs,
     Group("files", 24, 60): files,
-    Group("large files", 18, 45): large_files,
-    Group("search", 30, 80): searches,
+    Group("large files", 16, 40): large_files,
+    Group("search", 30, 70): searches,
     Group("watch", 6, 15): watched,
-    Group("crowds", 20, 80): crowds,
+    Group("crowds", 20, 75): crowds,
 }
 """Run while all contenders are up, and take turns."""
 ALONE: dict[Group, Callable[[Bench], Cases]] = {
-    Group("starts", 40, 60): starts,
-    Group("sessions", 20, 60): rates,
+    Group("starts", 40, 50): starts,
+    Group("sessions", 20, 50): rates,
     Group("archives", 30, 100): tarballs,
-    Group("deltas", 0, 60): deltas,
-    Group("checkpoints", 0, 40): past,
-    Group("growth", 0, 60): growth,
-    Group("templates", 35, 140): readiness,
+    Group("deltas", 0, 40): deltas,
+    Group("checkpoints", 0, 30): past,
+    Group("growth", 0, 50): growth,
+    Group("templates", 40, 150): readiness,
 }
 """Run with nobody else up."""
 

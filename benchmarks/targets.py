@@ -119,7 +119,7 @@ _ALL: tuple[Callable[[Figures], Target], ...] = (
     _true_of_peers,
     _small_read,
     _p99("read 1 KiB, 64 at once", "small read over HTTP"),
-    _p99("read 1 KiB, 64 sockets at once", "small read over sockets"),
+    _p99("read 1 KiB by sockets, 64 at once", "small read over sockets"),
     _p99("command true, 64 at once", "`true`"),
     _search(1000),
     _search(50_000),
