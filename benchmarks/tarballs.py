@@ -95,13 +95,15 @@ def sources(top: Path, count: int) -> None:
     """
     chance = random.Random(7)
     words = [f"{chance.getrandbits(24):x}" for _ in range(4000)]
+    # The head of a vocabulary is said most, as in any language. One text, of which each file is a piece.
+    text = " ".join(words[int(4000 * chance.random() ** 3)] for _ in range(200_000)).encode()
     for number in range(count):
         path = top / f"{number // 1000}" / f"{number // 40}" / f"file-{number}.ts"
         if not number % 40:
             path.parent.mkdir(parents=True, exist_ok=True)
-        size = min(int(chance.lognormvariate(6.1, 1.2)), 40_000)
-        # The head of a vocabulary is said most, as in any language.
-        path.write_text(" ".join(words[int(4000 * chance.random() ** 3)] for _ in range(size)) + "\n")
+        size = min(int(7 * chance.lognormvariate(6.1, 1.2)), 280_000)
+        begin = chance.randrange(len(text) - size)
+        path.write_bytes(text[begin : begin + size])
 
 
 def _one(top: Path, size: int) -> None:
