@@ -1,4 +1,4 @@
-"""How cost grows with what there is: files, processes, sockets, output. Each step's ratio is to the first."""
+"""How cost grows with what there is: files, processes, work, sockets, output. Ratios are to the first one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from benchmarks.searches import plant
 
 FILES = (100, 1000, 10_000, 50_000)
 PROCESSES = (0, 64, 256, 512)
+BUSY = (0, 8, 64)
 SOCKETS = (0, 64, 256, 1000)
 OUTPUT_MB = (0, 1, 10, 100, 400)
 _RUNS = 40
+_SETTLED_SECONDS = 0.5
+"""Until all commands are at it."""
+_LOUD = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
 
 
 async def growth(bench: Bench) -> AsyncGenerator[list[Figure], None]:
-    """Four curves, each on a daemon of its own."""
-    for curve in (_files, _processes, _sockets, _output):
+    """Five curves, each on a daemon of its own."""
+    for curve in (_files, _processes, _busy, _sockets, _output):
         root = bench.scratch / f"growth{curve.__name__}"
         async with ours(root) as (client, http):
             (root / "small.txt").write_text("x" * 1024)
@@ -73,6 +77,25 @@ async def _processes(client: ByClient, http: ByHttp) -> list[Figure]:
         running = count
         await curves.point(str(count), {"smallest request": client.small, "true": client.true})
     return curves.figures
+
+
+async def _busy(client: ByClient, http: ByHttp) -> list[Figure]:
+    curves, loud = _Curves("commands that work and write", client.pid), list[asyncio.Task[None]]()
+    try:
+        for count in BUSY:
+            loud += [asyncio.create_task(_loud(client)) for _ in range(count - len(loud))]
+            await asyncio.sleep(_SETTLED_SECONDS)
+            await curves.point(str(count), {"smallest request": client.small, "by HTTP": http.small})
+    finally:
+        for each in loud:
+            each.cancel()
+        await asyncio.gather(*loud, return_exceptions=True)
+    return curves.figures
+
+
+async def _loud(client: ByClient) -> None:
+    while True:
+        await client.client.command(command=_LOUD)
 
 
 async def _sockets(client: ByClient, http: ByHttp) -> list[Figure]:
