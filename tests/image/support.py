@@ -31,6 +31,7 @@ HARDENED = (
     "--tmpfs=/tmp:exec",
     "--tmpfs=/app:exec",
     "--tmpfs=/home/node:exec",
+    "--tmpfs=/var/lib/workspace",
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
     "--pids-limit=256",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -110,7 +109,7 @@ def places_of(
     kept = [_TOOLS] if os.path.isdir(_TOOLS) else []
     kept += [prefix] if prefix not in _SYSTEM else []
     kept += [os.path.dirname(protocol.__file__), os.path.dirname(os.path.dirname(__file__))]
-    free = [str(root), environ.get("HOME", ""), environ.get("TMPDIR") or tempfile.gettempdir()]
+    free = [str(root), environ.get("HOME", ""), environ.get("TMPDIR") or "/tmp"]
     return Places(
         hidden=tuple(os.path.realpath(each) for each in hidden),
         shown=tuple(os.path.realpath(each) for each in shown),

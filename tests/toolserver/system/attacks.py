@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-REFUSED = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ESRCH, errno.ECONNREFUSED}
+REFUSED = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ESRCH, errno.ECONNREFUSED, errno.EROFS}
 X86 = os.uname().machine == "x86_64"
 TKILL, TGKILL, QUEUE = (200, 234, 129) if X86 else (130, 131, 138)
 PTRACE_SEIZE = 0x4206
