@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from protocol.messages.base import Log
-from toolserver.system.output import Piece
-from toolserver.system.processes import Process
+from toolserver.system.output import OutputLog, Piece
 from toolserver.tools.call import Call
 from toolserver.tools.follow import whole_characters
 
@@ -23,7 +22,7 @@ _PIECE_BYTES = 64 * 1024
 
 @dataclass
 class _Run:
-    process: Process
+    output: OutputLog
     base: int
     """Offset of its first byte."""
     size: int | None = None
@@ -31,7 +30,7 @@ class _Run:
 
     @property
     def end(self) -> int:
-        return self.base + (self.process.stdout.end if self.size is None else self.size)
+        return self.base + (self.output.end if self.size is None else self.size)
 
 
 class DevLog:
@@ -56,18 +55,18 @@ class DevLog:
         """Offset of the byte that comes next."""
         return self._runs[-1].end if self._runs else 0
 
-    def begin(self, process: Process) -> None:
+    def begin(self, output: OutputLog) -> None:
         """A new log, with this run."""
         self._begun += 1
         self._runs.clear()
-        self._runs.append(_Run(process, 0))
+        self._runs.append(_Run(output, 0))
 
-    def go_on(self, process: Process) -> None:
+    def go_on(self, output: OutputLog) -> None:
         """The next run, after those before."""
         base = self.end
         if self._runs:
             self._runs[-1].size = base - self._runs[-1].base
-        self._runs.append(_Run(process, base))
+        self._runs.append(_Run(output, base))
 
     def read(self, offset: int, max_bytes: int) -> Piece:
         """From ``offset`` on, of one run; what is no longer kept is told as missing."""
@@ -76,7 +75,7 @@ class DevLog:
             if offset < run.end or run is self._runs[-1]:
                 skipped = max(0, run.base - offset)
                 at = max(0, offset - run.base)
-                piece = run.process.stdout.read(at, min(max_bytes, max(0, run.end - run.base - at)))
+                piece = run.output.read(at, min(max_bytes, max(0, run.end - run.base - at)))
                 if piece.data or run is self._runs[-1]:
                     return Piece(run.base + piece.offset, piece.data, missing + skipped + piece.missing)
                 # Its record is gone, and its output with it.
@@ -102,7 +101,7 @@ class DevLog:
         """The next piece, cut at whole characters while more is to come; the offset after it."""
         piece = self.read(position, _PIECE_BYTES)
         run = next((each for each in self._runs if piece.offset < each.end), self._runs[-1])
-        is_over = run.size is not None or run.process.stdout.settled is not None
+        is_over = run.size is not None or run.output.settled is not None
         is_last = is_over and piece.offset + len(piece.data) >= run.end
         data = piece.data if is_last else piece.data[: whole_characters(piece.data)]
         after = piece.offset + len(data)
@@ -113,8 +112,8 @@ class DevLog:
 
     async def _more(self, position: int, next_run: Callable[[], Awaitable[bool]]) -> bool:
         run = self._runs[-1]
-        if run.process.stdout.settled is not None:
+        if run.output.settled is not None:
             return position < run.end or await next_run()
         # Past what is there: it may be the first bytes of a character.
-        await run.process.stdout.wait_past(max(run.end, position) - run.base)
+        await run.output.wait_past(max(run.end, position) - run.base)
         return True

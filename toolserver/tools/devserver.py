@@ -200,7 +200,7 @@ class DevServer:
                 self.note(DevEvent.EXITED)
                 self.note(DevEvent.STOP)
             raise
-        (self.log.go_on if again else self.log.begin)(process)
+        (self.log.go_on if again else self.log.begin)(process.stdout)
         self._process, self._verdict = process, None
         self._watching = asyncio.create_task(self._watch(process, again))
         self._getting_ready = asyncio.create_task(self._get_ready(process, request, again))
