@@ -21,6 +21,7 @@ from benchmarks.requests import files, large_files, small
 from benchmarks.searches import searches, watched
 from benchmarks.starts import rates, starts
 from benchmarks.tarballs import tarballs
+from benchmarks.tokens import tokens
 
 _LAST_SECONDS = 1.5
 """Of a group's time, for a case to end by itself."""
@@ -49,6 +50,7 @@ IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
 }
 """Run while all contenders are up, and take turns."""
 ALONE: dict[Group, Callable[[Bench], Cases]] = {
+    Group("tokens", 0, 10): tokens,
     Group("starts", 40, 50): starts,
     Group("sessions", 20, 50): rates,
     Group("archives", 30, 100): tarballs,

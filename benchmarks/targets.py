@@ -79,6 +79,11 @@ def _small_read(figures: Figures) -> Target:
     return Target("small read over the WebSocket, beside an echo", 1.5, "", found)
 
 
+def _token(figures: Figures) -> Target:
+    thousand = _median(figures, "1000 token checks")
+    return Target("a session token checked", 0.1, " ms", thousand / 1000 if thousand else None)
+
+
 def _p99(case: str, what: str) -> Callable[[Figures], Target]:
     def made(figures: Figures) -> Target:
         one = _ours(figures, case)
@@ -118,6 +123,7 @@ _ALL: tuple[Callable[[Figures], Target], ...] = (
     _true,
     _true_of_peers,
     _small_read,
+    _token,
     _p99("read 1 KiB, 64 at once", "small read over HTTP"),
     _p99("read 1 KiB by sockets, 64 at once", "small read over sockets"),
     _p99("command true, 64 at once", "`true`"),

@@ -17,8 +17,8 @@ STATE_PARENTS = ("/var/lib/workspace", "/run", "/tmp", "/dev/shm")
 """Where the daemon's own area may lie, best first: the container's own layer, which /app shares unless it is
 a mount; then what a read-only container usually gets as tmpfs; then what every container has."""
 
-TOKEN_VARIABLES = ("TOOL_SERVER_TOKEN", "TOOL_SERVER_TOKEN_SHA256")
-TOKEN_FLAGS = ("--token", "--token-sha256")
+TOKEN_VARIABLES = ("TOOL_SERVER_TOKEN", "TOOL_SERVER_TOKEN_SHA256", "TOOL_SERVER_PUBLIC_KEY")
+TOKEN_FLAGS = ("--token", "--token-sha256", "--public-key")
 TELLS_ONLY = frozenset(("-h", "--help", "--version"))
 
 
@@ -37,6 +37,8 @@ def lacking(
     >>> lacking({}, ["--state-dir=/mine", "--token", "chosen"], lambda place: True, lambda: "fresh")
     {}
     >>> lacking({"TOOL_SERVER_TOKEN_SHA256": "9f"}, ["--state-dir=/mine"], lambda _: True, lambda: "fresh")
+    {}
+    >>> lacking({"TOOL_SERVER_PUBLIC_KEY": "key"}, ["--state-dir=/mine"], lambda _: True, lambda: "fresh")
     {}
     """
     given = {argument.partition("=")[0] for argument in argv}

@@ -53,7 +53,9 @@ async def test_the_readme_curl_lines_run_on_the_template_they_are_for(tmp_path: 
     assert '"replacements":1' in told
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/api.md", "docs/templates.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "ARCHITECTURE.md", "docs/api.md", "docs/templates.md", "docs/tokens.md"]
+)
 def test_every_link_between_documents_leads_somewhere(document: str) -> None:
     path = REPOSITORY / document
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))

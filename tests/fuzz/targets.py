@@ -7,6 +7,7 @@ are where the search begins: one good input of each shape.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import io
@@ -20,7 +21,7 @@ import msgspec
 
 from protocol.archives import Budget, hard_link_source, member_path, permissions, refuse_leaving_symlink
 from protocol.codec import encode
-from protocol.errors import ToolError
+from protocol.errors import ToolError, Unauthorized
 from protocol.limits import MIB, Limits
 from protocol.messages.edits import FileEdit
 from protocol.operations import OPERATIONS
@@ -29,6 +30,7 @@ from protocol.tar.decoder import Decoder
 from protocol.tar.header import Member
 from protocol.template_migration import migrated
 from protocol.templates import parse_template
+from protocol.tokens import SESSION_TYPE, Claims, read_header, read_payload, refuse_untimely
 from toolserver.mcp import receive
 from toolserver.session import Conversation
 from toolserver.system.tarballs.inflate import Inflater
@@ -212,6 +214,22 @@ _CALL: dict[str, object] = {
 _V4A = b"*** Begin Patch\n*** Update File: a\n@@\n one\n-two\n+three\n*** Add File: b\n+x\n*** End Patch\n"
 _UNIFIED = b"diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n"
 
+_CLAIMS = b'{"sid":"s","sub":"u","jti":"1","iat":1,"nbf":1,"exp":2,"scopes":["read"],"path":"src"}'
+
+
+def session_token(data: bytes) -> None:
+    """Whatever stands where a token should is refused by Unauthorized, or is in its time."""
+    way, rest = data[:1], data[1:]
+    token = rest.decode("latin-1")
+    if way < b"\2":
+        parts = (base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (*rest.split(b"\0"), b""))
+        token = ".".join(parts)
+    with contextlib.suppress(Unauthorized):
+        read_header(token, SESSION_TYPE)
+    with contextlib.suppress(Unauthorized):
+        refuse_untimely(read_payload(rest.partition(b"\0")[2], Claims), 1.5)
+
+
 TARGETS: dict[str, Target] = {
     "json_frame": Target(
         json_frame,
@@ -233,6 +251,14 @@ TARGETS: dict[str, Target] = {
         (
             *(bytes([number]) + b'{"path":"a"}' for number in range(len(_OPERATIONS))),
             b'\x0d{"command":"str_replace","file_path":"a","old_str":"x","edits":[{"search":"a"}]}',
+        ),
+    ),
+    "session_token": Target(
+        session_token,
+        (
+            b'\0{"alg":"EdDSA","typ":"workspace-session+jwt","kid":"a"}\0' + _CLAIMS,
+            b'\1{"alg":"EdDSA","typ":"workspace-ticket+jwt"}\0{"method":"GET"}',
+            b"\2eyJhbGciOiJub25lIn0.e30.",
         ),
     ),
     "mcp_message": Target(
