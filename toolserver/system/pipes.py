@@ -19,6 +19,7 @@ from toolserver.system.input import Input
 from toolserver.system.output import OutputLog
 
 _READ_BYTES = 128 * 1024
+"""In one call, and told in one event: what comes whole need not be put together again for who reads it."""
 _PIPE_BYTES = 512 * 1024
 """Of a pipe that was found full: its program writes on while others have their turn. The system gives a user
 without rights 64 MiB in all, and refuses more; then it stays as it is."""
@@ -44,6 +45,9 @@ class Pipes:
         self._fds: dict[OutputLog, int] = {}
         self._new: dict[int, OutputLog] = {}
         """Not listened to yet."""
+        self._listening: set[int] = set()
+        """In the loop. To put one in and take it out costs eight system calls: where readers catch up and
+        fall behind in turns, what comes next is read without."""
         self._large: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._inputs: set[Input] = set()
@@ -76,7 +80,8 @@ class Pipes:
         if self._timer is not None:
             self._timer.cancel()
         for fd in self._readers:
-            loop.remove_reader(fd)
+            if fd in self._listening:
+                loop.remove_reader(fd)
             os.close(fd)
         self._readers.clear()
         self._fds.clear()
@@ -91,16 +96,30 @@ class Pipes:
 
     def _on_output(self, fd: int, into: OutputLog) -> None:
         at_most = _READ_BYTES_PER_TURN
-        while at_most > 0 and not into.full and fd in self._readers:
+        while at_most > 0 and not into.full and self._readers.get(fd) is into:
             at_most -= self._read(fd, into, _READ_BYTES) or at_most
-        if into.full and fd in self._readers:
-            asyncio.get_running_loop().remove_reader(fd)
-            into.when_room(lambda: self._go_on(fd, into))
+        if self._readers.get(fd) is not into:
+            return
+        if into.full:
+            self._listen_no_more(fd)
+            into.when_room(lambda: self._read_on(fd, into))
+        else:
+            self._go_on(fd, into)
 
     def _go_on(self, fd: int, into: OutputLog) -> None:
-        """Listen: from the start on, or since readers that a program was to wait for caught up or left."""
-        if self._readers.get(fd) is into:
+        """Be woken by what it writes."""
+        if self._readers.get(fd) is into and fd not in self._listening:
+            self._listening.add(fd)
             asyncio.get_running_loop().add_reader(fd, self._on_output, fd, into)
+
+    def _read_on(self, fd: int, into: OutputLog) -> None:
+        """Those whom it waited for have caught up, or left."""
+        asyncio.get_running_loop().call_soon(self._on_output, fd, into)
+
+    def _listen_no_more(self, fd: int) -> None:
+        if fd in self._listening:
+            self._listening.discard(fd)
+            asyncio.get_running_loop().remove_reader(fd)
 
     def _read(self, fd: int, into: OutputLog, at_most: int) -> int:
         """Record up to ``at_most`` bytes, and close at the end; how many came."""
@@ -110,8 +129,8 @@ class Pipes:
             if data is None:
                 break
             if not data:
-                if self._new.pop(fd, None) is None:
-                    asyncio.get_running_loop().remove_reader(fd)
+                self._new.pop(fd, None)
+                self._listen_no_more(fd)
                 del self._readers[fd], self._fds[into]
                 self._large.discard(fd)
                 os.close(fd)

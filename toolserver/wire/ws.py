@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 
@@ -30,11 +31,35 @@ _ROOM_BYTES = 64 * 1024
 """Not yet taken by the socket: up to here a frame is given to it at once, which saves a turn of the loop;
 beyond it frames wait in the queue."""
 
+_QUEUED_BYTES = 4 * 1024 * 1024
+"""Frames wait for a client up to here; then who makes them waits."""
+
+_LARGE_BYTES = 16 * 1024
+"""Of a larger message aiohttp writes the head by itself, so that ten bytes cross the network alone and wake
+the client: a tenth of the time of 100 MB of output. Where there is room it is put together here."""
+
+
 _ANSWERS_PER_TURN = 32
 """Given at once, one after the other, to a client that asks without waiting; then the others' turn: two
 milliseconds or so."""
 
 log = logging.getLogger("toolserver.ws")
+
+
+def framed(content: bytes, kind: WSMsgType) -> bytes:
+    """A whole message as it goes over the wire (RFC 6455, 5.2; a server masks nothing).
+
+    >>> framed(b"ab", WSMsgType.TEXT), len(framed(bytes(1000), WSMsgType.BINARY))
+    (b'\\x81\\x02ab', 1004)
+    """
+    size = len(content)
+    if size < 126:
+        head = struct.pack(">BB", 0x80 | kind, size)
+    elif size < 1 << 16:
+        head = struct.pack(">BBH", 0x80 | kind, 126, size)
+    else:
+        head = struct.pack(">BBQ", 0x80 | kind, 127, size)
+    return head + content
 
 
 class WebSocketDoor:
@@ -75,6 +100,25 @@ class WebSocketDoor:
         )
 
 
+class _Frames(asyncio.Queue[bytes]):
+    """Bounded in number, and in bytes: as many large ones as small ones would be 16 MB a client."""
+
+    _bytes = 0
+
+    def full(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._bytes >= _QUEUED_BYTES or super().full()
+
+    def _put(self, item: bytes) -> None:
+        self._bytes += len(item)
+        super()._put(item)
+
+    def _get(self) -> bytes:
+        item = super()._get()
+        self._bytes -= len(item)
+        return item
+
+
 class _Peer:
     """One socket: a reader, a writer with a bounded queue, and a task per request."""
 
@@ -97,7 +141,7 @@ class _Peer:
         self._access = access
         self._closing: asyncio.Task[None] | None = None
         self._conversation = Conversation(form, limits.max_in_flight, dispatcher.ledger.hit)
-        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue(limits.max_queued_frames)
+        self._outgoing = _Frames(limits.max_queued_frames)
         self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
         self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
         self._answered = 0
@@ -218,6 +262,10 @@ class _Peer:
             await self._outgoing.put(frame)
 
     async def _send_now(self, frame: bytes) -> None:
+        transport = self._request.transport
+        if len(frame) > _LARGE_BYTES and transport is not None and not self._socket.closed:
+            transport.write(framed(frame, WSMsgType.BINARY if self._binary else WSMsgType.TEXT))
+            return
         try:
             await self._write_frame(frame)
         except (ConnectionError, RuntimeError):
