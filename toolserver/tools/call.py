@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -125,9 +126,15 @@ def find_operation(name: str) -> Operation:
     """
     if name in OPERATIONS:
         return OPERATIONS[name]
+    name = name[:100]
+    raise NotFound(f"there is no operation {name!r}; {_hint(name)}", operation=name)
+
+
+@functools.lru_cache(maxsize=64)
+def _hint(name: str) -> str:
+    """Kept: who asks wrongly asks so again, and to look for the nearest takes as long as to read a file."""
     close = difflib.get_close_matches(name, OPERATIONS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(OPERATIONS))}"
-    raise NotFound(f"there is no operation {name[:100]!r}; {hint}", operation=name[:100])
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(OPERATIONS))}"
 
 
 def read_request(operation: Operation, params: bytes | msgspec.Raw, form: Format) -> Request:

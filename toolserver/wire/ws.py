@@ -181,6 +181,7 @@ class _Peer:
         match decision:
             case Send(refusal):
                 await self._send(refusal)
+                await self._others_turn()
             case CancelRun(id):
                 await self._cancel(id)
             case Renew(id, token):
@@ -197,6 +198,9 @@ class _Peer:
             self._running[run.id] = asyncio.create_task(self._answer(run, call)), call
             return
         await self._send_now(self._result(run, answer, call))
+        await self._others_turn()
+
+    async def _others_turn(self) -> None:
         self._answered += 1
         if self._answered % _ANSWERS_PER_TURN == 0:
             await asyncio.sleep(0)
