@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from benchmarks.floors import program
 from benchmarks.measure import Figure, Kind, figure
@@ -118,8 +119,9 @@ async def bring_up(bench: Bench, client: Client, *, warm: bool) -> float:
     await client.put_archive(content, digest=archive.digest)
     install = template.install_request()
     if not warm:
-        install = type(install)(command=install.command, env=install.env, store=False)
-    started = await client.start(install=install, dev=template.dev_request())
+        install = msgspec.structs.replace(install, store=False)
+    dev = msgspec.structs.replace(template.dev_request(), port=_free_port())
+    started = await client.start(install=install, dev=dev)
     seconds = loop.time() - begun
     use = started.install.store
     if warm and list(bench.store.glob("*.pack")) and (use is None or use.outcome is not StoreOutcome.HIT):

@@ -75,7 +75,6 @@ async def test_what_the_host_warmed_all_users_take_and_none_can_change(
                 assert use is not None
                 assert (use.outcome, use.key, use.layer) == (StoreOutcome.HIT, warmed.key, "shared")
                 if workspace.properties.isolates_files:
-                    assert (await workspace.execute_command(f"cat {warmed.path} >/dev/null")).exit_code == 0
                     for line in (
                         f"echo evil >> {warmed.path}",
                         f"chmod 777 {warmed.path}",
