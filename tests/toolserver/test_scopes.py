@@ -233,6 +233,28 @@ class TestADirectory:
         assert (tree.root / "secret.txt").stat().st_mode & 0o777 != 0o777
         assert sorted(str(each) for each in tree.root.rglob("*")) == before
 
+    async def test_what_is_changed_within_can_be_undone_by_who_may(self, tree: Daemon) -> None:
+        async with http_of(tree, **bearer(SIGNER.token(*ALL, path="src"))) as http:
+            await http.ok("edit", path="src/a.txt", oldText="needle", newText="x")
+            await http.ok("remove", path="src/deep", recursive=True)
+            assert (await http.refused("undo")).code == "forbidden"
+        async with http_of(tree, **bearer(SIGNER.token(*ALL))) as http:
+            for _ in range(2):
+                await http.ok("undo")
+        assert (tree.root / "src/a.txt").read_text() == "needle\n"
+        assert (tree.root / "src/deep/b.txt").read_text() == "needle\n"
+
+    async def test_what_is_ignored_stays_so_for_all_whoever_looks_first(self, tree: Daemon) -> None:
+        (tree.root / ".gitignore").write_text("*.log\n")
+        for name in ("a.log", "src/b.log"):
+            (tree.root / name).write_text("")
+        for path in ("src", "."):
+            async with http_of(tree, **bearer(SIGNER.token("read", path=path))) as http:
+                found = await http.ok("search", pattern=".", path=path, **{"in": "names"})
+                assert not [each["path"] for each in found["matches"] if each["path"].endswith(".log")]
+                listed = await http.ok("list", path=path, depth=3, gitignore=True)
+                assert not [each["path"] for each in listed["entries"] if each["path"].endswith(".log")]
+
     async def test_what_is_many_at_once_is_refused_one_by_one(self, tree: Daemon) -> None:
         async with http_of(tree, **bearer(SIGNER.token("read", path="src"))) as http:
             told = await http.ok("read_many", files=[{"path": "src/a.txt"}, {"path": "secret.txt"}])

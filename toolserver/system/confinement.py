@@ -29,6 +29,14 @@ def confined(prefix: WorkspacePath) -> Iterator[None]:
         _PREFIX.reset(token)
 
 
+def unconfined() -> contextlib.AbstractContextManager[None]:
+    """While the tool server looks for itself, at what the request that made it look is shown nothing of.
+
+    What it learns serves everybody (the past, which files are ignored): who asked first must not matter.
+    """
+    return confined(ROOT)
+
+
 def confinement() -> WorkspacePath:
     """The directory; the root where nothing is confined."""
     return _PREFIX.get()

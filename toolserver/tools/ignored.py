@@ -6,6 +6,7 @@ import os
 
 from protocol.errors import ToolError
 from protocol.paths import ROOT, WorkspacePath
+from toolserver.system.confinement import unconfined
 from toolserver.system.disk import Disk
 from toolserver.tools.names import IGNORE_FILES, Ignoring
 from toolserver.tools.patterns import ignore_file
@@ -36,7 +37,8 @@ class Ignored:
 
     def _learn_above(self, disk: Disk, directory: str) -> None:
         try:
-            with disk.opened(WorkspacePath(directory or ROOT), os.O_RDONLY | os.O_DIRECTORY) as fd:
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            with unconfined(), disk.opened(WorkspacePath(directory or ROOT), flags) as fd:
                 self.enter(fd, directory, list(IGNORE_FILES))
         except (ToolError, OSError):
             return

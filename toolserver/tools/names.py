@@ -22,6 +22,7 @@ from protocol.errors import InvalidRequest, ToolError, Unavailable
 from protocol.limits import Limits
 from protocol.messages.search import Match, Matches, PatternKind, Search, SearchAnswer
 from protocol.paths import ROOT, WorkspacePath
+from toolserver.system.confinement import unconfined
 from toolserver.system.disk import Disk
 from toolserver.system.tree_index import is_passed_over
 from toolserver.system.watcher import Snapshot, Watcher
@@ -202,7 +203,8 @@ class Names:
     def _read(self, path: str) -> GitIgnoreSpec:
         """The patterns of an ignore file; none of one that cannot be read."""
         try:
-            data, _ = self._disk.read(WorkspacePath(path), _MAX_IGNORE_BYTES)
+            with unconfined():
+                data, _ = self._disk.read(WorkspacePath(path), _MAX_IGNORE_BYTES)
             return ignore_file(data.decode(errors="replace").splitlines())
         except ToolError:
             return ignore_file([])

@@ -18,6 +18,7 @@ from protocol.limits import Limits
 from protocol.paths import ROOT, WorkspacePath
 from toolserver.system.capture import Capture, TooMuch, glance, real_place
 from toolserver.system.checkpoint_store import Point, Store
+from toolserver.system.confinement import unconfined
 from toolserver.system.disk import Disk
 from toolserver.system.past import ABSENT, Identity, State, directories_above, same, untouched
 
@@ -68,7 +69,7 @@ class Undoing:
         self, request: str, cause: str, paths: Sequence[WorkspacePath], deep: bool, lands: bool
     ) -> int | None:
         try:
-            with self._store.capturing():
+            with unconfined(), self._store.capturing():
                 return self._keep(request, cause, paths, deep, lands)
         except (ToolError, OSError) as error:
             log.warning("an old state is not kept", extra={"data": {"cause": cause, "reason": str(error)}})
@@ -127,8 +128,8 @@ class Undoing:
         return {place: ABSENT for place in places if place not in befores}
 
     def _settled(self, number: int) -> None:
-        befores = self._store.befores(number)
-        self.settle(number, befores)
+        with unconfined():
+            self.settle(number, self._store.befores(number))
 
     def settle(self, number: int, befores: Mapping[str, State]) -> None:
         """The change has happened: note what these paths are now, and make room for the next."""
