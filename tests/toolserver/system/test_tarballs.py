@@ -164,6 +164,24 @@ def test_any_tree_packed_by_gnu_tar_is_unpacked_by_us(tree: Tree, format: str) -
         assert described(target) == tree
 
 
+def test_a_file_with_holes_is_the_same_file_whoever_packs_and_unpacks_it(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with (source / "holes").open("wb") as file:
+        for at in (100_000, 900_000, 5_000_000):  # past what is read as a whole, too
+            file.seek(at)
+            file.write(b"data")
+        file.truncate(6_000_000)
+    expected = described(source)
+    archive = packed(source, ArchiveFormat.GZIP)[0]
+    ours, theirs, both = (tmp_path / name for name in ("ours", "theirs", "both"))
+    theirs.mkdir()
+    extract(archive, ours)
+    gnu_tar("-xzpf", "-", "-C", str(theirs), input=archive)
+    extract(gnu_tar("-czf", "-", "-C", str(source), "."), both)
+    assert described(ours) == described(theirs) == described(both) == expected
+
+
 class _places:
     """Two directories for one example, and no more of them after it."""
 
