@@ -38,9 +38,9 @@ class Group:
 
 
 IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
-    Group("memory", 12, 30): memory,
-    Group("requests", 12, 40): small,
-    Group("commands", 18, 50): commands,
+    Group("memory", 12, 20): memory,
+    Group("requests", 12, 30): small,
+    Group("commands", 18, 40): commands,
     Group("output", 24, 60): outputs,
     Group("files", 24, 60): files,
     Group("large files", 16, 40): large_files,
@@ -51,9 +51,9 @@ IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
 """Run while all contenders are up, and take turns."""
 ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("tokens", 0, 10): tokens,
-    Group("starts", 40, 50): starts,
+    Group("starts", 40, 60): starts,
     Group("sessions", 20, 50): rates,
-    Group("archives", 30, 100): tarballs,
+    Group("archives", 30, 115): tarballs,
     Group("deltas", 0, 40): deltas,
     Group("checkpoints", 0, 30): past,
     Group("growth", 0, 50): growth,

@@ -37,7 +37,7 @@ async def starts(bench: Bench) -> AsyncGenerator[list[Figure], None]:
         act = functools.partial(_opened, peer, bench.field.places[peer.name], root)
         entries.append(Entry(peer.name, act, Kind.PEER))
     runs = bench.scale.heavy_runs
-    yield await compare("start to healthy", entries, runs, bench.scale.seconds * 8, warm=runs > 2)
+    yield await compare("start to healthy", entries, runs, bench.scale.seconds * 8, warm=False)
 
 
 async def rates(bench: Bench) -> AsyncGenerator[list[Figure], None]:

@@ -20,6 +20,8 @@ from protocol.messages.archives import ArchiveFormat
 
 _SMALL_FILES = 50
 _CHUNK_BYTES = 1024 * 1024
+_WARMED = 10
+"""Rounds of a case that is worth one unmeasured turn; the large trees take seconds each."""
 
 
 async def tarballs(bench: Bench) -> AsyncGenerator[list[Figure], None]:
@@ -59,7 +61,9 @@ async def _in(what: str, client: Client, place: Path, runs: int, seconds: float)
     async def ours_in() -> None:
         await client.put_archive(_chunks(packed))
 
-    return await compare(f"archive in, {what}", [("tar xzf", tar), ("ours", ours_in)], runs, seconds)
+    return await compare(
+        f"archive in, {what}", [("tar xzf", tar), ("ours", ours_in)], runs, seconds, warm=runs > _WARMED
+    )
 
 
 async def _out(what: str, client: Client, place: Path, runs: int, seconds: float) -> list[Figure]:
@@ -79,7 +83,7 @@ async def _out(what: str, client: Client, place: Path, runs: int, seconds: float
             run, "tar", "-I", "zstd -1", "-cf", str(place / "out.zst"), "-C", source, "."
         )
         gzip.insert(1, Entry("tar -I 'zstd -1'", zstd, Kind.FLOOR))
-    return await compare(f"archive out, {what}", gzip, runs, seconds)
+    return await compare(f"archive out, {what}", gzip, runs, seconds, warm=runs > _WARMED)
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
