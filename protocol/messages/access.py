@@ -31,7 +31,7 @@ class BindSession(Request, frozen=True, kw_only=True):
     session_id: str
     public_keys: list[str] = []
     """Ed25519, base64: from now on tokens are to be signed by one of these; none: keys stay as they are. Once
-    bound, only the tool server's own token changes them."""
+    bound, only the tool server's own token changes them; a restart goes back to those it is started with."""
 
 
 class BindSessionAnswer(Answer, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from tests.builder import Daemon, Json, http_of, running, socket_of, until
 from tests.signing import ALL, Signer
@@ -55,6 +57,17 @@ async def test_a_forged_token_is_refused_on_both_doors_and_written_nowhere(daemo
         await http.ok("list")
     log = daemon.errors.read_text()
     assert not any(part in log for token in (forged, good) for part in token.split(".")[1:])
+
+
+async def test_a_browser_offers_it_as_a_subprotocol_and_it_is_logged_nowhere(daemon: Daemon) -> None:
+    for spoken in (["workspace.v1+json"], []):
+        token = SIGNER.token("read")
+        offered = [Subprotocol(each) for each in (*spoken, f"bearer.{token}")]
+        async with connect(daemon.url.replace("http", "ws", 1) + "/v1/ws", subprotocols=offered) as socket:
+            await socket.send('{"id": "1", "op": "list"}')
+            assert "entries" in str(await socket.recv())
+            assert socket.subprotocol in ("workspace.v1+json", None)
+        assert token.split(".")[1] not in daemon.errors.read_text()
 
 
 class TestOver:

@@ -42,7 +42,7 @@ class TokenMemory:
 
     @property
     def public_keys(self) -> list[bytes]:
-        """The keys that it was given then."""
+        """The keys that it was given then; they count where it is started without any."""
         return self._kept.public_keys
 
     def bind(self, session_id: str, public_keys: list[bytes]) -> None:

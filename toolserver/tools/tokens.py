@@ -63,7 +63,8 @@ class Tokens:
         self._clock = clock
         self.session_id = session_id or memory.session_id
         """None until it is bound."""
-        self._raw = tuple(memory.public_keys or public_keys)
+        # What it is told at its start is newer than what it was told in an earlier life.
+        self._raw = tuple(public_keys) or tuple(memory.public_keys)
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._known: OrderedDict[bytes, tuple[Claims, Admission]] = OrderedDict()
 

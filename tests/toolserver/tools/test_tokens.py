@@ -292,6 +292,17 @@ class TestBinding:
         with pytest.raises(Unauthorized):
             tokens.believe(old)
 
+    async def test_after_a_restart_the_keys_of_the_start_count_and_without_any_those_it_was_told(
+        self, tokens: Tokens, tmp_path: Path
+    ) -> None:
+        await tokens.bind(BindSession(session_id="s1"), [OTHER.raw], STATIC)
+        assert tokens_of(tmp_path, SIGNER).believe(SIGNER.token("read")).who == "ann"
+        told = Tokens(TokenMemory(tmp_path))
+        told.load()
+        assert told.believe(OTHER.token("read")).binds is None
+        with pytest.raises(Unauthorized):
+            told.believe(SIGNER.token("read"))
+
     async def test_a_signed_token_brings_none(self, tokens: Tokens) -> None:
         with pytest.raises(Forbidden, match="not by one that they signed"):
             await tokens.bind(
