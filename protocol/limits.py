@@ -46,12 +46,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Descriptors of the daemon, as far as the system lets it raise its own limit. The last quarter, 256 at
     most, are kept for operations that run: no new connection gets one."""
 
-    max_requests_per_second: int = 5_000
-    """Of one caller, on average over some seconds: four seconds' worth may come at once. A busy page has
-    some hundreds; more than this is a loop that went wrong."""
+    max_requests_per_second: int = 8_000
+    """Of one caller, on average: ten seconds' worth may come at once. A busy page has some hundreds; more
+    than this is a loop that went wrong."""
 
-    max_requests_per_second_in_all: int = 10_000
-    """Of all callers: what one core answers."""
+    max_requests_per_second_in_all: int = 16_000
+    """Of all callers: more than one core answers."""
 
     max_operations: int = 4_096
     """Operations under way, of all callers and doors."""

@@ -35,13 +35,16 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, without its end."""
+        encoded = getattr(record, "encoded", None)
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, "data", {}),
+            **(getattr(record, "data", {}) if encoded is None else {}),
         }
+        if encoded is not None:
+            return f"{msgspec.json.encode(line).decode()[:-1]},{encoded.decode()[1:]}"
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         try:

@@ -1,13 +1,14 @@
 """audit: the newest lines in memory, all of them in a file, and who wants to read on.
 
-A line is kept as it was noted, and becomes a message when somebody reads it. Lines go to the file together,
-once a second: a KILL loses that much.
+A line is kept as bytes, which the collector of garbage need not look at, and becomes a message when somebody
+reads it. Lines go to the file together, once a second: a KILL loses that much.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import deque
@@ -24,8 +25,8 @@ from toolserver.system.trail import Trail
 if TYPE_CHECKING:
     from toolserver.tools.call import Call
 
-Noted = tuple[int, float, dict[str, Any]]
-"""Number, seconds since 1970, and the line's fields as they are called on the wire."""
+Noted = tuple[int, bytes]
+"""Number, and the line as it is on the wire and in the file."""
 _TOGETHER = 500
 """Lines told to a follower without a look at what else is to be done."""
 _BURST, _PER_SECOND = 20.0, 1.0
@@ -43,28 +44,28 @@ class Auditing:
         self._unwritten: deque[Noted] = deque(maxlen=limits.max_audit_entries)
         self._last = 0
         self._news = asyncio.Event()
+        self._followers = 0
         self._writing: asyncio.Task[None] | None = None
         self._room, self._looked, self._unlisted = _BURST, time.monotonic(), 0
 
     def remember(self) -> None:
         """Take up the lines of earlier runs. Blocks; before the first ``note``."""
         for raw in self._trail.newest() if self._trail else ():
-            with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
-                line = msgspec.json.decode(raw, type=dict[str, Any])
-                number, at = int(line.pop("number")), datetime.fromisoformat(line.pop("time")).timestamp()
-                self._kept.append((number, at, line))
-                self._last = max(self._last, number)
+            with contextlib.suppress(msgspec.DecodeError):
+                self._last = max(self._last, _told((0, raw)).number)
+                self._kept.append((self._last, raw))
 
-    def note(self, line: dict[str, Any]) -> None:
-        """One more line; costs a microsecond."""
+    def note(self, at: float, line: bytes) -> None:
+        """One more line, an object in JSON without its number and time."""
         self._last += 1
-        noted = (self._last, time.time(), line)
+        noted = (self._last, b'{"number":%d,"time":"%b",%b\n' % (self._last, _instant(at), line[1:]))
         self._kept.append(noted)
         self._unwritten.append(noted)
-        self._news.set()
+        if self._followers:
+            self._news.set()
 
-    def turned_away(self, line: dict[str, Any]) -> bool:
-        """Note who was turned away, or only count him when they are too many; whether it became a line."""
+    def may_list(self, line: dict[str, Any]) -> bool:
+        """Whether who was turned away gets a line, which then tells how many before him got none."""
         now = time.monotonic()
         self._room = min(_BURST, self._room + (now - self._looked) * _PER_SECOND)
         self._looked = now
@@ -74,7 +75,6 @@ class Auditing:
         self._room -= 1
         if self._unlisted:
             line["unlisted"], self._unlisted = self._unlisted, 0
-        self.note(line)
         return True
 
     async def audit(self, request: Audit, call: Call) -> AuditAnswer:
@@ -103,6 +103,13 @@ class Auditing:
 
     async def _follow(self, request: Audit, call: Call) -> None:
         since = self._last if request.since is None else request.since
+        self._followers += 1
+        try:
+            await self._tell_from(since, call)
+        finally:
+            self._followers -= 1
+
+    async def _tell_from(self, since: int, call: Call) -> None:
         while True:
             lines = self._after(since)[:_TOGETHER]
             for each in lines:
@@ -131,7 +138,7 @@ class Auditing:
         if self._trail is None:
             return
         try:
-            self._trail.append(b"".join(_written(self._taken())))
+            self._trail.append(b"".join(line for _, line in self._taken()))
         except OSError as error:
             log.warning("audit not written", extra={"data": {"reason": str(error)}})
 
@@ -140,15 +147,19 @@ class Auditing:
             yield self._unwritten.popleft()
 
 
-def _written(lines: Iterable[Noted]) -> Iterable[bytes]:
-    for number, at, line in lines:
-        yield msgspec.json.encode({"number": number, "time": _instant(at), **line}) + b"\n"
-
-
 def _told(noted: Noted) -> AuditLine:
-    number, at, line = noted
-    return msgspec.convert({"type": "line", "number": number, "time": _instant(at), **line}, AuditLine)
+    return msgspec.json.decode(b'{"type":"line",' + noted[1][1:], type=AuditLine)
 
 
-def _instant(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+def _instant(at: float) -> bytes:
+    """
+    >>> _instant(1.5e9 + 0.25)
+    b'2017-07-14T02:40:00.250+00:00'
+    """
+    second = int(at)
+    return b"%b.%03d+00:00" % (_second(second), int((at - second) * 1000))
+
+
+@functools.lru_cache(16)
+def _second(at: int) -> bytes:
+    return datetime.fromtimestamp(at, UTC).isoformat().partition("+")[0].encode()

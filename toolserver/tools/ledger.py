@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+import msgspec
+
 from protocol.errors import Busy, Cancelled, Internal, ToolError
 from protocol.limits import Limits
 from protocol.operations import Operation
@@ -114,8 +116,8 @@ class Ledger:
         line = {"requestId": request_id, "operation": name, "outcome": error.code, "who": who}
         if peer:
             line["peer"] = peer
-        if self.auditing.turned_away(line):
-            _log(line)
+        if self.auditing.may_list(line):
+            self._tell(line)
 
     def hit(self, error: ToolError) -> None:
         """Count the limit that an error names, once however often the error passes by."""
@@ -140,9 +142,15 @@ class Ledger:
         if admission.token_id is not None:
             line["tokenId"] = admission.token_id
         subject(line, name, about, answer)
-        _log(line)
-        self.auditing.note(line)
+        self._tell(line)
         self.figures.add(name, outcome, seconds, call.received, call.sent)
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        """To the log and to the audit: put into bytes once, for both."""
+        at, encoded = time.time(), msgspec.json.encode(line)
+        if log.isEnabledFor(logging.INFO):
+            log.handle(_Line(at, line, encoded))
+        self.auditing.note(at, encoded)
 
     def _of_the_system(self, error: Exception) -> ToolError | None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -160,5 +168,13 @@ def failed(name: str, request_id: str) -> Internal:
     return Internal(f"{name} failed for a reason of our own; see request {request_id} in the log")
 
 
-def _log(line: dict[str, Any]) -> None:
-    log.info("operation", extra={"data": line})
+_SAME = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "operation", (), None))
+"""Of all records of operations."""
+
+
+class _Line(logging.LogRecord):
+    """The log's record of an operation, made in a fifth of the time."""
+
+    def __init__(self, at: float, line: dict[str, Any], encoded: bytes) -> None:
+        # ``encoded`` is ``data`` as JSON, for whoever writes that.
+        self.__dict__ = {**_SAME, "created": at, "msecs": at % 1 * 1000, "data": line, "encoded": encoded}

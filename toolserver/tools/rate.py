@@ -10,7 +10,7 @@ from __future__ import annotations
 from protocol.errors import RateLimited
 from protocol.limits import Limits
 
-BURST_SECONDS = 4.0
+BURST_SECONDS = 10.0
 """Worth of requests that may come at once: an editor that opens a project, an agent that reads a tree."""
 _MAX_CALLERS = 1_024
 """Whose instants are kept; then all begin anew, which favours them."""
@@ -29,7 +29,7 @@ class Rate:
         """One request of ``who``, at an instant of a steady clock; raises RateLimited, and does not count it.
 
         >>> rate = Rate(Limits(max_requests_per_second=1))
-        >>> for _ in range(4):
+        >>> for _ in range(10):
         ...     rate.take("ann", now=100.0)
         >>> rate.take("ann", now=100.25)
         Traceback (most recent call last):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,8 @@ _MAX_PATHS = 10
 _LONGEST = 300
 _PATHS = ("path", "to", "paths", "cwd", "files", "edits")
 """Fields of requests that hold a path, paths, or parts that have them."""
+_PATH_ALONE = ("path",)
+_COMMANDS = ("argv", "command")
 _CHECKPOINTS = frozenset(("checkpoint_diff", "rollback"))
 """Their ``to`` is a checkpoint's name."""
 _BY_ANSWER = frozenset(("edit", "replace"))
@@ -28,6 +31,13 @@ def subject(line: dict[str, Any], operation: str, request: object, answer: objec
     >>> line
     {'paths': ['src'], 'program': 'curl'}
     """
+    kind: Any = type(request)
+    fields = _fields(kind)
+    if fields == _PATH_ALONE:
+        line["paths"] = list(map(_readable, _paths(operation, request)))
+        return
+    if not fields and kind is not str:
+        return
     paths = list(_paths(operation, request))
     if operation in _BY_ANSWER and answer is not None:
         paths = list(_paths(operation, answer))
@@ -36,7 +46,8 @@ def subject(line: dict[str, Any], operation: str, request: object, answer: objec
         line["paths"] = [_readable(each) for each in paths[:_MAX_PATHS]]
         if len(paths) > _MAX_PATHS:
             line["morePaths"] = len(paths) - _MAX_PATHS
-    if (command := getattr(request, "argv", None) or getattr(request, "command", None)) is not None:
+    command = getattr(request, "argv", None) or getattr(request, "command", None)
+    if command is not None:
         line["program"] = program(command)
 
 
@@ -53,12 +64,21 @@ def program(command: object) -> str:
     return (found[0].rpartition("/")[2] or "sh")[:64] if found else "sh"
 
 
+@functools.cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    """Those of a message's fields that tell what it is about."""
+    return tuple(name for name in (*_PATHS, *_COMMANDS) if name in getattr(kind, "__struct_fields__", ()))
+
+
 def _paths(operation: str, value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
         return
-    for name in _PATHS:
-        held = getattr(value, name, None)
+    kind: Any = type(value)
+    for name in _fields(kind):
+        if name in _COMMANDS:
+            return
+        held = getattr(value, name)
         if isinstance(held, str):
             if not (name == "to" and operation in _CHECKPOINTS):
                 yield held
