@@ -46,6 +46,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Descriptors of the daemon, as far as the system lets it raise its own limit. The last quarter, 256 at
     most, are kept for operations that run: no new connection gets one."""
 
+    max_spent_tokens: int = 10_000
+    """Ids of revoked and used tokens that are remembered until those expire: 1 MB on the disk. Who revokes
+    more in a day has another trouble."""
+
     max_requests_per_second: int = 8_000
     """Of one caller, on average: ten seconds' worth may come at once. A busy page has some hundreds; more
     than this is a loop that went wrong."""
@@ -305,6 +309,7 @@ REFUSALS: dict[str, str] = {
             "max_open_shell_outputs",
             "max_viewers",
             "max_waiting_input_bytes",
+            "max_spent_tokens",
         ),
         "busy",
     ),

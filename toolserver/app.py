@@ -137,7 +137,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         table.open(_separation(config, environ))
         stack.push_async_callback(_end_all, table)
         ledger = await _open_ledger(config, stack)
-        memory = await asyncio.to_thread(TokenMemory, config.state_dir)
+        memory = await asyncio.to_thread(TokenMemory, config.state_dir, config.limits.max_spent_tokens)
         tokens = Tokens(memory, config.public_keys, config.session_id)
         guard = Guard(config.token, config.token_sha256, tokens, config.allowed_hosts, config.allowed_origins)
         entrance = _Entrance(guard, Access(tokens, Presence()), ledger)

@@ -201,7 +201,7 @@ def test_every_limit_that_refuses_is_met_somewhere() -> None:
 OF_A_FAMILY = {
     *("max_checkpoint_bytes", "max_checkpoint_file_bytes", "max_removed_bytes", "max_in_flight"),
     *("max_shell_queue", "max_open_shell_outputs", "max_viewers", "max_waiting_input_bytes"),
-    "max_requests_per_second_in_all",
+    *("max_requests_per_second_in_all", "max_spent_tokens"),
 }
 """Met by the tests of their operations."""
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import msgspec
 
 from protocol.errors import Busy
+from protocol.limits import Limits
 from toolserver.system.disk import refused
 
 FILE = "tokens.json"
-MAX_SPENT = 10_000
-"""Ids remembered at a time, 1 MB on the disk. Who revokes more in a day has another trouble."""
 
 log = logging.getLogger("toolserver.tokens")
 
@@ -31,8 +30,9 @@ class _Kept(msgspec.Struct):
 class TokenMemory:
     """The file's content; ``save`` blocks, the rest does not."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, max_spent: int = Limits().max_spent_tokens) -> None:
         self._path = state_dir / FILE
+        self._max_spent = max_spent
         self._kept = self._read()
 
     @property
@@ -54,13 +54,13 @@ class TokenMemory:
         spent = self._kept.spent
         if token_id in spent:
             return False
-        if len(spent) >= MAX_SPENT:
+        if len(spent) >= self._max_spent:
             self._kept.spent = spent = {each: end for each, end in spent.items() if end >= now}
-        if len(spent) >= MAX_SPENT:
+        if len(spent) >= self._max_spent:
             raise Busy(
-                f"{MAX_SPENT} tokens are revoked or used, which is the limit; each is forgotten within a day",
+                f"{self._max_spent} tokens are revoked or used, which is the limit; each is forgotten within a day",
                 limit="maxSpentTokens",
-                value=MAX_SPENT,
+                value=self._max_spent,
             )
         spent[token_id] = until
         return True

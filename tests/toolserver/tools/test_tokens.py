@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Busy, Conflict, Forbidden, Unauthorized
+from protocol.limits import Limits
 from protocol.messages.access import BindSession
 from protocol.paths import WorkspacePath
 from protocol.tokens import LEEWAY_SECONDS, MAX_TOKEN_SECONDS, Scope
 from tests.builder import exactly
 from tests.signing import ALL, Signer, part
-from toolserver.system.token_memory import MAX_SPENT, TokenMemory
+from toolserver.system.token_memory import TokenMemory
 from toolserver.tools.admission import STATIC, Admission
 from toolserver.tools.tokens import KeysWanted, Tokens
 
@@ -220,7 +221,7 @@ async def test_many_are_revoked_at_once(tmp_path: Path) -> None:
 
 def test_what_is_remembered_is_bounded_and_forgotten_once_it_is_over(tmp_path: Path) -> None:
     memory = TokenMemory(tmp_path)
-    for number in range(MAX_SPENT):
+    for number in range(Limits().max_spent_tokens):
         assert memory.spend(f"t{number}", until=100 + number % 2, now=0)
     assert not memory.spend("t0", until=100, now=0)
     with pytest.raises(Busy, match="is the limit"):
