@@ -58,7 +58,8 @@ class TokenMemory:
             self._kept.spent = spent = {each: end for each, end in spent.items() if end >= now}
         if len(spent) >= self._max_spent:
             raise Busy(
-                f"{self._max_spent} tokens are revoked or used, which is the limit; each is forgotten within a day",
+                f"{self._max_spent} tokens are revoked or used, which is the limit; "
+                "each is forgotten within a day",
                 limit="maxSpentTokens",
                 value=self._max_spent,
             )
