@@ -269,6 +269,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """By how much commands give way to the tool server, in steps of nice, up to 19; 0 for not at all. Dev
     servers, installs and searches do not."""
 
+    command_open_files: int = 0
+    """Descriptors of each process of a command; 0 for as many as the daemon's own."""
+
+    command_processes: int = 0
+    """Processes and threads of the user that commands run as, the daemon's too if he is its own; 0 for no
+    limit. The kernel has none for root."""
+
+    command_memory_bytes: int = 0
+    """Memory of its own (data, heap, private maps) of each process of a command; 0 for no limit."""
+
+    command_cpu_seconds: int = 0
+    """Processor time of each process of a command, which then gets SIGXCPU; 0 for no limit."""
+
     kill_wait_ms: int = 2_000
     """After KILL, until who is still there counts as a survivor: to take down much takes a moment."""
 

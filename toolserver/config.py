@@ -256,7 +256,10 @@ SETTINGS = (
 _LIMITS = {f"TOOL_SERVER_{name.upper()}": name for name in Limits.__struct_fields__}
 _NAMES = (*(setting.variable for setting in SETTINGS), *_LIMITS)
 _MAY_BE_ZERO = frozenset(
-    ("command_nice", "max_workspace_bytes", "reserved_disk_bytes", "reserved_disk_entries")
+    (
+        *("command_nice", "max_workspace_bytes", "reserved_disk_bytes", "reserved_disk_entries"),
+        *("command_open_files", "command_processes", "command_memory_bytes", "command_cpu_seconds"),
+    )
 )
 VARIABLES = frozenset(_NAMES)
 """All variables that the daemon reads: none of them reaches a command."""

@@ -20,6 +20,7 @@ from resource import struct_rusage
 from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
 from toolserver.system import tree
+from toolserver.system.bounds import bounds
 from toolserver.system.census import Census, Snapshot
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.ending import Ending, Outcome
@@ -136,6 +137,7 @@ class ProcessTable:
         self._cgroups = Cgroups()
         self._census = Census(self._marks, self._cgroups)
         self._ending = Ending(self._census, self._cgroups, limits)
+        self._bounds = bounds(limits)
         self._running = 0
         self._starting = 0
         """On their way, from another thread."""
@@ -393,6 +395,8 @@ class ProcessTable:
         self._refuse_when_full()
         id = id or f"p{secrets.token_hex(8)}"
         launch = Launch(id, argv, cwd, env, self._marks.new())
+        if self._bounds:
+            launch.within(self._bounds)
         if pty is not None:
             launch.on_terminal(pty)
         else:

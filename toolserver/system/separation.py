@@ -21,10 +21,10 @@ from toolserver.system import call_filter, domain, kernel
 from toolserver.system.domain import Facts, Places, Property, User, Wish
 
 _CAP_SYS_PTRACE = 19
-_TAKEN = (2, 9, 16, 17, _CAP_SYS_PTRACE, 20, 21, 22, 25, 27, 32, 33, 34, 38, 39, 40)
+_TAKEN = (2, 9, 16, 17, _CAP_SYS_PTRACE, 20, 21, 22, 24, 25, 27, 32, 33, 34, 38, 39, 40)
 """Capabilities of root that reach past every rule here: CAP_DAC_READ_SEARCH, LINUX_IMMUTABLE, SYS_MODULE,
-SYS_RAWIO, SYS_PTRACE, SYS_PACCT, SYS_ADMIN, SYS_BOOT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, SYSLOG,
-PERFMON, BPF, CHECKPOINT_RESTORE. Left are those for files and users, so that packages can be installed."""
+SYS_RAWIO, SYS_PTRACE, SYS_PACCT, SYS_ADMIN, SYS_BOOT, SYS_RESOURCE, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN,
+SYSLOG, PERFMON, BPF, CHECKPOINT_RESTORE. Left are those for files and users: packages can be installed."""
 _TOOLS = "/tools"
 """Where the image has the daemon and what it needs."""
 _TOP = tuple(

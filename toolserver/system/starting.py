@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from toolserver.system import terminal, tree
+from toolserver.system.bounds import bounded
 from toolserver.system.domain import Wish
 from toolserver.system.marks import LimitMarks
 from toolserver.system.separation import Reached, Separation
-from toolserver.system.spawn import DEVNULL, refuse_missing, spawn
+from toolserver.system.spawn import DEVNULL, found, refuse_missing, spawn
 from toolserver.system.spawner import Spawner
 
 _LONG_SECONDS = 0.005
@@ -44,6 +45,12 @@ class Launch:
     err: int = -1
     into: int = -1
     _theirs: list[int] = field(default_factory=list)
+
+    def within(self, options: Sequence[str]) -> None:
+        """Give it limits of its own. Raises what a spawn would of a missing program."""
+        program = found(self.argv[0], self.cwd, self.env)
+        refuse_missing(program, self.cwd)
+        self.tried, self.argv = self.argv, bounded([program, *self.argv[1:]], options)
 
     def on_pipes(self, *, fed: bool, merged: bool) -> None:
         """Give it pipes. ``merged``: one for both streams of output."""

@@ -108,6 +108,24 @@ async def test_a_child_that_is_not_known_yet_is_not_reaped(table: ProcessTable) 
     assert os.waitstatus_to_exitcode(status) == 7
 
 
+async def test_a_command_and_what_it_starts_have_limits_of_their_own(tmp_path: Path) -> None:
+    limits = Limits(command_open_files=99, command_memory_bytes=1 << 30, command_cpu_seconds=77)
+    table = ProcessTable(limits, tmp_path)
+    table.open()
+    try:
+        asked = "(ulimit -n; ulimit -d; ulimit -t)"
+        process = await table.start_soon(["sh", "-c", asked], cwd="/", env=ENV)
+        assert (await process.wait()).code == 0
+        said = process.stdout.read(0, 100).data.split()
+        assert said == [b"99", b"%d" % (1 << 20), b"77"]
+        with pytest.raises(
+            NotFound, match=exactly("there is no program 'nothing' on the PATH; check its name")
+        ):
+            await table.start_soon(["nothing"], cwd="/", env=ENV)
+    finally:
+        assert await table.close() == []
+
+
 def descriptors() -> list[str]:
     found = []
     for each in Path("/proc/self/fd").iterdir():
