@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 async def _run(config: Config) -> None:
     # Likewise: aiohttp is most of the start.
-    from toolserver.app import open_app
+    with _no_certificates():
+        from toolserver.app import open_app
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -71,6 +73,21 @@ async def _run(config: Config) -> None:
         # signals would restore the default, which is to die, while the interpreter is still tidying up.
         for number in _STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _no_certificates() -> Iterator[None]:
+    """In here none are read. aiohttp takes in all that the system trusts when it is imported, for a client
+    that here asks nobody but loopback: a quarter of the time of that import, and 2 MB."""
+    before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    os.environ.update(dict.fromkeys(before, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _tool_path() -> str:

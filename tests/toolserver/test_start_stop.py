@@ -169,3 +169,15 @@ def test_a_state_directory_in_the_root_is_refused(tmp_path: Path) -> None:
     ended = run_to_end(tmp_path, TOOL_SERVER_STATE_DIR=str(tmp_path / "root" / "state"))
     assert ended.returncode == 2
     assert "lies in the workspace root: choose one outside" in ended.stderr
+
+
+async def test_what_programs_are_to_trust_is_theirs_though_it_is_not_read_here(
+    tmp_path: Path,
+) -> None:
+    given = {"SSL_CERT_FILE": str(tmp_path / "given.pem")}
+    with running(tmp_path, **given) as daemon:
+        async with http_of(daemon) as http:
+            answer = await http.ok("command", argv=["printenv", "SSL_CERT_FILE"])
+            assert answer["stdout"] == f"{given['SSL_CERT_FILE']}\n"
+            answer = await http.ok("command", argv=["printenv", "SSL_CERT_DIR"])
+            assert answer["exitCode"] == 1
