@@ -123,6 +123,7 @@ class Starts:
 
         def over(task: asyncio.Task[DevStatusAnswer]) -> None:
             run.end = self._events.next
+            run.request = Start()  # its archive is not to stay in memory
             self._events.wake()
             if not task.cancelled():
                 task.exception()  # raised to whoever waits, if anybody does
