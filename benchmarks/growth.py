@@ -28,7 +28,7 @@ _LOUD = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done"
 
 async def growth(bench: Bench) -> AsyncGenerator[list[Figure], None]:
     """Five curves, each on a daemon of its own."""
-    for curve in (_files, _processes, _busy, _sockets, _output):
+    for curve in (_processes, _busy, _sockets, _output, _files):
         root = bench.scratch / f"growth{curve.__name__}"
         async with ours(root) as (client, http):
             (root / "small.txt").write_text("x" * 1024)
