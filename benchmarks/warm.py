@@ -2,9 +2,10 @@
 
     python -m benchmarks.warm [TEMPLATE...] [--runs 5] [--kept DIR]
 
-For each template, by turns: its dev server started by hand where node_modules lies already, the floor; inject
-and start out of a warm dependency store; the same by the package manager, its cache warm. A tool server is
-fresh and empty each time, its own start is not counted. ``--kept`` is where npm's cache stays.
+For each template, by turns: its dev server started by hand where node_modules lies already, without what an
+earlier run has cached in it, for that is good for its own path only: the floor; inject and start out of a warm
+dependency store; and the same by the package manager, its cache warm. A tool server is fresh and empty each
+time, its own start is not counted. ``--kept`` is where npm's cache stays.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from toolserver.tools.shell import dev_environment
 
 TEMPLATES = ("vite-vanilla", "vite-react-ts", "vite-svelte-ts", "astro-minimal", "astro-landing")
 READY_SECONDS = 180.0
+_CACHES = (".vite", ".vite-temp", ".astro")
 _LOOK_SECONDS = 0.01
 """Between two looks at the bare dev server; the tool server's own are 0.05 s apart."""
 
@@ -136,6 +138,8 @@ async def bare(bench: Bench) -> float:
     line = bench.source.template.dev_command or dev_command(package, names)
     assert isinstance(line, str)
     port = _free_port()
+    for cache in _CACHES:
+        await asyncio.to_thread(shutil.rmtree, bench.installed / "node_modules" / cache, ignore_errors=True)
     loop = asyncio.get_running_loop()
     begun = loop.time()
     process = await asyncio.create_subprocess_shell(
