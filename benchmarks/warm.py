@@ -4,8 +4,8 @@
 
 For each template, by turns: its dev server started by hand where node_modules lies already, without what an
 earlier run has cached in it, for that is good for its own path only: the floor; inject and start out of a
-warm dependency store; and the same by the package manager, its cache warm. A tool server is fresh and empty each
-time, its own start is not counted. ``--kept`` is where npm's cache stays.
+warm dependency store; and the same by the package manager, its cache warm. A tool server is fresh and empty
+each time, its own start is not counted. ``--kept`` is where npm's cache stays.
 """
 
 from __future__ import annotations
