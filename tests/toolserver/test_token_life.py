@@ -90,6 +90,16 @@ class TestOver:
         assert frames[-1]["error"]["code"] == "unauthorized"
         assert frames[-1]["error"]["message"] == "the token expired: fetch a new one"
 
+    async def test_an_agents_long_call_ends_with_the_reason(self, daemon: Daemon) -> None:
+        params = {"name": "command", "arguments": {"command": "sleep 30"}}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        headers = {"Accept": "application/json, text/event-stream", "Mcp-Protocol-Version": "2025-06-18"}
+        async with http_of(daemon, **bearer(ending(4, "command"))) as http:
+            async with http.session.post("/mcp", json=body, headers=headers) as response:
+                last = json.loads((await response.text()).strip().rpartition("data: ")[2])
+        assert last["result"]["isError"]
+        assert last["result"]["content"][0]["text"] == "the token expired: fetch a new one"
+
     async def test_one_that_is_over_opens_nothing(self, daemon: Daemon) -> None:
         async with http_of(daemon, **bearer(ending(-5, *ALL))) as http:
             assert "the token expired 35 seconds ago" in (await http.refused("list")).message.replace(
