@@ -43,6 +43,8 @@ class Call:
         """Sends an event; waits while this caller is slow, and only this one."""
         self.received = self.sent = 0
         """Bytes, as far as the door knows them: of the request, and of the answer with its events."""
+        self.left: dict[str, Any] = {}
+        """For the details of the refusal, should it be cancelled: what there is of it all the same."""
         self.abandoned = False
         """The caller is gone without asking for an end: a command goes on without it."""
 

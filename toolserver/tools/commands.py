@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -82,6 +82,7 @@ class Commands:
         except asyncio.CancelledError:
             if not call.abandoned:
                 await asyncio.shield(self._table.stop(process))
+                call.left = _left(process)
             raise
 
     async def attach(self, request: Attach, call: Call) -> CommandAnswer:
@@ -297,6 +298,17 @@ def _argv(request: Command, program: str) -> list[str]:
     if request.argv:
         return [program, *request.argv[1:]]
     return argv_of_shell(program, request.command or "", request.login)
+
+
+def _left(process: Process) -> dict[str, Any]:
+    """What is there of a command that was cancelled; ``output`` gives what it wrote."""
+    return {
+        "process_id": process.id,
+        "exit_code": process.exit.code if process.exit else None,
+        "signal": process.exit.signal if process.exit else None,
+        "stdout_bytes": process.stdout.end,
+        "stderr_bytes": process.stderr.end,
+    }
 
 
 def _refuse_negative(**values: int | None) -> None:

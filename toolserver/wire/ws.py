@@ -243,7 +243,8 @@ class _Peer:
         except asyncio.CancelledError:
             if call.abandoned:
                 raise
-            return self._conversation.error(run.id, Cancelled(f"{run.operation.name} was cancelled"))
+            cancelled = Cancelled(f"{run.operation.name} was cancelled", **call.left)
+            return self._conversation.error(run.id, cancelled)
         except Exception:
             return self._conversation.error(run.id, failed(run.operation.name, run.id))
         finally:

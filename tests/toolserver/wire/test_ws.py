@@ -189,6 +189,9 @@ class TestCancel:
         _, last = await socket.end_of("1")
         assert (code(last), last["error"]["message"]) == ("cancelled", "command was cancelled")
         assert last["error"]["retryable"]
+        left = last["error"]["details"]
+        assert (left["stdoutBytes"], left["stderrBytes"], left["signal"]) == (3, 0, "SIGTERM")
+        assert (await socket.ok("output", processId=left["processId"]))["data"] == "on\n"
         assert not is_alive(pid)
         assert daemon.children() == set()
 
