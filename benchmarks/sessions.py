@@ -46,22 +46,27 @@ async def started(sessions: Sessions, number: int, at_once: int) -> tuple[float,
         async with turns:
             begun = time.perf_counter()
             wishes = PortWishes(tool=Wish(0), dev=Wish(20000 + index))
-            record = await sessions.ready(await sessions.begin(ANN, "bench", wishes, "local"))
-            taken.append(time.perf_counter() - begun)
+            record = await sessions.begin(ANN, "bench", wishes, "local")
             running.append(record)
+            await sessions.ready(record)
+            taken.append(time.perf_counter() - begun)
 
     begun = time.perf_counter()
-    await asyncio.gather(*map(one, range(number)))
-    all_of_them = time.perf_counter() - begun
-    await end(sessions, running)
-    return all_of_them, taken
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(number):
+                group.create_task(one(index))
+        return time.perf_counter() - begun, taken
+    finally:
+        await end(sessions, running)
 
 
 async def bare(directory: Path, number: int, at_once: int) -> float:
     """The floor: seconds for as many tool servers and nothing around them, started and ended by hand."""
     turns = asyncio.Semaphore(at_once)
+    running: list[asyncio.subprocess.Process] = []
 
-    async def one(index: int) -> asyncio.subprocess.Process:
+    async def one(index: int) -> None:
         async with turns:
             environ = {
                 **os.environ,
@@ -74,18 +79,21 @@ async def bare(directory: Path, number: int, at_once: int) -> float:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
             )
+            running.append(process)
             assert process.stdout is not None
             assert b"listening" in await process.stdout.readline()
-            return process
 
     begun = time.perf_counter()
-    running = await asyncio.gather(*map(one, range(number)))
-    seconds = time.perf_counter() - begun
-    for each in running:
-        with contextlib.suppress(ProcessLookupError):
-            each.kill()
-        await each.wait()
-    return seconds
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(number):
+                group.create_task(one(index))
+        return time.perf_counter() - begun
+    finally:
+        for each in running:
+            with contextlib.suppress(ProcessLookupError):
+                each.kill()
+            await each.wait()
 
 
 async def end(sessions: Sessions, running: list[SessionRecord]) -> None:
