@@ -109,7 +109,7 @@ def _search(count: int) -> Callable[[Figures], Target]:
 
 def _archive(way: str, bound: float) -> Callable[[Figures], Target]:
     def made(figures: Figures) -> Target:
-        # The largest tree of small files that the run had; a few files, or a lone large one, say other things.
+        # The largest tree of small files of the run; a few files, or a lone large one, say other things.
         cases = {each: each.split() for each in figures if each.startswith(f"archive {way}, ")}
         many = {each: int(words[2]) for each, words in cases.items() if words[2].isdigit()}
         case = max(
