@@ -1,8 +1,8 @@
-"""What limits, audit and figures cost a small request: the tool server beside itself without them.
+"""What limits cost a small request, and what audit and figures: the tool server beside itself without them.
 
     python -m benchmarks.limits [ROUNDS]
 
-Both serve the same file by turns. Counted is the processor time of all of the server's threads for each
+All serve the same file by turns. Counted is the processor time of all of the server's threads for each
 request, which a busy machine changes less than the clock. What is left out of the one is put back to nothing
 before it starts; the log keeps its line.
 """
@@ -26,6 +26,7 @@ from websockets.asyncio.client import connect
 from benchmarks.floors import program
 
 ROUNDS = 40
+WAYS = ("whole", "no limits", "no audit")
 _REQUESTS = 400
 """Of each turn, 32 of them at once."""
 _AT_ONCE = 32
@@ -33,43 +34,40 @@ _BODY = b'{"path": "small.txt"}'
 Turn = Callable[[], Awaitable[None]]
 
 
-def serve(whole: bool) -> None:
-    """Become the tool server, whole or without limits, audit and figures."""
+def serve(lacks: str) -> None:
+    """Become the tool server, whole or without one of the two."""
     from aiohttp import web
 
     from toolserver import app
     from toolserver.__main__ import main
     from toolserver.tools import auditing, figures, ledger
 
-    if whole:
-        main(sys.argv[2:])
-        return
-
     def nothing(*_: object) -> None:
         return None
 
-    for where, name in (
-        (ledger.Ledger, "admit"),
-        (ledger, "subject"),
-        (auditing.Auditing, "note"),
-        (figures.Figures, "add"),
-    ):
+    parts: dict[str, list[tuple[object, str]]] = {
+        "whole": [],
+        "no limits": [(ledger.Ledger, "admit")],
+        "no audit": [(ledger, "subject"), (auditing.Auditing, "note"), (figures.Figures, "add")],
+    }
+    for where, name in parts[lacks]:
         setattr(where, name, nothing)
 
     class Runner(web.AppRunner):
         def __init__(self, app: web.Application, _: object, __: object, **options: Any) -> None:
             super().__init__(app, access_log=None, **options)
 
-    vars(app)["Runner"] = Runner
+    if lacks == "no limits":
+        vars(app)["Runner"] = Runner
     main(sys.argv[2:])
 
 
 async def run(rounds: int) -> None:
-    """Both by turns, over both doors; prints the medians and what the ratio of each round comes to."""
+    """All by turns, over both doors; prints the medians and what the ratio of each round comes to."""
     with tempfile.TemporaryDirectory() as scratch:
         async with AsyncExitStack() as stack:
             turns: dict[str, list[tuple[int, Turn]]] = {"HTTP": [], "WebSocket": []}
-            for name in ("with", "without"):
+            for name in WAYS:
                 root = Path(scratch) / name
                 root.mkdir()
                 (root / "small.txt").write_text("x" * 1024, encoding="ascii")
@@ -84,22 +82,24 @@ async def run(rounds: int) -> None:
                 )
                 turns["HTTP"].append((pid, lambda web=web: _over_http(web)))  # type: ignore[misc]
                 turns["WebSocket"].append((pid, lambda socket=socket: _over_socket(socket)))  # type: ignore[misc]
-            for door, both in turns.items():
-                _tell(door, await _by_turns(both, rounds))
+            for door, servers in turns.items():
+                _tell(door, await _by_turns(servers, rounds))
 
 
-async def _by_turns(both: list[tuple[int, Turn]], rounds: int) -> list[tuple[float, float]]:
-    for _, turn in both:
+async def _by_turns(servers: list[tuple[int, Turn]], rounds: int) -> list[list[float]]:
+    for _, turn in servers:
         await turn()
     found = []
     for number in range(rounds):
-        spent = [0.0, 0.0]
-        for index in (0, 1) if number % 2 else (1, 0):
-            pid, turn = both[index]
+        spent = [0.0] * len(servers)
+        for index in range(len(servers)):
+            # Everybody is the first as often as the others.
+            at = (index + number) % len(servers)
+            pid, turn = servers[at]
             before = _processor_us(pid)
             await turn()
-            spent[index] = (_processor_us(pid) - before) / _REQUESTS
-        found.append((spent[0], spent[1]))
+            spent[at] = (_processor_us(pid) - before) / _REQUESTS
+        found.append(spent)
     return found
 
 
@@ -129,14 +129,15 @@ def _processor_us(pid: int) -> float:
     return total / 1000
 
 
-def _tell(door: str, found: list[tuple[float, float]]) -> None:
-    ratio = statistics.median(ours / bare for ours, bare in found)
-    ours, bare = (statistics.median(each) for each in zip(*found, strict=True))
-    print(f"{door}: {ours:.1f} us with, {bare:.1f} us without, ratio {ratio:.3f} ({len(found)} rounds)")
+def _tell(door: str, found: list[list[float]]) -> None:
+    for at, name in enumerate(WAYS):
+        median = statistics.median(each[at] for each in found)
+        ratio = statistics.median(each[0] / each[at] for each in found)
+        print(f"{door}, {name}: {median:.1f} us, the whole is {ratio:.3f} of it ({len(found)} rounds)")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["with"], ["without"]):
-        serve(sys.argv[1] == "with")
+    if len(sys.argv) > 1 and sys.argv[1] in WAYS:
+        serve(sys.argv[1])
     else:
         asyncio.run(run(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS))
