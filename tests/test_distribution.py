@@ -91,7 +91,7 @@ def requirements(*extras: str) -> set[str]:
         *project["dependencies"],
         *(line for extra in extras for line in project["optional-dependencies"][extra]),
     ]
-    return {re.split(r"[<>=]", line)[0] for line in lines}
+    return {re.split(r"[\[<>=]", line)[0] for line in lines}
 
 
 def locked(name: str) -> dict[str, str]:
