@@ -153,7 +153,7 @@ async def test_lines_are_there_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_whoever_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
-    with running(tmp_path, TOOL_SERVER_MAX_REQUESTS_PER_SECOND="2") as daemon:
+    with running(tmp_path, TOOL_SERVER_MAX_REQUESTS_PER_SECOND="1") as daemon:
         async with http_of(daemon) as http, socket_of(daemon) as socket:
             async with asyncio.timeout(30):
                 while True:
@@ -164,7 +164,7 @@ async def test_whoever_asks_too_often_is_told_when_to_come_back(tmp_path: Path) 
             error = answer["error"]
             assert (response.status, error["code"], error["retryable"]) == (429, "rate_limited", True)
             assert error["details"].pop("retryAfterMs") > 0
-            assert error["details"] == {"limit": "maxRequestsPerSecond", "value": 2}
+            assert error["details"] == {"limit": "maxRequestsPerSecond", "value": 1}
             assert int(response.headers["Retry-After"]) >= 1
             codes = set()
             for _ in range(20):
