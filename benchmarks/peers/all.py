@@ -27,10 +27,11 @@ class Peer:
 
 PEERS = (
     Peer(swerex.NAME, swerex.PACKAGES[0], swerex.install, swerex.opened),
-    Peer(agent_server.NAME, agent_server.PACKAGES[0], agent_server.install, agent_server.opened),
     Peer(jupyter.NAME, jupyter.PACKAGES[0], jupyter.install, jupyter.opened),
     Peer(mcp_filesystem.NAME, mcp_filesystem.PACKAGE, mcp_filesystem.install, mcp_filesystem.opened),
     Peer(toolset.NAME, toolset.PACKAGES[0], toolset.install, toolset.opened),
+    # Last: where time is short, its start takes that of all others.
+    Peer(agent_server.NAME, agent_server.PACKAGES[0], agent_server.install, agent_server.opened),
 )
 
 
