@@ -1,25 +1,28 @@
 """What a process wrote on one stream, numbered by byte offset, kept for whoever reads it later.
 
-The newest bytes are in memory; older ones move to an unlinked file that is used as a ring. What even the
-ring has lost is told as a gap with its size: no byte vanishes in silence. Appending never waits for a reader;
-but whoever appends may ask whether one wants to be waited for.
+The newest bytes are in memory; older ones move to a ring in a file (``spill``). What even the
+ring has lost is told as a gap with its size: no byte vanishes in silence. Appending never waits, for a reader
+or the disk; but whoever appends may ask whether one wants to be waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from toolserver.system.spill import Lost, Ring, the_writer
 
 MEMORY_BYTES = 256 * 1024
 """Kept in memory per stream: 1000 idle commands cost nothing, 64 busy ones 32 MiB. A gut feeling."""
 CHUNK_BYTES = 64 * 1024
 """Small appends are joined up to this much, so that a reader does not walk over thousands of lines."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,7 @@ class OutputLog:
         self._head = b""
         self._memory: deque[bytes | bytearray] = deque()
         self._memory_start = 0
-        self._file: int | None = None
-        self._file_start = 0
-        """Offset of the first byte that this file was given: nothing before it is in there."""
+        self._ring: Ring | None = None
         self._changed: asyncio.Event | None = None
         """For those who wait for the next change; made by the first of them."""
         self._readers = 0
@@ -65,15 +66,21 @@ class OutputLog:
 
     @property
     def full(self) -> bool:
-        """Whether a reader that the program waits for is so far behind that no more should be appended."""
+        """Whether a reader that the program waits for is so far behind, or the disk, that no more should be
+        appended."""
+        if self._ring is not None and self._ring.behind:
+            return True
         return self.settled is None and any(
             self.end - offset >= MEMORY_BYTES for offset in self._awaited.values()
         )
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Call once it is no longer full."""
+        """Call once it is no longer full; on the running loop, where it is the disk that is waited for."""
         self._on_room = call
-        self._tell_room()
+        if self._ring is not None and self._ring.behind:
+            self._ring.when_room(self._tell_room)
+        else:
+            self._tell_room()
 
     def wait_for(self, reader: object, offset: int) -> None:
         """Have the program wait for ``reader``, who has come as far as ``offset``; until ``let_go``."""
@@ -102,9 +109,9 @@ class OutputLog:
     @property
     def start(self) -> int:
         """Offset of the oldest byte still kept."""
-        if self._file is None:
+        if self._ring is None or self._ring.failed:
             return self._memory_start
-        return max(self._file_start, self._memory_start - self._max_kept)
+        return max(self._ring.start, self._memory_start - self._max_kept)
 
     def append(self, data: bytes) -> None:
         """Take what was read from the process, and wake the readers."""
@@ -114,6 +121,8 @@ class OutputLog:
         self.end += len(data)
         if self._abandoned:
             self.release()
+        elif self._ring is not None and self._ring.failed:
+            self._give_up_ring()
         while self.end - self._memory_start > MEMORY_BYTES and len(self._memory) > 1:
             self._spill(self._memory.popleft())
         self._wake()
@@ -133,7 +142,7 @@ class OutputLog:
 
     def release(self) -> None:
         """Let go of everything kept; readers see a gap."""
-        self._give_up_file()
+        self._give_up_ring()
         self._memory.clear()
         self._memory_start = self.end
         self._head = b""
@@ -146,14 +155,28 @@ class OutputLog:
     def read(self, offset: int, max_bytes: int) -> Piece:
         """``max_bytes`` from ``offset`` on, fewer only at the end; empty when nothing newer is there yet."""
         offset = min(offset, self.end)
-        begin = max(offset, self.start)
-        return Piece(begin, self._between(begin, min(begin + max_bytes, self.end)), begin - offset)
+        return self._found(lambda: self._read(offset, max_bytes))
 
     def ends(self, max_bytes: int, start: int = 0) -> tuple[bytes, bytes, int]:
         """First and last bytes from ``start`` on, ``max_bytes`` together; how many lie between them."""
         start = min(start, self.end)
         if start == self.end:
             return b"", b"", 0
+        return self._found(lambda: self._ends(max_bytes, start))
+
+    def _found(self, look: Callable[[], T]) -> T:
+        """What ``look`` finds, also where the ring turns out to have lost what it was given."""
+        try:
+            return look()
+        except Lost:
+            self._give_up_ring()
+            return look()
+
+    def _read(self, offset: int, max_bytes: int) -> Piece:
+        begin = max(offset, self.start)
+        return Piece(begin, self._between(begin, min(begin + max_bytes, self.end)), begin - offset)
+
+    def _ends(self, max_bytes: int, start: int) -> tuple[bytes, bytes, int]:
         if self.end - start <= max_bytes and self.start <= start:
             return self._between(start, self.end), b"", 0
         half = max_bytes // 2
@@ -185,7 +208,8 @@ class OutputLog:
         """The kept bytes from ``start`` to ``end``, wherever they are."""
         parts = []
         while start < min(end, self._memory_start):
-            parts.append(self._read_file(start, min(end, self._memory_start) - start))
+            assert self._ring is not None
+            parts.append(self._ring.read(start, min(end, self._memory_start) - start))
             start += len(parts[-1])
         if not parts:
             return self._read_memory(start, end - start)
@@ -220,38 +244,18 @@ class OutputLog:
         # One whole piece is given as it is: joining it would copy it.
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
-    def _read_file(self, begin: int, count: int) -> bytes:
-        assert self._file is not None
-        place = begin % self._max_kept
-        return os.pread(self._file, min(count, self._max_kept - place), place)
-
     def _spill(self, data: bytes | bytearray) -> None:
-        """Move ``data``, which begins at the start of memory, into the ring file."""
-        try:
-            self._write(memoryview(data), self._memory_start)
-        except OSError:
-            # A full disk must not stop the process that writes. The bytes are lost, so the ring is given up
-            # whole: readers are told a gap instead of reading old bytes in their place.
-            self._give_up_file()
+        """Move ``data``, which begins at the start of memory, into the ring; or lose it where none can be."""
+        if self._ring is None and not the_writer().stuck:
+            self._ring = Ring(self._directory, self._max_kept, self._memory_start)
+        if self._ring is not None:
+            self._ring.put(data)
         self._memory_start += len(data)
 
-    def _write(self, view: memoryview, offset: int) -> None:
-        if self._file is None:
-            self._file, self._file_start = _unlinked_file(self._directory), offset
-        while view:
-            place = offset % self._max_kept
-            written = os.pwrite(self._file, view[: self._max_kept - place], place)
-            view, offset = view[written:], offset + written
-
-    def _give_up_file(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def _unlinked_file(directory: Path) -> int:
-    with contextlib.suppress(OSError):
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fd, name = tempfile.mkstemp(dir=directory)
-    os.unlink(name)
-    return fd
+    def _give_up_ring(self) -> None:
+        """Readers are told a gap, instead of reading old bytes in place of those that were lost."""
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+            # Nobody waits for a disk any more.
+            self._tell_room()

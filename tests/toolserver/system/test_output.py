@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.toolserver.system.disks import on_the_disk
 from toolserver.system import output
 from toolserver.system.output import OutputLog
 
@@ -102,15 +103,19 @@ def test_when_the_disk_is_full_the_loss_is_told_and_no_wrong_byte_is_read(
     with pytest.MonkeyPatch.context() as patch:
         for step in steps:
             if step == "fail":
-                patch.setattr(os, "pwrite", _full)
+                patch.setattr(os, "pwritev", _full)
             elif step == "heal":
                 patch.undo()
                 patch.setattr(output, "MEMORY_BYTES", MEMORY)
             elif isinstance(step, int):
                 log.append(numbered(step, log.end))
+            # First while it may be on its way, then once the disk has had its say.
+            now = log.read(0, log.end)
+            assert (now.data, now.missing) == (numbered(log.end - now.offset, now.offset), now.offset)
+            on_the_disk()
             kept, first, missing = everything(log)
-            assert kept == numbered(log.end - first, first)
-            assert missing == first == log.start
+            assert (kept, missing) == (numbered(log.end - first, first), first)
+            assert first == log.start
     log.release()
 
 
@@ -122,6 +127,7 @@ def test_a_directory_that_takes_no_file_costs_old_bytes_and_nothing_else(tmp_pat
     log = OutputLog(tmp_path / "missing", RING, HEAD)
     for _ in range(10):
         log.append(numbered(40, log.end))
+        on_the_disk()
     kept, first, _ = everything(log)
     assert log.end == 400
     assert kept == numbered(400 - first, first)
@@ -131,6 +137,7 @@ def test_a_directory_that_takes_no_file_costs_old_bytes_and_nothing_else(tmp_pat
 def test_nothing_is_left_in_the_directory(log: OutputLog, directory: Path) -> None:
     for _ in range(10):
         log.append(numbered(40, log.end))
+    on_the_disk()
     assert list(directory.iterdir()) == []
 
 
