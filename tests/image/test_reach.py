@@ -1,7 +1,7 @@
 """What a command in the workspace can reach, and what it cannot.
 
-Commands run as the daemon's own user. The kernel keeps the daemon's memory and environment from them all the
-same; what it does not keep from them is tested here too, as it is, and told in docs/image.md.
+Commands run as the daemon's own user, in a domain of their own; ``test_separation`` tries what that keeps
+them from. What is open without it is tested here too, as it is, and told in docs/image.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import pytest
 
 from tests.image.support import HARDENED, TOKEN, Guest, daemon_pid, docker, eventually, in_image, workspace
+from tests.toolserver.system.test_separation import needs_landlock
 
+WITHOUT_A_DOMAIN = "--env=TOOL_SERVER_SEPARATION=none"
+"""What commands have on a kernel without Landlock, and a little more."""
 READ_ALL = r"""
 import os, pathlib, sys
 seen = b""
@@ -120,14 +123,40 @@ def test_commands_see_none_of_the_daemons_variables() -> None:
     assert not seen & {"SESSION_ID", "WORKSPACE_ROOT", "DEV_SERVER_PORT"}
 
 
-def test_not_held_a_command_can_end_the_daemon_and_with_it_the_container() -> None:
+@needs_landlock
+@pytest.mark.parametrize("options", [("--init",), ("--user=0",)], ids=["the engine's init", "root"])
+def test_neither_the_engines_init_nor_a_program_of_yours_shows_a_command_anything(
+    options: tuple[str, ...],
+) -> None:
+    with workspace(*options) as guest:
+        docker("exec", "--detach", "--env=MINE=a-secret-of-yours", guest.id, "sleep", "1000")
+        eventually("it runs", lambda: "sleep" in docker("top", guest.id))
+        assert python(guest, READ_ALL, TOKEN.encode().hex()) == "not found True"
+        assert python(guest, READ_ALL, b"a-secret-of-yours".hex()) == "not found True"
+
+
+@needs_landlock
+def test_a_command_can_neither_end_the_daemon_nor_write_in_its_area() -> None:
     with workspace() as guest:
+        refused = guest.run(f"kill -KILL {daemon_pid(guest)}")
+        assert (refused["exitCode"], "Operation not permitted" in refused["stderr"]) == (1, True)
+        assert guest.run("touch /var/lib/workspace/.workspace/x")["exitCode"] == 1
+        assert guest.output("echo goes on") == "goes on"
+
+
+def test_not_held_without_a_domain_a_command_can_end_the_daemon_and_with_it_the_container() -> None:
+    with workspace(WITHOUT_A_DOMAIN) as guest:
         guest.run(f"sleep 0.3; kill -KILL {daemon_pid(guest)}", background=True)
         eventually("the container has ended", lambda: guest.state("Running") == "false")
         docker("start", guest.id)
         guest.wait_healthy()
 
 
-def test_not_held_a_command_can_write_in_the_daemons_own_area() -> None:
-    with workspace() as guest:
+def test_not_held_without_a_domain_a_command_can_write_in_the_daemons_own_area() -> None:
+    with workspace(WITHOUT_A_DOMAIN) as guest:
         assert guest.run("touch /var/lib/workspace/.workspace/x")["exitCode"] == 0
+
+
+def test_not_held_without_a_domain_the_engines_init_shows_its_environment() -> None:
+    with workspace(WITHOUT_A_DOMAIN, "--init") as guest:
+        assert python(guest, READ_ALL, TOKEN.encode().hex()) == "found True"
