@@ -174,16 +174,19 @@ async def stream_answer(
     """Events as they come and the answer, or the error, last; ``kind`` is one that ``stream_kind`` gives."""
     response = await open_stream(request, kind)
 
-    async def write(frame: StreamFrame) -> None:
+    sent = 0
+
+    def put(frame: StreamFrame) -> bytes:
+        nonlocal sent
         data = encode(frame)
         data = data + b"\n" if kind == _NDJSON else b"data: " + data + b"\n\n"
-        call.sent += len(data)
-        await response.write(data)
+        sent += len(data)
+        return data
 
     async def emit(event: Event) -> None:
         # A client that is gone is told by aiohttp, which cancels this handler: no second error for it here.
         with contextlib.suppress(ConnectionError):
-            await write(StreamFrame(event=event))
+            await response.write(put(StreamFrame(event=event)))
 
     call = _http_call(request, emit)
     call.received = received
@@ -195,7 +198,11 @@ async def stream_answer(
             last = StreamFrame(error=error.body(request["id"]))
         finally:
             alive.cancel()
-        await write(last)
+        data = put(last)
+        # Here and not in ``put``: an ``emit`` that held its own call would keep both, and the request, until
+        # the collector of garbage comes by.
+        call.sent = sent
+        await response.write(data)
         await response.write_eof()
     return response
 

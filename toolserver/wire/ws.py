@@ -191,7 +191,7 @@ class _Peer:
 
     async def _run(self, run: Run, size: int) -> None:
         """By a task; but for what needs no wait at all, while the socket has room."""
-        call = self._call(run)
+        call = self._call(run.id, run.stream)
         call.received = size
         answer = self._dispatcher.at_once(run.operation, run.request, call) if self._has_room() else None
         if answer is None:
@@ -219,14 +219,16 @@ class _Peer:
         self._stay.renew(admission)
         return self._conversation.result(id, renewal_answer(admission))
 
-    def _call(self, run: Run) -> Call:
+    def _call(self, id: str, stream: bool) -> Call:
+        # It holds neither its call nor the request: a circle of those, with all the content that came, would
+        # stay until the collector of garbage comes by.
         async def emit(event: Event) -> None:
-            frame = self._conversation.event(run.id, event)
-            call.sent += len(frame)
+            frame = self._conversation.event(id, event)
+            if id in self._running:
+                self._running[id][1].sent += len(frame)
             await self._send(frame)
 
-        call = Call(run.id, emit if run.stream else None, self._stay.admission)
-        return call
+        return Call(id, emit if stream else None, self._stay.admission)
 
     async def _answer(self, run: Run, call: Call) -> None:
         # Until it is taken: a client that asks and never reads would else have us hold all it asked for.

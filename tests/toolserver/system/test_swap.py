@@ -62,7 +62,7 @@ def state(tmp_path: Path) -> Path:
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the state directory lay on another mount."""
-    monkeypatch.setattr(swap, "_can_rename", lambda state, root: False)
+    monkeypatch.setattr(swap, "can_rename", lambda state, root: False)
 
 
 @pytest.fixture
