@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from protocol.messages.devserver import Readiness
 
+_MAX_PATTERN = 1000
+"""Characters: enough to name a line, and soon compiled."""
+
 
 def probe_kinds(readiness: Readiness) -> list[str]:
     """The kinds that a readiness names.
@@ -34,7 +37,11 @@ def readiness_problems(readiness: Readiness) -> Iterator[tuple[str, str]]:
         yield "readiness.http.status", "is from 100 to 599"
     if readiness.command is not None and not readiness.command.command.strip():
         yield "readiness.command.command", "is empty"
+    pattern = readiness.log.pattern if readiness.log else ""
+    if len(pattern) > _MAX_PATTERN:
+        yield "readiness.log.pattern", f"has {len(pattern)} characters; {_MAX_PATTERN} are the most"
+        return
     try:
-        re.compile(readiness.log.pattern if readiness.log else "")
-    except re.error as error:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
         yield "readiness.log.pattern", f"is no regular expression: {error}"

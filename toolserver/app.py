@@ -220,7 +220,7 @@ def _assemble(
     checkpoints = CheckpointFamily(disk, config.state_dir, gate, watcher, store, undoing, limits)
     stack.push_async_callback(checkpoints.close)
     searches = Searches(table, disk, limits, find_ripgrep(tool_path), env, Names(watcher, disk, limits))
-    renewal = Renewal(watcher, disk, dev, installs)
+    renewal = Renewal(watcher, disk, dev, installs, limits)
     stack.push_async_callback(renewal.close)
     starts = Starts(archives, installs, dev)
     stack.push_async_callback(starts.close)

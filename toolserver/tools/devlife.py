@@ -107,6 +107,10 @@ class Life:
         )
         self.changes.add(change)
 
+    def remark(self, reason: str) -> None:
+        """Say more of the state that it is in."""
+        self.reason = reason
+
     def failed(
         self, what: str, ready_ms: float, restart: bool, exit_code: int | None, output: Sequence[str]
     ) -> int | None:

@@ -295,7 +295,9 @@ class DevServer:
             # One that nobody waits for has failed, and may be started again: its end tells so.
             await (self._table.stop(process) if again else self.end())
             raise error from None
-        except DevServerFailed:
+        except DevServerFailed as error:
+            if process.running:
+                self._verdict = error.message
             # Of one that put itself into the background nothing is to be left.
             await self._table.stop(process)
             raise

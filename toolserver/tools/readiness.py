@@ -6,7 +6,7 @@ Whatever is asked, an answer on the port counts only when a process of the dev s
 from __future__ import annotations
 
 import asyncio
-import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from protocol.errors import DevServerFailed, InvalidRequest
@@ -24,6 +24,9 @@ _PAUSE_SECONDS = 0.05
 _LOOK_BYTES = 1024 * 1024
 _MAX_LINE_BYTES = 64 * 1024
 """Of a line: a pattern is looked for in no more of it."""
+_MATCH_SECONDS = 5.0
+"""For the lines of one look, which take microseconds each. A pattern that tries every way of splitting a line
+may take years."""
 _MAX_TOLD = 500
 """Characters of the line that a message quotes: what it prints may be anything."""
 
@@ -40,6 +43,8 @@ class Readying:
     def check(self, readiness: Readiness) -> None:
         """Raise InvalidRequest, OutsideWorkspace when it cannot be waited for here."""
         check_readiness(readiness)
+        if readiness.log is not None:
+            LinePattern(readiness.log.pattern)
         if readiness.file is not None:
             self._disk.path(readiness.file.path)
 
@@ -56,7 +61,7 @@ class Readying:
     def _question(self, process: Process, readiness: Readiness, port: int) -> Callable[[], Awaitable[bool]]:
         """The question to ask until the answer is yes."""
         if readiness.log is not None:
-            return _log_probe(process, re.compile(readiness.log.pattern))
+            return _log_probe(process, LinePattern(readiness.log.pattern))
         if readiness.file is not None:
             path = self._disk.path(readiness.file.path)
             return lambda: asyncio.to_thread(self._disk.exists, path)
@@ -147,17 +152,56 @@ def check_readiness(readiness: Readiness) -> None:
         raise InvalidRequest(f"'{field}' {problem}", field=field)
 
 
-def _log_probe(process: Process, pattern: re.Pattern[str]) -> Callable[[], Awaitable[bool]]:
+class LinePattern:
+    """A regular expression that somebody else wrote: asked on a thread, and for so long at most.
+
+    It is read by ``regex``, which takes what ``re`` takes, gives the interpreter free while it looks, and
+    ends when its time is over.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        """Raises InvalidRequest."""
+        import regex  # late: 15 ms, for the few whose page is not asked
+
+        try:
+            self._pattern = regex.compile(pattern)
+        except (regex.error, RecursionError) as error:
+            what = f"'readiness.log.pattern' is no regular expression: {error}"
+            raise InvalidRequest(what, field="readiness.log.pattern") from None
+
+    async def is_in(self, lines: list[str]) -> bool:
+        """Whether one of them matches; raises DevServerFailed when that takes too long to tell."""
+        return await asyncio.to_thread(self._search, lines)
+
+    def _search(self, lines: list[str]) -> bool:
+        until = time.monotonic() + _MATCH_SECONDS
+        try:
+            return any(
+                self._pattern.search(line, timeout=max(0.001, until - time.monotonic()), concurrent=True)
+                for line in lines
+            )
+        except TimeoutError:
+            raise DevServerFailed(
+                f"'readiness.log.pattern' takes more than {_MATCH_SECONDS:g} s for what the dev server "
+                "prints; write it without repetitions inside repetitions",
+                field="readiness.log.pattern",
+            ) from None
+
+
+def _log_probe(process: Process, pattern: LinePattern) -> Callable[[], Awaitable[bool]]:
     """Asks whether a line matched; every line is looked at once, the last one again while it grows."""
     position, rest = 0, b""
 
     async def probe() -> bool:
         nonlocal position, rest
         piece = process.stdout.read(position, _LOOK_BYTES)
+        if not piece.data:
+            return False
         position = piece.offset + len(piece.data)
         *lines, rest = (rest + piece.data).split(b"\n")
         rest = rest[:_MAX_LINE_BYTES]
-        texts = (line[:_MAX_LINE_BYTES].decode(errors="replace").rstrip("\r") for line in [*lines, rest])
-        return any(pattern.search(text) for text in texts)
+        return await pattern.is_in(
+            [line[:_MAX_LINE_BYTES].decode(errors="replace").rstrip("\r") for line in [*lines, rest]]
+        )
 
     return probe

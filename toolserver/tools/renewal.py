@@ -10,22 +10,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from protocol.errors import InvalidRequest, ToolError
+from protocol.limits import Limits
 from protocol.messages.devserver import DevStart, DevState
 from protocol.paths import workspace_path
 from protocol.templates import LOCK_FILES, PACKAGE_FILE
 from toolserver.system.disk import Disk
-from toolserver.system.watcher import Watcher
+from toolserver.system.watcher import Numbered, Watcher
 from toolserver.tools.call import Call
 from toolserver.tools.devserver import DevServer
 from toolserver.tools.install import Installs
 from toolserver.tools.patterns import spec
 from toolserver.tools.project import parse_package
+from toolserver.tools.restarts import Haste
 
 _QUIET_SECONDS = 0.5
 """Without a further change, before anything is done: a package manager writes package.json, then the lock."""
@@ -59,14 +62,22 @@ Basis = Mapping[str, str]
 class Renewal:
     """Looks after the one dev server."""
 
-    def __init__(self, watcher: Watcher, disk: Disk, dev: DevServer, installs: Installs) -> None:
+    def __init__(
+        self, watcher: Watcher, disk: Disk, dev: DevServer, installs: Installs, limits: Limits
+    ) -> None:
         self._watcher = watcher
         self._disk = disk
         self._dev = dev
         self._installs = installs
+        self._limits = limits
         self._basis: Basis = {}
         self._named: Basis = {}
         self._task: asyncio.Task[None] | None = None
+        self._haste = Haste()
+        self._since = 0.0
+        """When it was last started, was ready, or something changed."""
+        self._seen = 0
+        """Number of the last change before it was started."""
         dev.observer = self
 
     def check(self, request: DevStart) -> None:
@@ -75,6 +86,9 @@ class Renewal:
 
     async def launching(self, request: DevStart) -> None:
         """It is about to be started from what is there now."""
+        if not self._dev.life.tally.restarts:
+            self._haste = Haste()  # somebody has asked for it
+        self._since, self._seen = time.monotonic(), self._watcher.number
         now: Basis | None = await asyncio.to_thread(self._look)
         self._basis = now or {}
 
@@ -88,6 +102,7 @@ class Renewal:
 
     def ready(self, request: DevStart) -> None:
         """It is told to be ready: from here on changes count."""
+        self._since = time.monotonic()
         if self._task is not None:
             self._task.cancel()
         self._task = None
@@ -106,14 +121,15 @@ class Renewal:
             await self._watcher.index()
             number = self._watcher.number
             # While it started nobody looked.
-            await self._judge(request, None)
+            await self._judge(request, None, self._since, self._watcher.since(self._seen))
             while True:
                 await self._watcher.wait_past(number)
+                at = time.monotonic()
                 await self._quiet()
                 changes = self._watcher.since(number)
                 number = self._watcher.number
                 paths = None if changes is None else {each.change.path for each in changes}
-                await self._judge(request, paths)
+                await self._judge(request, paths, at, changes)
         except ToolError as error:
             _tell(error)
 
@@ -124,8 +140,10 @@ class Renewal:
             if self._watcher.number == number and not self._installs.running:
                 return
 
-    async def _judge(self, request: DevStart, paths: set[str] | None) -> None:
-        """``paths`` changed; None when that is not known."""
+    async def _judge(
+        self, request: DevStart, paths: set[str] | None, at: float, changes: list[Numbered] | None
+    ) -> None:
+        """``paths`` changed from ``at`` on; None when that is not known."""
         named = spec(request.restart_on or (), "restartOn")
         files = {PACKAGE_FILE, *LOCK_FILES}
         touched = paths is None or any(named.match_file(each) if named else each in files for each in paths)
@@ -141,11 +159,31 @@ class Renewal:
         if not why:
             return
         self._basis = now
+        if not await self._is_time(why, at, changes):
+            return
         needs_install = any(not each.endswith("#") for each in differs)
         if needs_install and not await asyncio.to_thread(self._is_installed):
             self._dev.renew(sentence(why), self._install)
         else:
             self._dev.renew(sentence(why), None)
+
+    async def _is_time(self, why: list[str], at: float, changes: list[Numbered] | None) -> bool:
+        """Whether it is to be started anew for that, after a pause when it may be its own doing."""
+        names = {name.rstrip("#") for name in why}
+        requested = any(each.request_id is not None for each in changes or () if each.change.path in names)
+        self._haste = self._haste.changed((at - self._since) * 1000, requested)
+        self._since, delay_ms = max(at, self._since), self._haste.delay_ms(self._limits)
+        if delay_ms is None:
+            said = (
+                f"{sentence(why)} soon after it was started, {self._haste.in_row} times in a row "
+                "and by no request: it seems to write that itself, and is not started anew for it; "
+                "name other files in 'restartOn', or 'dev_start' it"
+            )
+            self._dev.life.remark(said)
+            _log.warning("a dev server is not started anew", extra={"data": {"reason": said}})
+            return False
+        await asyncio.sleep(delay_ms / 1000)
+        return True
 
     async def _digests(self, patterns: list[str]) -> Basis:
         """Of the files that these patterns name."""

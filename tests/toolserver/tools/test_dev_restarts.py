@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 
@@ -243,3 +244,28 @@ async def test_no_coding_agent_is_seen_by_it(http: Http) -> None:
     assert (await http.ok("command", command="echo $CLAUDECODE"))["stdout"] == "1\n"
     await http.ok("dev_start", command=f'echo "agent: $CLAUDECODE"; {SERVE}', port=free_port())
     assert (await http.ok("dev_logs"))["text"].startswith("agent: \n")
+
+
+async def test_one_that_writes_its_own_reason_to_start_anew_is_not_started_for_ever(
+    http: Http, hasty: Daemon
+) -> None:
+    writes = "while [ ! -e hush ]; do date +%N > own.conf; sleep 0.1; done &"
+    port = free_port()
+    await http.ok("dev_start", command=f"{writes} {SERVE}", port=port, restartOn=["/own.conf"])
+
+    async def status_when(text: str) -> Json:
+        async with asyncio.timeout(120):
+            while text not in ((status := await http.ok("dev_status"))["reason"] or ""):
+                await asyncio.sleep(0.1)
+        return status
+
+    status = await status_when("it seems to write that itself")
+    assert (status["state"], status["restarts"]) == ("ready", 4)
+    assert "own.conf changed soon after it was started, 5 times in a row" in status["reason"]
+    # What a request writes still counts.
+    (hasty.root / "hush").touch()
+    await http.ok("write", path="own.conf", content="by hand")
+    async with asyncio.timeout(60):
+        while (after := await http.ok("dev_status"))["state"] != "ready" or after["pid"] == status["pid"]:
+            await asyncio.sleep(0.1)
+    assert after["restarts"] == 5

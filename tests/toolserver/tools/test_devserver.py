@@ -76,6 +76,16 @@ WRONG: list[tuple[Json, str, str]] = [
         "'readiness.log.pattern' is no regular expression: ",
     ),
     (
+        {"readiness": {"log": {"pattern": "a{" + "9" * 30 + "}"}}},
+        "invalid_request",
+        "'readiness.log.pattern' is no regular expression: ",
+    ),
+    (
+        {"readiness": {"log": {"pattern": "x" * 1001}}},
+        "invalid_request",
+        "'readiness.log.pattern' has 1001 characters; 1000 are the most",
+    ),
+    (
         {"readiness": {"http": {"path": "x"}}},
         "invalid_request",
         "'readiness.http.path' begins with / and has no spaces",
@@ -115,6 +125,28 @@ class TestReady:
         assert is_alive(status["pid"])
         assert await fetch(status["url"]) == (200, "/")
         assert await http.ok("dev_status") == status
+
+    async def test_a_pattern_that_would_take_years_holds_nobody_up(
+        self, http: Http, site: Path, port: int
+    ) -> None:
+        starting = asyncio.create_task(
+            http.refused(
+                "dev_start",
+                command=f"printf ',%.0s' $(seq 400); {SERVE}",
+                port=port,
+                readiness={"log": {"pattern": "(?:.*?,){30}x"}},
+            )
+        )
+        answered = 0
+        while not starting.done():
+            await http.ok("dev_status")
+            answered += 1
+            await asyncio.sleep(0.05)
+        refused = await starting
+        assert refused.code == "dev_server_failed"
+        assert "'readiness.log.pattern' takes more than 5 s" in refused.message
+        assert answered > 10
+        assert refused.message == (await http.ok("dev_status"))["reason"]
 
     async def test_placeholders_and_variables_name_the_place(self, http: Http, site: Path, port: int) -> None:
         status = await http.ok(
