@@ -226,7 +226,7 @@ class ProcessTable:
         launch = self._launch(id, argv, cwd, env, fed, pty, merged)
         return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
 
-    async def start_soon(
+    async def start_soon(  # noqa: PLR0913 - what a program is started with
         self,
         argv: Sequence[str],
         *,
@@ -237,30 +237,29 @@ class ProcessTable:
         id: str | None = None,
         shown_cwd: str = ".",
         merged: bool = False,
+        asked: object = None,
     ) -> Process:
         """``start``, from its own thread where that is needed, and nobody waits for it on a busy machine.
 
-        A cancellation takes effect after it: the program is never there without being known.
+        A cancellation takes effect after it: the program is never there without being known. ``asked`` is the
+        process's from the first moment at which others may find it.
         """
         launch = self._launch(id, argv, cwd, env, fed, pty, merged)
-        if self._starter.at_once:
-            return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
-        return await self._start_off_loop(launch, argv, shown_cwd)
 
-    async def _start_off_loop(self, launch: Launch, argv: Sequence[str], shown_cwd: str) -> Process:
-        with self._reaper.starting(), self._counted():
-            starting = self._starter.off_loop(launch)
-            try:
-                pid = await asyncio.shield(starting)
-            except asyncio.CancelledError:
-                await asyncio.wait([starting])
-                if starting.exception() is not None:
-                    raise
-                task = asyncio.current_task()
-                assert task is not None
-                task.cancel()
-                pid = starting.result()
-            return self._adopt(launch, pid, argv, shown_cwd)
+        def adopt(pid: int) -> Process:
+            # In the turn in which it is there, before who asked for it is woken; and counted once.
+            with on_its_way:
+                process = self._adopt(launch, pid, argv, shown_cwd)
+                process.asked = asked
+                return process
+
+        on_its_way = contextlib.ExitStack()
+        if self._starter.at_once:
+            return adopt(self._starter.start(launch))
+        with on_its_way:
+            on_its_way.enter_context(self._reaper.starting())
+            on_its_way.enter_context(self._counted())
+            return await self._starter.off_loop(launch, adopt).value()
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

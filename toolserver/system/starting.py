@@ -7,13 +7,13 @@ a thread while the last ones took long; one at a time, for the daemon wears the 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from toolserver.system import terminal, tree
 from toolserver.system.bounds import bounded
@@ -21,7 +21,9 @@ from toolserver.system.domain import Wish
 from toolserver.system.marks import LimitMarks
 from toolserver.system.separation import Reached, Separation
 from toolserver.system.spawn import DEVNULL, found, refuse_missing, spawn
-from toolserver.system.spawner import Spawner
+from toolserver.system.spawner import Arrival, Spawner
+
+T = TypeVar("T")
 
 _LONG_SECONDS = 0.005
 """A spawn that took this long: ten times what it takes where there is room."""
@@ -132,9 +134,9 @@ class Starter:
             return self._thread.call(lambda: self._start(launch, keep_lock=False))
         return self._start(launch, keep_lock=True)
 
-    def off_loop(self, launch: Launch) -> asyncio.Future[int]:
-        """The same on a thread. Not to be cancelled: the program would be there, and nobody's."""
-        return self._thread.soon(lambda: self._start(launch, keep_lock=False))
+    def off_loop(self, launch: Launch, adopt: Callable[[int], T]) -> Arrival[T]:
+        """The same on a thread; ``adopt`` gets the pid on the loop, once, and is what is waited for."""
+        return self._thread.soon(lambda: self._start(launch, keep_lock=False), adopt)
 
     def close(self) -> None:
         """Start no more."""

@@ -168,9 +168,9 @@ class Commands:
                 pty=None if request.pty is None else (request.pty.cols, request.pty.rows),
                 id=request.command_id,
                 shown_cwd=path,
+                asked=asked(request) if request.command_id else None,
             )
             self._table.give_way(process)
-            process.asked = asked(request) if request.command_id else None
         if process.input is not None:
             process.input.put(stdin)
             if request.pty is None and not request.stdin_open:

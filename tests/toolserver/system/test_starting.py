@@ -16,6 +16,7 @@ from protocol.limits import Limits
 from tests.builder import exactly
 from toolserver.system import starting
 from toolserver.system.processes import ProcessTable
+from toolserver.system.spawn import spawn
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -91,6 +92,72 @@ class TestEitherWay:
             while held() > (before[0], before[1], before[2] + 8):
                 await asyncio.sleep(0.01)
         assert threading.active_count() <= before[2] + 8
+
+
+async def test_a_start_that_is_cancelled_twice_leaves_no_program_that_nobody_knows(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(starting, "_LONG_SECONDS", -1.0)
+    monkeypatch.setattr(starting, "spawn", lambda *args, **more: go_on.wait(60) and spawn(*args, **more))
+
+    async def start_and_wait() -> None:
+        process = await table.start_soon(["sleep", "1000"], cwd="/", env=ENV, id="one")
+        try:
+            await process.wait()
+        finally:
+            await table.stop(process)
+
+    task = asyncio.create_task(start_and_wait())
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not table.get("one").running
+
+
+async def test_a_start_that_fails_after_a_cancellation_is_a_cancellation(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "_LONG_SECONDS", -1.0)
+    task = asyncio.create_task(table.start_soon(["./nothing"], cwd="/", env=ENV))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert table.all() == []
+
+
+async def test_a_limit_of_time_that_ends_a_start_is_told_as_one(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts cancellations: one more of ours, and it would take its own for somebody else's."""
+    monkeypatch.setattr(starting, "_LONG_SECONDS", -1.0)
+
+    async def start_and_wait() -> None:
+        async with asyncio.timeout(0):
+            process = await table.start_soon(["sleep", "1000"], cwd="/", env=ENV)
+            await process.wait()
+
+    with pytest.raises(TimeoutError):
+        await start_and_wait()
+
+
+async def test_a_program_that_is_found_is_known_by_what_was_asked(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same request, sent again meanwhile, would be refused as another one."""
+    monkeypatch.setattr(starting, "_LONG_SECONDS", -1.0)
+    task = asyncio.create_task(table.start_soon(["true"], cwd="/", env=ENV, id="one", asked="this"))
+    async with asyncio.timeout(60):
+        while (process := table.find("one")) is None:
+            await asyncio.sleep(0)
+    assert process.asked == "this"
+    await (await task).wait()
 
 
 async def test_a_child_that_is_not_known_yet_is_not_reaped(table: ProcessTable) -> None:
