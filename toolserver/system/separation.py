@@ -75,7 +75,7 @@ class Separation:
     def _tie(self, root: bool, hidden: bool) -> Facts:
         """In the only order that works: rights go while there are some, the filter comes last."""
         traces = root and not _without_rights()
-        places = domain.separable(_with_devices(self.places) if root else self.places)
+        places = domain.separable(_with_kernel(_with_devices(self.places) if root else self.places))
         abi = kernel.landlock_abi()
         landlock = kernel.Ruleset(abi) if abi >= MIN_ABI else None
         if landlock is not None:
@@ -136,6 +136,29 @@ def _with_devices(places: Places) -> Places:
     seen = ((entry.path, entry.stat(follow_symlinks=False).st_mode) for entry in os.scandir("/dev"))
     disks = [path for path, mode in seen if stat.S_ISBLK(mode)]
     return replace(places, hidden=(*places.hidden, *disks))
+
+
+def _with_kernel(places: Places) -> Places:
+    """Control groups are files, and one of them ends or freezes all who are in it: whoever may write it, as
+    root and as a user who was given his own, needs no signal. The rest of /sys is the machine's, too."""
+    return replace(places, kept=(*places.kept, "/sys", *control_groups(_mounts())))
+
+
+def control_groups(mountinfo: str) -> list[str]:
+    """Where they are, of either version, out of /proc/self/mountinfo.
+
+    >>> control_groups("30 23 0:26 / /groups rw shared:4 - cgroup2 g rw\\n31 23 0:27 / /a rw - ext4 b rw")
+    ['/groups']
+    """
+    lines = [line.partition(" - ") for line in mountinfo.splitlines()]
+    return [mount.split()[4] for mount, _, kind in lines if kind.partition(" ")[0] in ("cgroup", "cgroup2")]
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    except OSError:
+        return ""
 
 
 def _children(directory: str) -> list[str]:

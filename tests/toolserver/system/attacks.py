@@ -95,6 +95,10 @@ def write(path: Path) -> None:
     path.unlink()
 
 
+def open_to_write(path: Path) -> None:
+    path.open("ab").close()
+
+
 def names(path: Path) -> list[str]:
     return [each.name for each in path.iterdir()]
 
@@ -141,6 +145,16 @@ def attacks(pid: int, state: Path, programs: Path, name: str) -> Iterator[tuple[
     yield "list names of the daemon's files", lambda: names(state)
     yield "write a program of the daemon", lambda: write(programs / "mine")
     yield "connect to an abstract socket outside", lambda: connect(name)
+    for place in control_groups():
+        yield "change a control group", functools.partial(open_to_write, place / "cgroup.procs")
+
+
+def control_groups() -> Iterator[Path]:
+    """By one, all who are in it are frozen or ended."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        if kind.startswith(("cgroup ", "cgroup2 ")):
+            yield Path(mount.split()[4])
 
 
 def life(neighbour: int) -> Iterator[tuple[str, Callable[[], object]]]:
