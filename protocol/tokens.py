@@ -11,7 +11,7 @@ import base64
 import enum
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -46,6 +46,10 @@ class Scope(enum.Enum):
     ADMIN = "admin"
 
 
+TokenId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}\Z")]
+"""As ``revoke`` takes them: a token of another id could not be taken back."""
+
+
 class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a session token says."""
 
@@ -53,7 +57,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The session; a tool server takes tokens of its own session only."""
     sub: str
     """The user, or whoever acts for them: what the log calls the caller."""
-    jti: str
+    jti: TokenId
     """The token's own id, by which it is revoked."""
     iat: int
     nbf: int
@@ -72,7 +76,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     sid: str
     sub: str
-    jti: str
+    jti: TokenId
     iat: int
     nbf: int
     exp: int

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.builder import Daemon, Json, http_of, running, socket_of, until
+from tests.builder import Daemon, Json, http_of, run_to_end, running, socket_of, until
 from tests.signing import ALL, Signer
 
 SIGNER = Signer()
@@ -140,6 +140,19 @@ class TestRenewed:
             assert last["error"]["code"] == code
             await socket.ok("list")
 
+    async def test_each_try_is_told_by_the_audit_with_whom_it_was_for(self, daemon: Daemon) -> None:
+        async with socket_of(daemon, **bearer(SIGNER.token("read", sub="carol"))) as socket:
+            await socket.call("renew", token=Signer().token("read", sub="carol"))
+            await socket.ok("renew", token=SIGNER.token("read", sub="carol", jti="hers"))
+        async with http_of(daemon) as http:
+            lines = (await http.ok("audit", limit=100))["lines"]
+        told = [
+            (line["outcome"], line["tokenId"])
+            for line in lines
+            if (line["operation"], line["who"]) == ("renew", "carol")
+        ]
+        assert told == [("unauthorized", None), ("ok", "hers")]
+
     async def test_one_of_the_static_token_has_nothing_to_renew(self, daemon: Daemon) -> None:
         async with socket_of(daemon) as socket:
             _, last = await socket.call("renew", token=SIGNER.token(*ALL))
@@ -189,6 +202,17 @@ class TestRevoked:
                     assert (await http.refused("list")).code == "unauthorized"
 
 
+def test_a_tool_server_that_cannot_know_what_was_revoked_does_not_start(tmp_path: Path) -> None:
+    memory = tmp_path / "state" / "tokens.json"
+    memory.parent.mkdir(mode=0o700)
+    memory.write_text('{"spent": {"t1')
+    state = {"TOOL_SERVER_STATE_DIR": str(memory.parent)}
+    done = run_to_end(tmp_path, TOOL_SERVER_PUBLIC_KEY=SIGNER.public, **state)
+    assert done.returncode == 1
+    assert f"which tokens were revoked is not known, for {memory} cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def json_of(token: str) -> Json:
     import base64
 
@@ -214,6 +238,11 @@ class TestSignedAddresses:
         up = SIGNER.ticket("PUT", "/v1/files/ä b.txt", options={"mode": "600"})
         status, _ = await self.asked(daemon, "PUT", f"/v1/files/%C3%A4%20b.txt?mode=600&ticket={up}", b"up")
         assert (status, (daemon.root / "ä b.txt").read_bytes()) == (201, b"up")
+
+    @pytest.mark.parametrize("door", ["/v1/ws", "/metrics", "/openapi.json", "/", "/v1/archive/manifest"])
+    async def test_no_other_door_is_opened_by_one(self, daemon: Daemon, door: str) -> None:
+        status, text = await self.asked(daemon, "GET", f"{door}?ticket={SIGNER.ticket('GET', door)}")
+        assert (status, f"signed for files and archives, not for '{door}'" in text) == (403, True)
 
     async def test_an_archive_is_had_once(self, daemon: Daemon) -> None:
         ticket = SIGNER.ticket("GET", "/v1/archive", options={"format": "tar"})

@@ -5,7 +5,6 @@ A file in the state directory, replaced whole. Without it a restart would make a
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from toolserver.system.disk import refused
 
 FILE = "tokens.json"
 
-log = logging.getLogger("toolserver.tokens")
-
 
 class _Kept(msgspec.Struct):
     session_id: str | None = None
@@ -28,7 +25,8 @@ class _Kept(msgspec.Struct):
 
 
 class TokenMemory:
-    """The file's content; ``save`` blocks, the rest does not."""
+    """The file's content; ``save`` blocks, the rest does not. Made at the start; raises OSError when there is
+    a file that cannot be read."""
 
     def __init__(self, state_dir: Path, max_spent: int = Limits().max_spent_tokens) -> None:
         self._path = state_dir / FILE
@@ -81,6 +79,8 @@ class TokenMemory:
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
                 file.write(image)
+                file.flush()
+                os.fsync(fd)  # else a machine that loses its power may have the name, and nothing in it
             os.replace(fresh, self._path)
         except OSError as error:
             raise refused(error, self._path.name) from None
@@ -91,5 +91,8 @@ class TokenMemory:
         except FileNotFoundError:
             return _Kept()
         except (OSError, msgspec.MsgspecError) as error:
-            log.error("what was revoked is not known any more", extra={"data": {"reason": str(error)}})
-            return _Kept()
+            # To begin anew would make revoked tokens good, and let any session have this tool server.
+            raise OSError(
+                f"which tokens were revoked is not known, for {self._path} cannot be read ({error}); "
+                "bring it back, or remove it to begin without"
+            ) from error

@@ -110,6 +110,9 @@ class Tokens:
         now = self._clock()
         refuse_untimely(ticket, now)
         self._refuse_other_session(ticket.sid)
+        if ticket.method not in ("GET", "PUT") or not _has_one_use(ticket.path):
+            # A socket that was opened by one would stay open for ever.
+            raise Forbidden(f"addresses are signed for files and archives, not for {ticket.path[:200]!r}")
         if (ticket.method, ticket.path, ticket.options) != (method, path, dict(options)):
             raise Forbidden(
                 f"this address was signed for {ticket.method} {ticket.path} with the options "
@@ -208,6 +211,14 @@ def _prefix(path: str) -> WorkspacePath:
     if checked is None or checked != path:
         raise Unauthorized(f"the token's path {path[:100]!r} is not a workspace path in normal form")
     return checked
+
+
+def _has_one_use(path: str) -> bool:
+    """
+    >>> _has_one_use("/v1/files/a"), _has_one_use("/v1/archive"), _has_one_use("/v1/ws")
+    (True, True, False)
+    """
+    return path == routes.ARCHIVE or path.startswith(routes.FILE.format(path=""))
 
 
 def _scope_of(ticket: Ticket) -> Scope:

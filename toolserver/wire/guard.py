@@ -116,8 +116,11 @@ def refuse_foreign_origin(origin: str | None, host: str) -> None:
     >>> refuse_foreign_origin("https://evil.example", "127.0.0.1:3001")
     Traceback (most recent call last):
     protocol.errors.Forbidden: requests from pages of 'https://evil.example' are not taken
+    >>> refuse_foreign_origin("null", "")
+    Traceback (most recent call last):
+    protocol.errors.Forbidden: requests from pages of 'null' are not taken
     """
-    if origin is not None and _parsed(origin, "").netloc != host:
+    if origin is not None and (not host or _parsed(origin, "").netloc != host):
         raise Forbidden(f"requests from pages of {origin[:200]!r} are not taken", origin=origin[:200])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import time
 from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 
@@ -15,7 +16,7 @@ from protocol.errors import Cancelled, ToolError
 from protocol.limits import Limits
 from protocol.messages.base import Answer, Event
 from protocol.routes import CLOSE_UNAUTHORIZED, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
-from toolserver.session import CancelRun, Conversation, Renew, Run, Send
+from toolserver.session import RENEW, CancelRun, Conversation, Renew, Run, Send
 from toolserver.tools.access import Access, renewal_answer
 from toolserver.tools.call import Call, Dispatcher
 from toolserver.tools.ledger import failed
@@ -212,11 +213,16 @@ class _Peer:
             self._running[id][0].cancel()
 
     def _renewed(self, id: str, token: str) -> bytes:
+        ledger, begun, before = self._dispatcher.ledger, time.monotonic(), self._stay.admission
         try:
-            admission = self._access.renewed(self._stay.admission, token)
+            # A signature costs as much as a small request, and a wrong one is a guess like any other.
+            ledger.admit(Call(id, None, before), begun)
+            admission = self._access.renewed(before, token)
         except ToolError as error:
+            ledger.refused(RENEW, error, id, before.who)
             return self._conversation.error(id, error)
         self._stay.renew(admission)
+        ledger.note_soon(RENEW, Call(id, None, admission), "ok", begun, None)
         return self._conversation.result(id, renewal_answer(admission))
 
     def _call(self, id: str, stream: bool) -> Call:

@@ -160,6 +160,12 @@ def test_every_claim_but_what_it_is_good_for_has_to_be_there(tokens: Tokens, nam
         tokens.believe(SIGNER.signed(SIGNER.claims(**{name: None})))
 
 
+@pytest.mark.parametrize("jti", ["", "a b", "ä", "a\n", "a" * 201])
+def test_a_token_that_could_not_be_revoked_is_refused(tokens: Tokens, jti: str) -> None:
+    with pytest.raises(Unauthorized, match=r"not ones that are known here.*jti"):
+        tokens.believe(SIGNER.token("read", jti=jti))
+
+
 class TestTheClock:
     """Tokens of 600 seconds, made at 1000, judged at any time."""
 
