@@ -139,6 +139,7 @@ def attacks(pid: int, state: Path, programs: Path, name: str) -> Iterator[tuple[
     yield "enter its root", lambda: names(daemon / "root" / "proc")
     yield "read a file of the daemon", lambda: read(state / "secret")
     yield "change a file of the daemon", lambda: (state / "secret").open("ab").close()
+    yield "change a mode of the daemon's files", lambda: (state / "secret").chmod(0o600)
     yield "remove a file of the daemon", (state / "secret").unlink
     yield "make a file beside it", lambda: write(state / "mine")
     yield "move its directory", lambda: state.rename(state.with_name("elsewhere")).rename(state)

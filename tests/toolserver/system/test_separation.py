@@ -18,8 +18,8 @@ from tests.builder import Daemon, Json, http_of, run_to_end, running
 from tests.toolserver.system import attacks
 from toolserver.system import kernel
 
-NAMES = {"list names of the daemon's files"}
-"""Open in every tier: rights on a directory above are rights on all below."""
+NAMES = {"list names of the daemon's files", "change a mode of the daemon's files"}
+"""Open in every tier: rights on a directory above are rights on all below, and Landlock judges no modes."""
 FILES = {
     "read a file of the daemon",
     "change a file of the daemon",
