@@ -57,8 +57,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_requests_per_second_in_all: int = 16_000
     """Of all callers: more than one core answers."""
 
-    max_operations: int = 4_096
-    """Operations under way, of all callers and doors."""
+    max_operations: int = 3_072
+    """Operations of one user under way, through all doors: the last quarter is for the others."""
+
+    max_operations_in_all: int = 4_096
+    """Operations under way, of all users."""
 
     reserved_disk_bytes: int = 64 * MIB
     """Kept free on the workspace's disk, or a hundredth of it where that is less: operations that write are
@@ -315,6 +318,7 @@ REFUSALS: dict[str, str] = {
             "max_sockets",
             "max_open_files",
             "max_operations",
+            "max_operations_in_all",
             "max_in_flight",
             "max_processes",
             "max_shells",

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
@@ -47,6 +48,8 @@ class Ledger:
     ) -> None:
         self.figures = Figures()
         self.under_way = 0
+        self._of_each: Counter[str] = Counter()
+        """Operations under way, by user."""
         self._limits = limits
         self._rate = Rate(limits)
         self.auditing = auditing or Auditing(limits)
@@ -67,7 +70,7 @@ class Ledger:
             self.refused(what.name, error, call.request_id, call.admission.who)
             raise
         outcome, answer = "ok", None
-        self.under_way += 1
+        self._begin(call.admission.who)
         try:
             refuse_beyond(call.admission, what)
             with confined(call.admission.path):
@@ -86,18 +89,27 @@ class Ledger:
             self.hit(told)
             raise told from error
         finally:
-            self.under_way -= 1
+            self._end(call.admission.who)
             self.note_soon(what.name, call, outcome, begun, about, answer)
+
+    def _begin(self, who: str) -> None:
+        self.under_way += 1
+        self._of_each[who] += 1
+
+    def _end(self, who: str) -> None:
+        self.under_way -= 1
+        self._of_each[who] -= 1
+        if not self._of_each[who]:
+            del self._of_each[who]
 
     def admit(self, call: Call, now: float) -> None:
         """Raise RateLimited, Busy, or Unauthorized when the token is over meanwhile; or let it in."""
         refuse_over(call.admission, time.time())
-        if self.under_way >= self._limits.max_operations:
-            raise Busy(
-                f"{self.under_way} operations are under way, which is the limit; wait for one of them",
-                limit="maxOperations",
-                value=self._limits.max_operations,
-            )
+        limits = self._limits
+        if self.under_way >= limits.max_operations_in_all:
+            raise _too_many("all", "maxOperationsInAll", limits.max_operations_in_all)
+        if self._of_each[call.admission.who] >= limits.max_operations:
+            raise _too_many("this user's", "maxOperations", limits.max_operations)
         self._rate.take(call.admission.token_id or call.admission.who, now)
 
     def note_soon(
@@ -160,6 +172,11 @@ class Ledger:
                 value=self._limits.max_open_files,
             )
         return None
+
+
+def _too_many(whose: str, limit: str, value: int) -> Busy:
+    message = f"{value} operations are under way, the limit of {whose}; wait for one of them"
+    return Busy(message, limit=limit, value=value)
 
 
 def failed(name: str, request_id: str) -> Internal:

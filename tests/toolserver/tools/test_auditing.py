@@ -19,6 +19,7 @@ from protocol.limits import Limits
 from protocol.messages.audit import Audit
 from protocol.operations import OPERATIONS
 from tests.builder import TOKEN, Daemon, Http, Json, http_of, raw_of, running, socket_of, until
+from tests.signing import Signer
 from toolserver.system.trail import Trail
 from toolserver.tools.auditing import Auditing
 from toolserver.tools.call import Call
@@ -182,6 +183,29 @@ async def test_more_operations_than_the_limit_are_refused(tmp_path: Path) -> Non
             refused = await http.refused("command", command="true")
             assert (refused.status, refused.code) == (503, "busy")
             assert refused.details == {"limit": "maxOperations", "value": 2}
+
+
+async def test_one_user_cannot_take_the_place_of_all(tmp_path: Path) -> None:
+    signer = Signer()
+    keys = {"TOOL_SERVER_PUBLIC_KEY": signer.public, "SESSION_ID": "s1", "TOOL_SERVER_STOP_GRACE_MS": "300"}
+    limits = {"TOOL_SERVER_MAX_OPERATIONS": "2", "TOOL_SERVER_MAX_OPERATIONS_IN_ALL": "3"}
+    ann, bob = (f"Bearer {signer.signed(signer.claims('read', sub=user))}" for user in ("ann", "bob"))
+    with running(tmp_path, **keys, **limits) as daemon:
+        async with (
+            socket_of(daemon, Authorization=ann) as hers,
+            socket_of(daemon, Authorization=bob) as his,
+            http_of(daemon, Authorization=ann) as again,
+        ):
+            for id in ("one", "two"):
+                await hers.send(id, "watch")
+                assert (await hers.next_of(id))["event"]["type"] == "watching"
+            refused = await again.refused("list")
+            assert (refused.code, refused.details) == ("busy", {"limit": "maxOperations", "value": 2})
+            await his.ok("list")
+            await his.send("three", "watch")
+            assert (await his.next_of("three"))["event"]["type"] == "watching"
+            full = await his.call("list")
+            assert full[1]["error"]["details"] == {"limit": "maxOperationsInAll", "value": 3}
 
 
 # -- the lines themselves ---------------------------------------------------------------------------------
