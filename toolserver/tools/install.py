@@ -32,6 +32,7 @@ _HINTS = {
     "bun": "; install it by `npm install -g bun`",
     "npm": "; it comes with Node: install Node 22.12 or newer",
 }
+_USAGE, _USAGE_END = "npm error Usage:", 'npm error Run "npm help'
 _ERROR_LINE = re.compile(r"(?i)\berr(or)?\b|ERR!|not found|ENOENT|404")
 
 
@@ -158,7 +159,18 @@ def last_lines(process: Process) -> list[str]:
     """The end of what a program printed, for an error's details."""
     log = process.stdout
     text = log.read(max(0, log.end - _TAIL_BYTES), _TAIL_BYTES).data.decode(errors="replace")
-    return [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
+    return _without_usage([line for line in text.splitlines() if line.strip()])[-_TAIL_LINES:]
+
+
+def _without_usage(lines: list[str]) -> list[str]:
+    """Without npm's list of its own options: after some errors it is ninety lines long, and they come last.
+
+    >>> _without_usage(["Missing: a", "npm error Usage:", "npm error npm ci", 'npm error Run "npm help'])
+    ['Missing: a', 'npm error Run "npm help']
+    """
+    begin = next((number for number, line in enumerate(lines) if line == _USAGE), len(lines))
+    end = next((n for n, line in enumerate(lines) if n > begin and line.startswith(_USAGE_END)), len(lines))
+    return lines[:begin] + lines[end:]
 
 
 def error_line(lines: list[str]) -> str:
@@ -170,7 +182,8 @@ def error_line(lines: list[str]) -> str:
     'no such port'
     """
     telling = [line for line in lines if _ERROR_LINE.search(line) and "log" not in line.lower()]
-    sentences = [line for line in telling if len(line.split()) > 5 and "http" not in line]
+    long = [line for line in telling if len(line.split()) > 5]
+    sentences = [line for line in long if "http" not in line] or long
     own = [line for line in lines if not line.startswith((">", "npm "))]
     return (sentences[:1] or telling[:1] or own[-1:] or lines[-1:] or ["it printed nothing"])[0].strip()
 

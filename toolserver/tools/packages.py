@@ -8,6 +8,7 @@ gets what was installed. Whatever goes wrong with the store is told, and a real 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -22,7 +23,7 @@ from protocol.limits import Limits
 from protocol.messages.base import Log
 from protocol.messages.devserver import StoreOutcome, StoreUse
 from protocol.paths import ROOT, WorkspacePath, workspace_path
-from protocol.templates import LOCK_FILES
+from protocol.templates import LOCK_FILES, PACKAGE_FILE
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Order, Unfit, fill
 from toolserver.system.depstore.pack import CorruptPack, Index
@@ -54,6 +55,8 @@ class Known:
     key: str
     env: Mapping[str, str]
     manager: str
+    seen: Mapping[str, tuple[int, int]]
+    """Inode and change time, which no program can set, of each file that the key was made from."""
 
 
 class Packages:
@@ -93,13 +96,14 @@ class Packages:
 
     async def known(self, manager: str, env: Mapping[str, str]) -> Known | StoreUse:
         """The project as it is now; else why its packages are not kept."""
+        seen = await asyncio.to_thread(self._seen)
         project = await self._project(manager, env)
         if reason := depkey.why_not(project):
             return StoreUse(outcome=StoreOutcome.OFF, reason=reason)
         tools = await self._tools(manager, project, env)
         if isinstance(tools, StoreUse):
             return tools
-        return Known(depkey.key_of(project, tools, env), env, manager)
+        return Known(depkey.key_of(project, tools, env), env, manager, seen)
 
     async def take(self, known: Known, call: Call) -> StoreUse:
         """Put the packages in place if the store has them."""
@@ -145,13 +149,17 @@ class Packages:
             return
         self._keeping = asyncio.create_task(self._keep(known, time.time_ns()))
 
-    async def _keep(self, before: Known, installed_ns: int) -> None:
+    async def _keep(self, known: Known, installed_ns: int) -> None:
         await asyncio.sleep(self._limits.store_delay_ms / 1000)
         while self._busy():  # noqa: ASYNC110 - its states have no event
             await asyncio.sleep(_PAUSE_SECONDS)
-        # An install without a lock file has made one; another install may have come since.
-        known = await self.known(before.manager, before.env)
-        if isinstance(known, StoreUse) or self._store.has(known.key):
+        if await asyncio.to_thread(self._seen) != known.seen:
+            # They would be known by what somebody wrote since: wrong packages for the next workspace.
+            log.info(
+                "packages are not kept", extra={"data": {"reason": "what they are known by was changed"}}
+            )
+            return
+        if self._store.has(known.key):
             return
         try:
             index = await whole(self._fill, known.key, installed_ns)
@@ -160,6 +168,14 @@ class Packages:
         else:
             told = {"key": known.key, "files": index.files, "bytes": index.content_bytes}
             log.info("packages are kept", extra={"data": told})
+
+    def _seen(self) -> dict[str, tuple[int, int]]:
+        seen = {}
+        for name in (PACKAGE_FILE, *LOCK_FILES, *depkey.SETTINGS):
+            with contextlib.suppress(FileNotFoundError):
+                info = os.stat(name, dir_fd=self._disk.descriptor, follow_symlinks=False)
+                seen[name] = (info.st_ino, info.st_ctime_ns)
+        return seen
 
     def _fill(self, key: str, installed_ns: int) -> Index:
         with held(os.open(TREE, _FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._disk.descriptor)) as tree:

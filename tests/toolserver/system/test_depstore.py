@@ -156,6 +156,20 @@ def test_a_link_cannot_lead_out(tmp_path: Path, one: Place) -> None:
         one.fill()
 
 
+def test_a_directory_made_before_and_moved_in_after_the_install_is_not_kept(
+    one: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "index.js").write_text("evil")
+    time.sleep(0.02)
+    installed = time.time_ns()
+    time.sleep(0.02)
+    (one.tree / "a").rename(tmp_path / "good")
+    (tmp_path / "evil").rename(one.tree / "a")
+    with pytest.raises(Unfit, match=r"'a' was changed after the install"):
+        one.fill(installed_ns=installed)
+
+
 def test_what_was_changed_after_the_install_is_not_kept(one: Place) -> None:
     installed = time.time_ns()
     time.sleep(0.02)  # the clock of files ticks every few milliseconds

@@ -164,6 +164,13 @@ async def test_a_cancelled_install_ends_with_all_it_started(
     await socket.ok("install", command="true")
 
 
+async def test_what_npm_ci_misses_is_told_and_not_its_options(http: Http, root: Path) -> None:
+    (root / "package.json").write_text('{"name": "x", "version": "1.0.0"}')
+    (root / "package-lock.json").write_text("none")
+    answer = await http.ok("install", offline=True)
+    assert "The `npm ci` command can only install with an existing" in answer["fallbackReason"]
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -172,6 +179,13 @@ async def test_a_cancelled_install_ends_with_all_it_started(
         (
             ["> dev", "> vite", "Error: port is in use by another program now"],
             "Error: port is in use by another program now",
+        ),
+        (
+            [
+                "npm error code ENOTCACHED",
+                "npm error request to https://example.org/a failed: cache mode is 'only-if-cached' but no",
+            ],
+            "npm error request to https://example.org/a failed: cache mode is 'only-if-cached' but no",
         ),
     ],
 )

@@ -17,6 +17,7 @@ mkdir -p node_modules/left/deep node_modules/.bin
 cat package-lock.json > node_modules/left/deep/index.js
 head -c 70000 /dev/urandom > node_modules/left/large
 ln -sf ../left/deep/index.js node_modules/.bin/left
+[ -e other-lock ] && mv other-lock package-lock.json
 [ -e index.html ] && echo "serving"
 exit 0
 """
@@ -105,6 +106,20 @@ async def test_what_installs_differently_is_another_key(
     (root / ".npmrc").write_text("omit=dev")
     keys.append((await http.ok("install", env=env))["store"]["key"])
     assert len(set(keys)) == 5
+
+
+async def test_packages_are_not_known_by_a_lock_file_that_came_after_them(
+    http: Http, root: Path, store: Path, env: Json, daemon: Daemon
+) -> None:
+    project(root, "benign")
+    (root / "package-lock.json").rename(root / "other-lock")
+    (root / "package-lock.json").write_text("evil")
+    assert (await http.ok("install", env=env))["store"]["outcome"] == "miss"
+    told = "what they are known by was changed"
+    await until(lambda: any(line.get("reason") == told for line in daemon.log()))
+    project(root, "benign")
+    assert (await http.ok("install", env=env))["store"]["outcome"] == "miss"
+    assert (root / "node_modules/left/deep/index.js").read_text() == "benign"
 
 
 async def test_a_corrupt_pack_is_told_and_a_real_install_happens(

@@ -93,6 +93,8 @@ class _Filling:
 
     def _entry(self, fd: int, name: str, path: str) -> None:
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        # A directory that was moved here is as new as that, and what is in it is not.
+        self._refuse_newer(info, path)
         if stat.S_ISDIR(info.st_mode):
             with held(os.open(name, DIRECTORY, dir_fd=fd)) as inner:
                 self.directories.append(_text(path))
@@ -111,8 +113,7 @@ class _Filling:
         with held(os.open(name, _READ, dir_fd=fd)) as source:
             info = os.fstat(source)
             is_carried = path.startswith(f"{CARRIED}/")
-            if info.st_ctime_ns > self._order.changed_before_ns and not is_carried:
-                raise Unfit(f"{path!r} was changed after the install")
+            self._refuse_newer(info, path)
             if self.at + info.st_size > self._order.max_bytes:
                 raise Unfit(
                     f"it is larger than {self._order.max_bytes} bytes, which is all the store may hold"
@@ -127,6 +128,11 @@ class _Filling:
         if self.at - self._begin >= SEGMENT_BYTES:
             self.end_segment()
         self._give_way()
+
+    def _refuse_newer(self, info: os.stat_result, path: str) -> None:
+        is_carried = path == CARRIED or path.startswith(f"{CARRIED}/")
+        if info.st_ctime_ns > self._order.changed_before_ns and not is_carried:
+            raise Unfit(f"{path!r} was changed after the install")
 
     def _copy(self, source: int, size: int, path: str, is_carried: bool) -> None:
         left, before = size, b""
