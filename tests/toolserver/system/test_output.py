@@ -24,6 +24,7 @@ HEAD = 16
 @pytest.fixture(autouse=True)
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "MEMORY_BYTES", MEMORY)
+    monkeypatch.setattr(output, "SPILL_BYTES", 0)
     monkeypatch.setattr(output, "CHUNK_BYTES", 8)
 
 
@@ -107,6 +108,7 @@ def test_when_the_disk_is_full_the_loss_is_told_and_no_wrong_byte_is_read(
             elif step == "heal":
                 patch.undo()
                 patch.setattr(output, "MEMORY_BYTES", MEMORY)
+                patch.setattr(output, "SPILL_BYTES", 0)
             elif isinstance(step, int):
                 log.append(numbered(step, log.end))
             # First while it may be on its way, then once the disk has had its say.

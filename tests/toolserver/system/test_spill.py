@@ -25,6 +25,7 @@ MIB = 1024 * 1024
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "MEMORY_BYTES", MEMORY)
+    monkeypatch.setattr(output, "SPILL_BYTES", 0)
     monkeypatch.setattr(output, "CHUNK_BYTES", 8)
     monkeypatch.setattr(spill, "IN_FLIGHT_BYTES", FLIGHT)
 
@@ -54,6 +55,7 @@ def test_reads_are_the_same_whatever_is_still_on_its_way(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "MEMORY_BYTES", 32)
+        patch.setattr(output, "SPILL_BYTES", 40)
         patch.setattr(output, "CHUNK_BYTES", 8)
         patch.setattr(spill, "_WRITE_BYTES", 50)
         log = OutputLog(tmp_path_factory.getbasetemp(), size, 16)

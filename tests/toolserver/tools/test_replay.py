@@ -31,6 +31,7 @@ steps = st.lists(st.integers(1, 60) | st.sampled_from(["read", "read", "reconnec
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "MEMORY_BYTES", MEMORY)
+    monkeypatch.setattr(output, "SPILL_BYTES", 0)
     monkeypatch.setattr(output, "CHUNK_BYTES", 8)
     monkeypatch.setattr(module, "PIECE_BYTES", 10)
 
