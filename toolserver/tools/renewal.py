@@ -75,7 +75,7 @@ class Renewal:
         self._task: asyncio.Task[None] | None = None
         self._haste = Haste()
         self._since = 0.0
-        """When it was last started, was ready, or something changed."""
+        """When it was last started, was ready, or a change was judged."""
         self._seen = 0
         """Number of the last change before it was started."""
         dev.observer = self
@@ -172,7 +172,7 @@ class Renewal:
         names = {name.rstrip("#") for name in why}
         requested = any(each.request_id is not None for each in changes or () if each.change.path in names)
         self._haste = self._haste.changed((at - self._since) * 1000, requested)
-        self._since, delay_ms = max(at, self._since), self._haste.delay_ms(self._limits)
+        self._since, delay_ms = time.monotonic(), self._haste.delay_ms(self._limits)
         if delay_ms is None:
             said = (
                 f"{sentence(why)} soon after it was started, {self._haste.in_row} times in a row "

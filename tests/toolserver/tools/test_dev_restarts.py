@@ -249,7 +249,7 @@ async def test_no_coding_agent_is_seen_by_it(http: Http) -> None:
 async def test_one_that_writes_its_own_reason_to_start_anew_is_not_started_for_ever(
     http: Http, hasty: Daemon
 ) -> None:
-    writes = "while [ ! -e hush ]; do date +%N > own.conf; sleep 0.1; done &"
+    writes = "while [ ! -e hush ]; do date +%N > own.conf; sleep 1.2; done &"
     port = free_port()
     await http.ok("dev_start", command=f"{writes} {SERVE}", port=port, restartOn=["/own.conf"])
 
@@ -261,7 +261,7 @@ async def test_one_that_writes_its_own_reason_to_start_anew_is_not_started_for_e
 
     status = await status_when("it seems to write that itself")
     assert (status["state"], status["restarts"]) == ("ready", 4)
-    assert "own.conf changed soon after it was started, 5 times in a row" in status["reason"]
+    assert "own.conf changed soon after it was started" in status["reason"]
     # What a request writes still counts.
     (hasty.root / "hush").touch()
     await http.ok("write", path="own.conf", content="by hand")
