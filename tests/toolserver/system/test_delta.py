@@ -27,6 +27,7 @@ from toolserver.system.delta import putting, survey
 from toolserver.system.swap import Staging
 from toolserver.system.tarballs import Base, Extraction, Packed, Packing
 
+DEFAULT, ALL = Exclusions.default(), Exclusions.nothing()
 OLD: Tree = {
     "a": File(b"1"),
     "d": Directory(),
@@ -47,12 +48,12 @@ NEW: Tree = {
 }
 
 
-def save(root: Path, base: Base | None = None) -> tuple[bytes, Packed, Base]:
+def save(root: Path, base: Base | None = None, rules: Exclusions = DEFAULT) -> tuple[bytes, Packed, Base]:
     """The archive, what it holds, and what a delta since it is made from."""
     noted: list[Entry] = []
     fd = os.open(root, os.O_RDONLY)
     try:
-        with Packing(fd, Exclusions.default(), ArchiveFormat.TAR, note=noted.append, base=base) as packing:
+        with Packing(fd, rules, ArchiveFormat.TAR, note=noted.append, base=base) as packing:
             archive = b"".join(packing)
     finally:
         os.close(fd)
@@ -115,14 +116,14 @@ def test_a_delta_makes_any_tree_of_any_other(old: Tree, new: Tree) -> None:
         here.mkdir()
         there.mkdir()
         plant(here, old)
-        whole, _, base = save(here)
+        whole, _, base = save(here, rules=ALL)
         plant(emptied(here), new)
-        archive, told, _ = save(here, base)
+        archive, told, _ = save(here, base, ALL)
         inject(whole, there, state)
         assert described(there) == old
         inject(archive, there, state)
         assert described(there) == new
-        assert save(there)[1].tree == told.tree
+        assert save(there, rules=ALL)[1].tree == told.tree
 
 
 def test_a_delta_holds_what_differs_and_the_directories_above_it(root: Path) -> None:
