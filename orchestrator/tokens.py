@@ -27,6 +27,7 @@ from protocol.tokens import (
     TICKET_TYPE,
     Claims,
     Scope,
+    Statement,
     Ticket,
     read_header,
     read_payload,
@@ -154,7 +155,7 @@ def _times(lives: timedelta, longest: int, now: datetime | None) -> tuple[int, i
     return made, made + seconds
 
 
-def _signed(ring: KeyRing, kind: str, claims: Claims | Ticket) -> str:
+def _signed(ring: KeyRing, kind: str, claims: Statement) -> str:
     """The compact form of a JWS: three parts in base64, a dot between."""
     header = {"alg": ALGORITHM, "kid": ring.active.id, "typ": kind}
     while True:

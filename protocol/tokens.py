@@ -50,8 +50,8 @@ TokenId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}\Z")]
 """As ``revoke`` takes them: a token of another id could not be taken back."""
 
 
-class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a session token says."""
+class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What every token says."""
 
     sid: str
     """The session; a tool server takes tokens of its own session only."""
@@ -63,6 +63,11 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nbf: int
     exp: int
     """Made at, good from, good until."""
+
+
+class Claims(Statement, frozen=True, kw_only=True):
+    """What a session token says."""
+
     scopes: list[Scope] = []
     """None: good for nothing on the tool server itself."""
     path: str = "."
@@ -71,15 +76,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The one port whose pages may be seen, by who stands in front of the dev server."""
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Ticket(Statement, frozen=True, kw_only=True):
     """What the token in a signed address says: one request, once."""
 
-    sid: str
-    sub: str
-    jti: TokenId
-    iat: int
-    nbf: int
-    exp: int
     method: str
     """``GET`` or ``PUT``."""
     path: str
@@ -173,7 +172,7 @@ def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def refuse_untimely(claims: Claims | Ticket, now: float) -> None:
+def refuse_untimely(claims: Statement, now: float) -> None:
     """Raise Unauthorized outside the time that a token is good for, or when that is too long.
 
     >>> claims = Claims(sid="s", sub="u", jti="1", iat=1000, nbf=1000, exp=1600)

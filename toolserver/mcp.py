@@ -41,8 +41,9 @@ PARSE_ERROR, INVALID_MESSAGE, UNKNOWN_METHOD, INVALID_PARAMS = -32700, -32600, -
 HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
 """JSON-RPC 2.0, and the protocol's own."""
 
-_TOOLS_LIFE_MS = 60 * 60 * 1000
-"""The tools change with the daemon's version only."""
+_SPOKEN = [STATELESS, *WITH_HANDSHAKE]
+_CACHED: dict[str, Any] = {"ttlMs": 60 * 60 * 1000, "cacheScope": "private"}
+"""For an hour, by whoever asked: the tools change with the daemon's version only."""
 _SERVER = {"name": "workspace-core", "version": __version__}
 _CAPABILITIES: dict[str, Any] = {"tools": {}}
 _INSTRUCTIONS = (
@@ -175,11 +176,11 @@ def _act(id: Id, method: str, params: Params, stateless: bool, offer: _Offer) ->
     result: dict[str, Any]
     if method == "tools/list":
         result = {"tools": offer.tools()}
-        cached: dict[str, Any] = {"ttlMs": _TOOLS_LIFE_MS, "cacheScope": "private"}
+        cached = _CACHED
     elif method == "server/discover":
-        result = {"supportedVersions": [STATELESS, *WITH_HANDSHAKE], "capabilities": _CAPABILITIES}
+        result = {"supportedVersions": _SPOKEN, "capabilities": _CAPABILITIES}
         result["instructions"] = _INSTRUCTIONS
-        cached = {"ttlMs": _TOOLS_LIFE_MS, "cacheScope": "private"}
+        cached = _CACHED
     elif method == "initialize" and not stateless:
         result, cached = _introduction(params), {}
     elif method == "ping" and not stateless:
@@ -239,9 +240,8 @@ def _is_stateless(params: Params, headers: Mapping[str, Sequence[str]]) -> bool:
         return False
     if version == STATELESS:
         return True
-    supported = [STATELESS, *WITH_HANDSHAKE]
-    data = {"supported": supported, "requested": version}
-    raise Refused(UNSUPPORTED_VERSION, f"spoken here are {', '.join(supported)}, not {version!r}"[:300], data)
+    data = {"supported": _SPOKEN, "requested": version}
+    raise Refused(UNSUPPORTED_VERSION, f"spoken here are {', '.join(_SPOKEN)}, not {version!r}"[:300], data)
 
 
 def _refuse_contradiction(method: str, params: Params, headers: Mapping[str, Sequence[str]]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,14 +18,6 @@ from orchestrator.tokens import Grant, mint
 from protocol.errors import Forbidden, Unauthorized, Unavailable
 from protocol.tokens import Scope
 from tests.orchestrator.live import WAIT_SECONDS, Host
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    host = Host(tmp_path_factory.mktemp("host"))
-    host.json("up", "static-html", "--detach", "--port", "0")
-    yield host
-    host.end_everything()
 
 
 @pytest.fixture(scope="module")

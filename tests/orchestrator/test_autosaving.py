@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.autosaving import Autosaved, Autosaver
-from orchestrator.backends.local import LocalBackend, Settings
-from orchestrator.isolation.isolation import Setting
-from orchestrator.isolation.tiers import Wish as Tier
 from orchestrator.paths import PathManager, UserId
 from orchestrator.ports import DEV_PORTS, Wish
-from orchestrator.records import Records, SessionRecord
+from orchestrator.records import SessionRecord
 from orchestrator.save_store import SaveStore
 from orchestrator.sessions import PortWishes, Sessions
 from tests.orchestrator.archives import names_in
 
 ANN = UserId("ann")
 WISHES = PortWishes(tool=Wish(0), dev=Wish(8000, DEV_PORTS))
-
-
-@pytest.fixture
-async def sessions(tmp_path: Path) -> AsyncIterator[Sessions]:
-    paths = PathManager(tmp_path)
-    settings = Settings(environ=dict(os.environ), isolation=Setting(Tier.NONE, allow_several_users=True))
-    async with Sessions(
-        paths, Records(paths.db_path("sessions")), {"local": LocalBackend(paths, settings)}
-    ) as sessions:
-        yield sessions
-        for seen in await sessions.list(ANN, stopped=True):
-            await sessions.destroy(ANN, seen.record.session_id)
 
 
 @pytest.fixture

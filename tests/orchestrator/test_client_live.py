@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -303,14 +303,6 @@ async def test_every_operation_answers_the_client_as_a_stream(client: Client) ->
             else:
                 assert type(await stream.result()) is OPERATIONS[name].answer, name
         assert OPERATIONS[name].streams or events == []
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    host = Host(tmp_path_factory.mktemp("host"))
-    host.json("up", "static-html", "--detach", "--port", "0")
-    yield host
-    host.end_everything()
 
 
 @pytest.mark.parametrize("name", PARAMS)

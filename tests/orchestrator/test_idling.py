@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.local import LocalBackend, Settings
 from orchestrator.idle import IdleRule
 from orchestrator.idling import Judged, judge, stop_idle, watch
-from orchestrator.isolation.isolation import Setting
-from orchestrator.isolation.tiers import Wish as Tier
-from orchestrator.paths import PathManager, UserId
+from orchestrator.paths import UserId
 from orchestrator.ports import DEV_PORTS, Wish
-from orchestrator.records import Records, SessionRecord
+from orchestrator.records import SessionRecord
 from orchestrator.session_states import State
 from orchestrator.sessions import PortWishes, Sessions
 from protocol.messages.processes import ProcessState
@@ -37,19 +33,6 @@ class Clock:
         """Each session is observed first, and judged by the second reading: time passes in between."""
         self._asked += 1
         return self.seconds if self._asked % 2 == 0 else 0.0
-
-
-@pytest.fixture
-async def sessions(tmp_path: Path) -> AsyncIterator[Sessions]:
-    paths = PathManager(tmp_path)
-    settings = Settings(environ=dict(os.environ), isolation=Setting(Tier.NONE, allow_several_users=True))
-    async with Sessions(
-        paths, Records(paths.db_path("sessions")), {"local": LocalBackend(paths, settings)}
-    ) as sessions:
-        yield sessions
-        for user in (ANN, BOB):
-            for seen in await sessions.list(user, stopped=True):
-                await sessions.destroy(user, seen.record.session_id)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from protocol.errors import BY_CODE
 from protocol.export.limits import document, wire_name
 from protocol.limits import REFUSALS, Limits
-from tests.builder import Daemon, Http, Refusal, emptied, http_of, running
+from tests.builder import Daemon, Http, Refusal, emptied, running
 
 PROJECT = Path(__file__).parents[2]
 SMALL = {
@@ -62,12 +62,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     limits = {f"TOOL_SERVER_{name.upper()}": str(value) for name, value in SMALL.items()}
     with running(tmp_path_factory.mktemp("small"), **limits, TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
         yield daemon
-
-
-@pytest.fixture
-async def http(daemon: Daemon) -> AsyncIterator[Http]:
-    async with http_of(daemon) as http:
-        yield http
 
 
 def archive(**files: int) -> str:

@@ -10,7 +10,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,12 +58,6 @@ def daemon(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def root(daemon: Daemon) -> Path:
     return emptied(daemon.root)
-
-
-@pytest.fixture
-async def http(daemon: Daemon) -> AsyncIterator[Http]:
-    async with http_of(daemon) as http:
-        yield http
 
 
 async def test_a_write_that_does_not_fit_is_refused(http: Http, root: Path) -> None:

@@ -13,14 +13,14 @@ import os
 import threading
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.builder import PATIENCE_SECONDS, Daemon, Http, emptied, http_of, running, tree_of
+from tests.builder import PATIENCE_SECONDS, Daemon, Http, emptied, running, tree_of
 
 RACE_SECONDS = float(os.environ.get("RACE_SECONDS", "10"))
 SECRET = "bytes-that-are-none-of-the-workspace"
@@ -37,12 +37,6 @@ def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def root(daemon: Daemon) -> Path:
     return emptied(daemon.root)
-
-
-@pytest.fixture
-async def http(daemon: Daemon) -> AsyncIterator[Http]:
-    async with http_of(daemon) as http:
-        yield http
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,6 @@ SECRET = "hush-2f9c-hush"
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with running(tmp_path_factory.mktemp("audited"), TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
         yield daemon
-
-
-@pytest.fixture
-async def http(daemon: Daemon) -> AsyncIterator[Http]:
-    async with http_of(daemon) as http:
-        yield http
 
 
 async def newest(http: Http, **params: Any) -> list[Json]:

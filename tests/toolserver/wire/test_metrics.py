@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,12 +16,6 @@ Samples = dict[tuple[str, str], float]
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with running(tmp_path_factory.mktemp("counted"), TOOL_SERVER_MAX_WRITE_BYTES="30") as daemon:
         yield daemon
-
-
-@pytest.fixture
-async def http(daemon: Daemon) -> AsyncIterator[Http]:
-    async with http_of(daemon) as http:
-        yield http
 
 
 async def samples(http: Http) -> Samples:
