@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.isolation.sandbox import package_caches
 from orchestrator.paths import SessionArea
 
 SESSION = "WORKSPACE_SESSION_ID"
@@ -63,8 +64,7 @@ def sandbox_environment(
         "PATH": search_path(host.get("PATH", ""), tools),
         "HOME": str(area.home),
         "TMPDIR": str(area.temporary),
-        "npm_config_cache": str(cache / "npm"),
-        "COREPACK_HOME": str(cache / "corepack"),
+        **{name: str(path) for name, path in package_caches(cache).items()},
         "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
         SESSION: session,
         AREA: str(area.directory),

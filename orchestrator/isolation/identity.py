@@ -95,13 +95,13 @@ def open_ways(paths: PathManager, person: str) -> None:
         directory.chmod(directory.stat().st_mode & 0o7777 | _PASS)
 
 
-def share(directory: Path, group: int) -> bool:
-    """Make a cache that of ``group``; one with content of another owner is emptied first.
+def share(directory: Path, group: int, below: Iterable[Path] = ()) -> bool:
+    """Make a cache, and what is to be ``below`` it, that of ``group``; one of another's is emptied first.
 
     False when its file system has no access lists: then no two users can share it.
     """
     with _alone(private_directory(directory.parent)):
-        return _shared(directory, group)
+        return all(_shared(each, group) for each in (directory, *below))
 
 
 @contextlib.contextmanager

@@ -21,7 +21,13 @@ from orchestrator.directories import private_directory
 from orchestrator.isolation import bubblewrap, identity, network, probe, reach
 from orchestrator.isolation.identity import Identity
 from orchestrator.isolation.orders import Orders
-from orchestrator.isolation.sandbox import Sandbox, Settled, write_accounts, write_resolver
+from orchestrator.isolation.sandbox import (
+    Sandbox,
+    Settled,
+    package_caches,
+    write_accounts,
+    write_resolver,
+)
 from orchestrator.isolation.tiers import (
     NAMES,
     NETWORK_OPTION,
@@ -170,7 +176,8 @@ class Isolation:
             write_resolver(sandbox.area)
         if not self.tier.users:
             private_directory(self.paths.store_dir)
-            private_directory(sandbox.cache)
+            for directory in package_caches(sandbox.cache).values():
+                private_directory(directory)
             return Settled(sandbox, None, sandbox.cache)
         uid = identity.kept_user(sandbox.root) or identity.choose_user(
             identity.taken_users(self.paths), secrets.randbelow
@@ -178,7 +185,7 @@ class Isolation:
         whom = Identity(uid, identity.group_of(sandbox.person))
         identity.open_ways(self.paths, sandbox.person)
         identity.give(whom, sandbox.root, sandbox.area)
-        shared = identity.share(sandbox.cache, whom.person)
+        shared = identity.share(sandbox.cache, whom.person, package_caches(sandbox.cache).values())
         if self.tier.own_processes:
             write_accounts(sandbox.area, uid)
         return Settled(sandbox, whom, sandbox.cache if shared else sandbox.area.home / ".cache")
@@ -234,7 +241,7 @@ class Isolation:
             return {"TOOL_SERVER_SEPARATION": "none"}
         if not self.tier.landlock:
             return {}
-        places = settled.cache, *self._orders.readable()
+        places = *package_caches(settled.cache).values(), *self._orders.readable()
         return {"TOOL_SERVER_REACH": os.pathsep.join(map(str, places))}
 
     def search_path(self, value: str) -> str:

@@ -35,6 +35,14 @@ class Settled:
     """Where its package caches are: its own, when no two users can share one here."""
 
 
+def package_caches(cache: Path) -> dict[str, Path]:
+    """Where package managers keep what they fetched, by the variable that tells each.
+
+    They are there before a command is: beside the store, which commands do not see, they could make nothing.
+    """
+    return {"npm_config_cache": cache / "npm", "COREPACK_HOME": cache / "corepack"}
+
+
 def accounts(area: SessionArea) -> Path:
     """What is seen as /etc/passwd."""
     return area.directory / "passwd"

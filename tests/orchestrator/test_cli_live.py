@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,19 @@ def test_it_is_saved_by_itself_to_the_file_that_was_named(host: Host) -> None:
         _, errors = up.signal(signal.SIGINT)
     assert f"{up.session} autosaved to {target}" in errors
     assert "./mine.txt" in names_in(target)
+
+
+@pytest.mark.parametrize("wish", ["auto", "none"])
+def test_the_first_session_of_all_makes_what_its_package_managers_keep(wish: str) -> None:
+    # Not below /tmp: what is hidden there is hidden from nobody, for a sandbox has all of its own /tmp.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        host = Host(Path(directory))
+        with host.up("static-html", "--isolation", wish, "--remove") as up:
+            up.ready()
+            made = 'mkdir -p "$npm_config_cache/_cacache" "$COREPACK_HOME/v1" && touch "$npm_config_cache/a"'
+            done = host.inside("exec", up.session, "--", made)
+            assert (done.returncode, done.stderr) == (0, b"")
+            up.signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(
