@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
@@ -34,6 +34,7 @@ from orchestrator.client.connection import Connection
 from orchestrator.client.mailbox import PATIENCE_SECONDS
 from orchestrator.client.raw import get_file, put_file
 from orchestrator.client.renewing import renewing
+from orchestrator.client.socket import Socket
 from orchestrator.client.verbs import BY_REQUEST, Events, Stream, StreamingVerb, Verb, call, decoded
 from protocol import routes
 from protocol.codec import decode
@@ -254,7 +255,7 @@ async def open_client(
 
 async def _connected(
     base_url: str, headers: Mapping[str, str], connect_seconds: float, close_seconds: float
-) -> ClientConnection:
+) -> Socket:
     try:
         socket = await connect(
             websocket_url(base_url),
@@ -267,6 +268,7 @@ async def _connected(
             compression=None,
             # A proxy for the internet is no way to this machine.
             proxy=None if is_loopback(base_url) else True,
+            create_connection=Socket,
         )
     except InvalidStatus as error:
         raise refusal(error.response.status_code, bytes(error.response.body or b""), base_url) from None
@@ -275,4 +277,5 @@ async def _connected(
     if socket.subprotocol != routes.SUBPROTOCOL_MSGPACK:
         await socket.close()
         raise Unavailable(f"{base_url} does not speak {routes.SUBPROTOCOL_MSGPACK}; is it a tool server?")
+    assert isinstance(socket, Socket)  # as ``create_connection`` has it
     return socket

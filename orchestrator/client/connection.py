@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Final
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from orchestrator.client.mailbox import PATIENCE_SECONDS, Mailbox
+from orchestrator.client.socket import Socket
 from protocol.codec import Format, RawReplyFrame, encode
 from protocol.errors import Internal, TooLarge, ToolError, Unavailable, from_body
 from protocol.limits import Limits
@@ -40,7 +40,7 @@ class Connection:
 
     def __init__(
         self,
-        socket: ClientConnection,
+        socket: Socket,
         url: str,
         close_timeout_seconds: float,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -59,6 +59,7 @@ class Connection:
 
     async def __aenter__(self) -> Connection:
         self._reader = asyncio.create_task(self._read())
+        self._socket.take = self._take
         return self
 
     async def __aexit__(
@@ -80,7 +81,8 @@ class Connection:
         mailbox = Mailbox(wants_events=wants_events, patience_seconds=self._patience_seconds)
         self._pending[request_id] = mailbox
         try:
-            await self._socket.send(frame)
+            if not self._socket.send_at_once(frame):
+                await self._socket.send(frame)
         except ConnectionClosed:
             raise self._gone() from None
         except BaseException:
@@ -127,6 +129,7 @@ class Connection:
         try:
             async for message in self._socket:
                 await self._deliver(self._decoder.decode(_bytes(message)))
+                self._socket.taken()
             self._fail_all(self._gone())  # closed in good order, which raises nothing
         except ConnectionClosed:
             self._fail_all(self._gone())
@@ -134,18 +137,32 @@ class Connection:
             self._fail_all(not_understood(self.url, error))
             await self._socket.close()
 
+    def _take(self, data: bytes) -> bool:
+        """Deliver a message in the turn of the loop in which it comes; False leaves it to the reader."""
+        try:
+            frame = self._decoder.decode(data)
+        except msgspec.DecodeError:
+            return False
+        if _is_event(frame):
+            mailbox = self._pending.get(frame.id)
+            return mailbox is None or mailbox.put_at_once(frame.event)
+        self._settle(frame)
+        return True
+
     async def _deliver(self, frame: RawReplyFrame) -> None:
+        if not _is_event(frame):
+            self._settle(frame)
+            return
         mailbox = self._pending.get(frame.id)
+        if mailbox is not None and not await mailbox.put(frame.event):
+            self.cancel_soon(frame.id)
+
+    def _settle(self, frame: RawReplyFrame) -> None:
+        mailbox = self._pending.pop(frame.id, None)
         if mailbox is None:
             if not frame.id and frame.error is not None:
                 self._fail_all(from_body(frame.error))  # about the conversation itself, so about all of it
-            return
-        if frame.error is None and not memoryview(frame.result):
-            if not await mailbox.put(frame.event):
-                self.cancel_soon(frame.id)
-            return
-        del self._pending[frame.id]
-        if frame.error is not None:
+        elif frame.error is not None:
             mailbox.fail(from_body(frame.error))
         else:
             mailbox.finish(frame.result)
@@ -167,6 +184,10 @@ def not_understood(url: str, error: Exception) -> ToolError:
         f"what {url} answered is not understood ({error}); are tool server and client of one version?",
         url=url,
     )
+
+
+def _is_event(frame: RawReplyFrame) -> bool:
+    return frame.error is None and not memoryview(frame.result)
 
 
 def _same(error: ToolError) -> ToolError:

@@ -56,9 +56,16 @@ class Mailbox:
                 return False
             if self._is_ignored():
                 return True
-        self._events.append(event)
-        self._bytes += len(memoryview(event))
-        _set(self._changed)
+        self._add(event)
+        return True
+
+    def put_at_once(self, event: msgspec.Raw) -> bool:
+        """The same where there is room; False where it would have to wait, and then it is not kept."""
+        if self._is_ignored():
+            return True
+        if self._full():
+            return False
+        self._add(event)
         return True
 
     def finish(self, answer: msgspec.Raw) -> None:
@@ -99,6 +106,11 @@ class Mailbox:
         if self._changed is None or self._changed.is_set():
             self._changed = asyncio.Event()
         await self._changed.wait()
+
+    def _add(self, event: msgspec.Raw) -> None:
+        self._events.append(event)
+        self._bytes += len(memoryview(event))
+        _set(self._changed)
 
     def _is_ignored(self) -> bool:
         return self.finished or not self._wants_events

@@ -9,7 +9,9 @@ from typing import Any, assert_type, get_args
 import pytest
 
 from orchestrator.client import Client, open_client, request_of
+from orchestrator.client.mailbox import MAX_EVENTS
 from orchestrator.client.verbs import StreamingVerb, Verb
+from protocol.codec import ReplyFrame, encode
 from protocol.errors import Cancelled, Internal, InvalidRequest, NotFound, TooLarge, Unauthorized, Unavailable
 from protocol.limits import Limits
 from protocol.messages.commands import Command, CommandAnswer, Stdout
@@ -210,6 +212,28 @@ async def test_a_slow_reader_that_reads_on_loses_nothing() -> None:
                 if len(offsets) < 10:
                     await asyncio.sleep(0.05)
     assert offsets == [n * 10 for n in range(600)]
+
+
+async def test_what_comes_in_pieces_and_behind_a_full_mailbox_keeps_its_order() -> None:
+    server = FakeToolServer({"command": for_ever})
+    count = 2 * MAX_EVENTS
+
+    async with (
+        server.listening(),
+        open_client(server.url) as client,
+        client.command.stream(command="many") as events,
+    ):
+        first = await anext(events)
+        for number in range(count):
+            event = Stdout(offset=number, next_offset=number + 1, data=str(number))
+            frame = encode(ReplyFrame(id="1", event=event), "msgpack")
+            # Every third one is a message of several frames, as a proxy may make of it.
+            await server.connections[0].send([frame] if number % 3 else [frame[:5], frame[5:9], frame[9:]])
+        await server.connections[0].send(encode(ReplyFrame(id="1", result=ANSWER), "msgpack"))
+        told = [event.data async for event in events if isinstance(event, Stdout)]
+
+    assert isinstance(first, Stdout)
+    assert told == [str(number) for number in range(count)]
 
 
 async def test_a_closed_connection_fails_everything_under_way() -> None:
