@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class Auditing:
         self._followers = 0
         self._writing: asyncio.Task[None] | None = None
         self._room, self._looked, self._unlisted = _BURST, time.monotonic(), 0
+        self.before_a_look: Callable[[], None] = lambda: None
+        """Brings what is still to be noted; set by who notes."""
 
     def remember(self) -> None:
         """Take up the lines of earlier runs. Blocks; before the first ``note``."""
@@ -79,6 +81,7 @@ class Auditing:
 
     async def audit(self, request: Audit, call: Call) -> AuditAnswer:
         """What there is; with events, also what comes."""
+        self.before_a_look()
         if call.streaming and request.follow:
             await self._follow(request, call)
         found = self._after(request.since)
@@ -97,6 +100,7 @@ class Auditing:
 
     async def close(self) -> None:
         """Write the last lines."""
+        self.before_a_look()
         if self._writing is not None:
             await self._writing
         await asyncio.to_thread(self._write)

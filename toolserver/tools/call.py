@@ -104,7 +104,7 @@ class Dispatcher:
             return None  # ``run`` meets the same, and tells it
         if answer is not None:
             self._pulse.answered()
-            self.ledger.note_soon(operation.name, call, "ok", begun, request)
+            self.ledger.note_later(operation.name, call, begun, request)
         return answer
 
     async def run(self, operation: Operation, request: Request, call: Call) -> Answer:

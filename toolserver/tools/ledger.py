@@ -14,7 +14,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import msgspec
@@ -29,6 +29,7 @@ from toolserver.tools.auditing import Auditing
 from toolserver.tools.figures import Figures
 from toolserver.tools.rate import Rate
 from toolserver.tools.subject import subject
+from toolserver.tools.together import Together
 
 if TYPE_CHECKING:
     from toolserver.tools.call import Call
@@ -40,21 +41,44 @@ NOBODY = "nobody"
 log = logging.getLogger("toolserver.operations")
 
 
+class _Ended(NamedTuple):
+    at: float
+    """Seconds since 1970."""
+    name: str
+    call: Call
+    outcome: str
+    seconds: float
+    about: object
+    answer: object
+
+
 class Ledger:
     """Of one daemon; for its event loop alone."""
 
     def __init__(
         self, limits: Limits = Limits(), auditing: Auditing | None = None, lag: Lag | None = None
     ) -> None:
-        self.figures = Figures()
+        self._figures = Figures()
+        self._later: Together[_Ended] = Together(self._note)
         self.under_way = 0
         self._of_each: Counter[str] = Counter()
         """Operations under way, by user."""
         self._limits = limits
         self._rate = Rate(limits)
         self.auditing = auditing or Auditing(limits)
+        self.auditing.before_a_look = self.settle
         self.lag = lag or Lag()
         self._counted: WeakSet[ToolError] = WeakSet()
+
+    @property
+    def figures(self) -> Figures:
+        """Of all that has ended so far."""
+        self.settle()
+        return self._figures
+
+    def settle(self) -> None:
+        """Note all that has ended so far."""
+        self._later.finish()
 
     async def through(
         self, what: Operation | Door, call: Call, work: Callable[[], Awaitable[T]], about: object = None
@@ -116,50 +140,57 @@ class Ledger:
         self, name: str, call: Call, outcome: str, begun: float, about: object, answer: object = None
     ) -> None:
         """Note it in the next turn of the loop: the answer goes out first, and what it has is known then."""
-        seconds = time.monotonic() - begun
-        asyncio.get_running_loop().call_soon(self._note, name, call, outcome, seconds, about, answer)
+        ended = _Ended(time.time(), name, call, outcome, time.monotonic() - begun, about, answer)
+        asyncio.get_running_loop().call_soon(self._note_in_turn, ended)
+
+    def note_later(self, name: str, call: Call, begun: float, about: object) -> None:
+        """Note together with others one that went well, and whose request is small: it is kept until then."""
+        self._later.put(_Ended(time.time(), name, call, "ok", time.monotonic() - begun, about, None))
 
     def refused(
         self, name: str, error: ToolError, request_id: str, who: str = NOBODY, peer: str | None = None
     ) -> None:
         """Note who was turned away. Of a flood of them only some get a line, and the others are counted."""
         self.hit(error)
-        self.figures.outcomes[name, error.code] += 1
+        self._figures.outcomes[name, error.code] += 1
         line = {"requestId": request_id, "operation": name, "outcome": error.code, "who": who}
         if peer:
             line["peer"] = peer
         if self.auditing.may_list(line):
-            self._tell(line)
+            self.settle()
+            self._tell(time.time(), line)
 
     def hit(self, error: ToolError) -> None:
         """Count the limit that an error names, once however often the error passes by."""
         limit = error.details.get("limit")
         if isinstance(limit, str) and error not in self._counted:
             self._counted.add(error)
-            self.figures.limits[limit] += 1
+            self._figures.limits[limit] += 1
 
-    def _note(
-        self, name: str, call: Call, outcome: str, seconds: float, about: object, answer: object
-    ) -> None:
-        admission = call.admission
+    def _note_in_turn(self, what: _Ended) -> None:
+        self.settle()
+        self._note(what)
+
+    def _note(self, what: _Ended) -> None:
+        call, admission = what.call, what.call.admission
         line: dict[str, Any] = {
             "requestId": call.request_id,
-            "operation": name,
-            "outcome": outcome,
-            "durationMs": round(seconds * 1000, 3),
+            "operation": what.name,
+            "outcome": what.outcome,
+            "durationMs": round(what.seconds * 1000, 3),
             "who": admission.who,
             "bytesIn": call.received,
             "bytesOut": call.sent,
         }
         if admission.token_id is not None:
             line["tokenId"] = admission.token_id
-        subject(line, name, about, answer)
-        self._tell(line)
-        self.figures.add(name, outcome, seconds, call.received, call.sent)
+        subject(line, what.name, what.about, what.answer)
+        self._tell(what.at, line)
+        self._figures.add(what.name, what.outcome, what.seconds, call.received, call.sent)
 
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _tell(self, at: float, line: dict[str, Any]) -> None:
         """To the log and to the audit: put into bytes once, for both."""
-        at, encoded = time.time(), msgspec.json.encode(line)
+        encoded = msgspec.json.encode(line)
         if log.isEnabledFor(logging.INFO):
             log.handle(_Line(at, line, encoded))
         self.auditing.note(at, encoded)

@@ -34,7 +34,7 @@ from toolserver.tools.call import Call
 from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.media import image_size, media_type
 from toolserver.tools.pieces import Bounds, Lines, range_of_bytes
-from toolserver.tools.text import as_text, charset_of, content_hash, line_range
+from toolserver.tools.text import as_text, charset_of, content_hash, is_ascii, line_range
 
 _BLOCK_BYTES = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
@@ -99,12 +99,15 @@ class Reads:
         if not self._gate.free:
             return None
         path = self._disk.path(request.path)
-        if request != Read(path=request.path):
+        is_plain = request == Read(path=request.path)
+        if not is_plain:
             refuse_contradictions(request)
         found = self._disk.read_now(path, SMALL_BYTES)
         if found is None:
             return None
         data, info = found
+        if is_plain and len(data) <= self._limits.max_read_bytes and is_ascii(data):
+            return _of_ascii(path, data)
         return of_whole(
             Source(path, -1, info.st_size), data, request, _bounds(request, self._limits.max_read_bytes)
         )
@@ -176,7 +179,7 @@ def of_whole(source: Source, data: bytes, request: Read, bounds: Bounds) -> Read
         return _exact(source, charset, digest, data, bounds, image_size(data))
     # Lines are counted in UTF-8, whatever the file is in.
     text = data if charset is Charset.UTF8 else data.decode(charset.value).encode()
-    total = text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+    total = _line_count(text)
     if _is_all(request) and len(text) <= bounds.max_bytes:
         return _described(source, charset, digest, text.decode(), total)
     first, last = line_range(total, request.start_line, request.end_line)
@@ -184,6 +187,24 @@ def of_whole(source: Source, data: bytes, request: Read, bounds: Bounds) -> Read
     lines.feed(text)
     by_lines = request.start_line is not None or request.end_line is not None
     return _of_lines(source, charset, digest, lines, total, by_lines)
+
+
+def _of_ascii(path: WorkspacePath, data: bytes) -> ReadAnswer:
+    """What ``of_whole`` makes of nearly every small file that is asked for whole, in a third of the steps."""
+    return ReadAnswer(
+        path=path,
+        content=data.decode("ascii"),
+        encoding=Encoding.UTF8,
+        charset=Charset.UTF8,
+        media_type=media_type(path, True),
+        size=len(data),
+        total_lines=_line_count(data),
+        hash=content_hash(data),
+    )
+
+
+def _line_count(text: bytes) -> int:
+    return text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
 
 
 def _of_large(source: Source, request: Read, bounds: Bounds, limit: int) -> ReadAnswer:

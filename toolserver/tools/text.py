@@ -46,7 +46,7 @@ def charset_of(data: bytes) -> Charset | None:
     >>> charset_of(b"\x89PNG\xff"), charset_of(b"a\0")
     (None, None)
     """
-    if data.isascii() and b"\0" not in data:
+    if is_ascii(data):
         return Charset.UTF8  # most files, and quick to see
     for mark, charset in _MARKS:
         if data.startswith(mark):
@@ -58,6 +58,15 @@ def charset_of(data: bytes) -> Charset | None:
     beyond = len(data) - len(data.translate(None, bytes(range(0xA0, 0x100))))
     is_text = len(data.translate(None, _NO_TEXT)) == len(data) and beyond <= _LATIN_SHARE * len(data)
     return Charset.LATIN1 if is_text else None
+
+
+def is_ascii(data: bytes) -> bool:
+    r"""Whether it is text, and in ASCII alone.
+
+    >>> is_ascii(b"a\n"), is_ascii("é".encode()), is_ascii(b"a\0")
+    (True, False, False)
+    """
+    return data.isascii() and b"\0" not in data
 
 
 def _decodes(data: bytes, charset: Charset) -> bool:
