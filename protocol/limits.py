@@ -247,6 +247,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Packs of a workspace owner's dependency store; then the least recently used go. An Astro site's has
     0.2 GiB."""
 
+    max_spares: int = 1
+    """Of each pack in that store: trees unfolded in advance, for workspaces to come. They count in its
+    bytes, and go first."""
+
     store_delay_ms: int = 2_000
     """From an install until its packages are kept, and a dev server that starts by then is waited for."""
 

@@ -307,7 +307,7 @@ def _store(config: Config) -> Store:
     # One that is not there is nothing to ask about at every install.
     shared = tuple(Layer(each, shared=True) for each in config.shared_stores if each.is_dir())
     own = () if config.store_dir is None else (Layer(config.store_dir, shared=False),)
-    return Store((*shared, *own), config.limits.max_store_bytes)
+    return Store((*shared, *own), config.limits.max_store_bytes, config.limits.max_spares)
 
 
 def _dev_host(config: Config) -> str:

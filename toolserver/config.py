@@ -257,7 +257,13 @@ _LIMITS = {f"TOOL_SERVER_{name.upper()}": name for name in Limits.__struct_field
 _NAMES = (*(setting.variable for setting in SETTINGS), *_LIMITS)
 _MAY_BE_ZERO = frozenset(
     (
-        *("command_nice", "max_workspace_bytes", "reserved_disk_bytes", "reserved_disk_entries"),
+        *(
+            "command_nice",
+            "max_spares",
+            "max_workspace_bytes",
+            "reserved_disk_bytes",
+            "reserved_disk_entries",
+        ),
         *("command_open_files", "command_processes", "command_memory_bytes", "command_cpu_seconds"),
     )
 )

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Order, Unfit, fill
 from toolserver.system.depstore.pack import CorruptPack, Index
 from toolserver.system.depstore.placing import TREE, place, remove_litter
+from toolserver.system.depstore.spares import NAME, Spares
 from toolserver.system.depstore.store import Found, Store
 from toolserver.system.disk import Disk
 from toolserver.system.processes import ProcessTable
@@ -77,6 +78,8 @@ class Packages:
         self._limits = limits
         self._store = store
         self._state = state_dir
+        self._given = Spares(state_dir / NAME)
+        """Put there by the host, for this workspace alone."""
         self._busy = busy
         self._nodes: dict[tuple[str, int, int], str] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -116,6 +119,7 @@ class Packages:
             await call.emit(Log(source="install", text=f"dependency store: {complaint}\n"))
         if use.outcome is StoreOutcome.HIT:
             await call.emit(Log(source="install", text=_told(use, time.monotonic() - begun)))
+            self._soon(self._prepare(known.key))
         return use
 
     def _take(self, key: str, complaints: list[str]) -> StoreUse:
@@ -133,7 +137,8 @@ class Packages:
         return StoreUse(outcome=StoreOutcome.MISS, key=key)
 
     def _placed(self, found: Found, key: str, root: str) -> StoreUse:
-        means = place(found, self._disk.descriptor, root, self._state)
+        spares = [self._given, *filter(None, [self._store.spares])]
+        means = place(found, self._disk.descriptor, root, self._state, spares)
         return StoreUse(
             outcome=StoreOutcome.HIT,
             key=key,
@@ -145,14 +150,27 @@ class Packages:
 
     def keep_soon(self, known: Known) -> None:
         """What was just installed goes into the store, later and in nobody's way."""
-        if self._store.own is None or (self._keeping is not None and not self._keeping.done()):
+        if self._store.own is not None:
+            self._soon(self._keep(known, time.time_ns()))
+
+    def _soon(self, work: Coroutine[None, None, None]) -> None:
+        """One thing at a time: what comes meanwhile is left for another time."""
+        if self._keeping is not None and not self._keeping.done():
+            work.close()
             return
-        self._keeping = asyncio.create_task(self._keep(known, time.time_ns()))
+        self._keeping = asyncio.create_task(self._quietly(work))
+
+    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await asyncio.sleep(self._limits.store_delay_ms / 1000)
+            while self._busy():  # noqa: ASYNC110 - its states have no event
+                await asyncio.sleep(_PAUSE_SECONDS)
+        except BaseException:
+            work.close()
+            raise
+        await work
 
     async def _keep(self, known: Known, installed_ns: int) -> None:
-        await asyncio.sleep(self._limits.store_delay_ms / 1000)
-        while self._busy():  # noqa: ASYNC110 - its states have no event
-            await asyncio.sleep(_PAUSE_SECONDS)
         if await asyncio.to_thread(self._seen) != known.seen:
             # They would be known by what somebody wrote since: wrong packages for the next workspace.
             log.info(
@@ -168,6 +186,22 @@ class Packages:
         else:
             told = {"key": known.key, "files": index.files, "bytes": index.content_bytes}
             log.info("packages are kept", extra={"data": told})
+            await self._prepare(known.key)
+
+    async def _prepare(self, key: str) -> None:
+        """Packages unfolded for the next workspace, if there is a place for them."""
+        try:
+            await whole(self._make_spare, key)
+        except (CorruptPack, Unfit, OSError) as error:
+            log.info("no spare packages are made", extra={"data": {"key": key, "reason": str(error)}})
+        else:
+            log.info("spare packages are made", extra={"data": {"key": key}})
+
+    def _make_spare(self, key: str) -> None:
+        self._given.drop()  # given for packages that this workspace turned out not to have
+        if (spares := self._store.spares) is not None:
+            spares.tidy()
+        self._store.make_spare(key, str(self._disk.root))
 
     def _seen(self) -> dict[str, tuple[int, int]]:
         seen = {}

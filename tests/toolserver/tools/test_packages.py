@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, emptied, free_port, running, tree_of, until
+from tests.builder import Daemon, Http, Json, emptied, free_port, http_of, running, tree_of, until
 
 FAKE_NPM = """#!/bin/sh
 echo "npm $*" >> "$RAN"
@@ -30,8 +30,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[Daemon]:
-    """A daemon whose owner has a store."""
+    """A daemon whose owner has a store without spare trees."""
     options = {"TOOL_SERVER_STORE_DIR": str(store), "TOOL_SERVER_STORE_DELAY_MS": "1"}
+    options["TOOL_SERVER_MAX_SPARES"] = "0"
     with running(tmp_path_factory.mktemp("daemon"), DEV_SERVER_PORT=str(free_port()), **options) as daemon:
         yield daemon
 
@@ -90,6 +91,26 @@ async def test_what_was_installed_once_is_not_installed_again(
     )
     assert ran.read_text() == ""
     assert tree_of(root) == before
+
+
+async def test_the_next_workspace_finds_a_spare_tree(env: Json, ran: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    options = {"TOOL_SERVER_STORE_DIR": str(store), "TOOL_SERVER_STORE_DELAY_MS": "1"}
+    trees: list[dict[str, bytes | str | None]] = []
+    for name in ("one", "two", "three"):
+        with running(tmp_path / name, **options) as daemon:
+            project(daemon.root, "spare")
+            async with http_of(daemon) as http:
+                *frames, last = await http.stream("install", env=env)
+                use = last["result"]["store"]
+                await until(lambda: any(store.glob("spares/[0-9a-f]*-*")))
+            trees.append(tree_of(daemon.root))
+            if name != "one":
+                assert (use["outcome"], use["means"], use["files"]) == ("hit", "spare tree", 2)
+                told = "".join(frame["event"]["text"] for frame in frames)
+                assert told.startswith("packages taken from the own dependency store by spare tree: 2 files")
+    assert ran.read_text() == "npm ci --no-audit --no-fund --prefer-offline\n"
+    assert trees[0] == trees[1] == trees[2]
 
 
 async def test_what_installs_differently_is_another_key(
@@ -179,8 +200,6 @@ async def test_what_is_installed_can_be_packed_for_the_host(
     (shared / f"{key}.pack").chmod(0o444)
     with running(tmp_path / "other", TOOL_SERVER_SHARED_STORE=f"/nowhere:{shared}") as other:
         project(other.root, "packed")
-        from tests.builder import http_of
-
         async with http_of(other) as second:
             use = (await second.ok("install", env=env))["store"]
             assert (use["outcome"], use["layer"]) == ("hit", "shared")

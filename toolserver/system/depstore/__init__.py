@@ -2,12 +2,15 @@
 
     filling    a node_modules directory -> a pack          unfolding    a pack -> a directory beside the root
     store      which packs there are, whose, how many      placing      that directory becomes the root's
+    spares     trees unfolded before anybody needs them, so that placing one is a rename
 
 A pack is read, never linked to: nothing that a workspace does to its packages reaches the store. Every byte
 of it is checked against its digest on the way out, before anything is in the workspace.
 
-Why it is copied where blocks cannot be shared: an overlay mount can be neither renamed nor removed by who
-works in the tree, and neither Landlock nor a hardened container lets one be made. A link into a store leads
-out of the workspace, so that nothing behind it can be read by path or edited, and `npm ls` fails. Through a
-hard link its owner writes into the store, and the kernel refuses anybody else to make one.
+A spare tree has one owner, and belongs to one workspace from the moment it is taken: nothing is shared.
+
+Why it is copied where there is no spare and blocks cannot be shared: an overlay mount can be neither renamed
+nor removed by who works in the tree, and neither Landlock nor a hardened container lets one be made. A link
+into a store leads out of the workspace, so that nothing behind it can be read by path or edited, and `npm ls`
+fails. Through a hard link its owner writes into the store, and the kernel refuses anybody else to make one.
 """

@@ -3,10 +3,11 @@
     DIRECTORY/KEY.pack      a pack; renamed into place when it is whole
     DIRECTORY/KEY.part      one being filled, locked by who fills it; of a killed one the lock is free again
     DIRECTORY/NAME.note     a line to be known sooner the next time
+    DIRECTORY/spares        trees that were unfolded in advance (see ``spares``)
 
 Nobody is waited for: a pack that another is filling is left to that one, and one that is dropped while it is
-read stays readable to who has it open. The least recently used go when a new one does not fit; each use sets
-a pack's time. All methods block.
+read stays readable to who has it open. When a new one does not fit, spares go, and then the least recently
+used packs; each use sets a pack's time. All methods block.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Order, Unfit, fill
 from toolserver.system.depstore.pack import CorruptPack, Index, read_index
+from toolserver.system.depstore.spares import NAME, Spares, is_shared_by_users
 
 SUFFIX, _PART, _NOTE = ".pack", ".part", ".note"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,6 +55,11 @@ class Found:
     fd: int
     index: Index
 
+    @property
+    def key(self) -> str:
+        """What it is known by."""
+        return self.path.name.removesuffix(SUFFIX)
+
 
 @dataclass
 class Store:
@@ -60,7 +67,9 @@ class Store:
 
     layers: tuple[Layer, ...]
     max_bytes: int
-    """Of the own layer."""
+    """Of the own layer, its spares included."""
+    max_spares: int = 1
+    """Of each pack."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -134,6 +143,37 @@ class Store:
             part.replace(directory / f"{key}{SUFFIX}")
         return index
 
+    @property
+    def spares(self) -> Spares | None:
+        """Those of the own layer; None where one user's would be of no use to the next."""
+        if self.own is None or is_shared_by_users(self.own.directory):
+            return None
+        return Spares(self.own.directory / NAME)
+
+    def make_spare(self, key: str, root: str) -> None:
+        """Unfold a pack for who comes next; raises CorruptPack, Unfit, OSError when there will be none."""
+        spares = self.spares
+        if spares is None or self.own is None:
+            raise Unfit("there is no place for spares")
+        if spares.count(key) >= self.max_spares:
+            raise Unfit("there is one already")
+        for found in self.find(key, root, []):
+            used = sum(size for _, size, _ in _packs(self.own.directory)) + self._size_of_spares(spares)
+            if used + found.index.content_bytes > self.max_bytes:
+                raise Unfit(f"the store would hold more than {self.max_bytes} bytes")
+            return spares.make(key, found.fd, found.index, self.stop)
+        raise Unfit("its pack is gone")
+
+    def _size_of_spares(self, spares: Spares) -> int:
+        """As of their packs: they hold the same."""
+        return sum(self._size_of(key) for key in spares.oldest_first())
+
+    def _size_of(self, key: str) -> int:
+        for layer in self.layers:
+            with contextlib.suppress(OSError):
+                return (layer.directory / f"{key}{SUFFIX}").stat().st_size
+        return 0
+
     @contextlib.contextmanager
     def _locked(self, part: Path) -> Iterator[int]:
         with held(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)) as out:
@@ -151,6 +191,13 @@ class Store:
     def _make_room(self, directory: Path, size: int) -> None:
         packs = sorted(_packs(directory))
         used = size + sum(each for _, each, _ in packs)
+        if (spares := self.spares) is not None:
+            for key in reversed(spares.oldest_first()):
+                kept = self._size_of(key)
+                if used + kept > self.max_bytes or not kept:
+                    spares.drop(key)
+                else:
+                    used += kept
         for _, freed, path in packs:
             if used <= self.max_bytes:
                 break

@@ -6,14 +6,18 @@ beside the workspace until all of it was good: who reads a mistake here has noth
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
 import os
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from toolserver.system.copying import held
-from toolserver.system.depstore.filling import CARRIED
+from toolserver.system.depstore.filling import CARRIED, Unfit
 from toolserver.system.depstore.pack import PAGE, CorruptPack, File, Index, Segment
 from toolserver.system.directories import DIRECTORY
 
@@ -32,18 +36,61 @@ def unfold(pack: int, index: Index, target: int, root: str, *, shares: bool) -> 
 
     ``root`` is the workspace's: what is only good for another one stays out. ``shares``: blocks are shared.
     """
-    same = index.root == root
-    for path in index.directories:
-        if same or not is_carried(path):
-            os.mkdir(path, 0o755, dir_fd=target)
-    work = _Unfolding(pack, target, same, shares)
+    work = _Unfolding(pack, index, target, wanted_at(index, root), shares)
+    work.directories()
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "unfold") as pool:
         for done in [pool.submit(work.segment, segment) for segment in index.segments]:
             done.result()
-    for path, to in index.links:
-        if same or not is_carried(path):
-            os.symlink(to, path, dir_fd=target)
+    work.links()
     _touch(target)
+
+
+def unfold_gently(
+    pack: int, index: Index, target: int, wanted: Callable[[str], bool], stop: threading.Event
+) -> None:
+    """The same for nobody who waits: by one thread that gives way, with pauses as long as its work.
+
+    Raises Unfit too, when ``stop`` is set.
+    """
+    with ThreadPoolExecutor(1, "spare", _give_way) as pool:
+        pool.submit(
+            _one_by_one, _Unfolding(pack, index, target, wanted, shares_blocks(pack, target)), stop
+        ).result()
+    _touch(target)
+
+
+def unfold_carried(pack: int, index: Index, target: int, root: str) -> None:
+    """What ``unfold_gently`` may have left out: the dev server's cache, where it is good."""
+    wanted = wanted_at(index, root)
+    work = _Unfolding(pack, index, target, lambda path: is_carried(path) and wanted(path), shares=False)
+    work.directories()
+    for segment in index.segments:
+        if any(work.wanted(file.path) for file in segment.files):
+            work.segment(segment)
+    work.links()
+    _touch(target)
+
+
+def wanted_at(index: Index, root: str) -> Callable[[str], bool]:
+    """Which paths of a pack are good for a workspace at ``root``."""
+    same = index.root == root
+    return lambda path: same or not is_carried(path)
+
+
+def _one_by_one(work: _Unfolding, stop: threading.Event) -> None:
+    work.directories()
+    for segment in work.index.segments:
+        begun = time.monotonic()
+        work.segment(segment)
+        if stop.wait(time.monotonic() - begun):
+            raise Unfit("the workspace ends")
+    work.links()
+
+
+def _give_way() -> None:
+    # A thread's own in Linux, and for good: it ends with its work.
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def is_carried(path: str) -> bool:
@@ -70,11 +117,26 @@ def shares_blocks(pack: int, directory: int) -> bool:
 
 
 class _Unfolding:
-    def __init__(self, pack: int, target: int, same_root: bool, shares: bool) -> None:
+    def __init__(
+        self, pack: int, index: Index, target: int, wanted: Callable[[str], bool], shares: bool
+    ) -> None:
+        self.index = index
+        self.wanted = wanted
         self._pack = pack
         self._target = target
-        self._same_root = same_root
         self._shares = shares
+
+    def directories(self) -> None:
+        """All of them, first."""
+        for path in self.index.directories:
+            if self.wanted(path):
+                os.mkdir(path, 0o755, dir_fd=self._target)
+
+    def links(self) -> None:
+        """All of them, last."""
+        for path, to in self.index.links:
+            if self.wanted(path):
+                os.symlink(to, path, dir_fd=self._target)
 
     def segment(self, segment: Segment) -> None:
         """Its files; a large one piece by piece."""
@@ -83,12 +145,12 @@ class _Unfolding:
             return
         data = memoryview(_read(self._pack, segment.offset, segment.size))
         _compare(hashlib.sha256(data).digest(), segment)
-        for above, files in itertools.groupby(segment.files, key=lambda file: file.path.rpartition("/")[0]):
-            if self._same_root or not is_carried(above):
-                with held(os.open(above or ".", DIRECTORY, dir_fd=self._target)) as directory:
-                    for file in files:
-                        begin = file.offset - segment.offset
-                        self._small(directory, file, data[begin : begin + file.size])
+        wanted = (file for file in segment.files if self.wanted(file.path))
+        for above, files in itertools.groupby(wanted, key=lambda file: file.path.rpartition("/")[0]):
+            with held(os.open(above or ".", DIRECTORY, dir_fd=self._target)) as directory:
+                for file in files:
+                    begin = file.offset - segment.offset
+                    self._small(directory, file, data[begin : begin + file.size])
 
     def _small(self, directory: int, file: File, data: memoryview) -> None:
         with held(self._created(directory, file.path.rpartition("/")[2], file)) as out:
@@ -96,7 +158,7 @@ class _Unfolding:
                 _write(out, data)
 
     def _large(self, segment: Segment, file: File) -> None:
-        if not self._same_root and is_carried(file.path):
+        if not self.wanted(file.path):
             return
         digest = hashlib.sha256()
         with held(self._created(self._target, file.path, file)) as out:
