@@ -14,6 +14,11 @@ class Marks:
         self._over: dict[str, tuple[str, ...]] = {}
         """Requests that are done, while what they did is still to be told."""
 
+    @property
+    def any_open(self) -> bool:
+        """Whether a request is at it."""
+        return bool(self._open)
+
     def begin(self, request_id: str, paths: tuple[str, ...]) -> None:
         """The request is about to touch these and what is below them; ``"."`` is the root."""
         self._open[request_id] = paths

@@ -31,12 +31,11 @@ from toolserver.system.inotify import (
     Inotify,
     Notice,
 )
+from toolserver.system.settling import Settling
 from toolserver.system.threads import whole
 from toolserver.system.touching import Marks
 from toolserver.system.tree_index import Change, Entry, Look, TooMany, TreeIndex
 
-_GATHER_SECONDS = 0.01
-"""Between a notice and the look at what it names: one save in an editor is five notices."""
 _BLIND_SECONDS = 5.0
 """Between two looks at everything, where the system grants no watch for every directory."""
 _NO_MORE = {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -91,6 +90,7 @@ class Watcher:
         self._looking = asyncio.Lock()
         self._told = asyncio.Event()
         self._noticed = asyncio.Event()
+        self._settling = Settling()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -194,7 +194,7 @@ class Watcher:
                     await self._noticed.wait()
             if self._blind:
                 self._suspects.setdefault("", Look.INTO)
-            await asyncio.sleep(_GATHER_SECONDS)
+            await self._settling.gather()
             self._noticed.clear()
             try:
                 await self._look()
@@ -211,12 +211,15 @@ class Watcher:
         async with self._looking:
             suspects, self._suspects = self._suspects, {}
             overflowed, self._overflowed = self._overflowed, False
+            self._settling.look()
             if not suspects or self._index is None:
                 return
+            begun = time.monotonic()
             try:
                 changes = await whole(self._index.refresh, suspects)
             except TooMany:
                 raise self._too_many() from None
+            self._settling.looked(time.monotonic() - begun)
             self._tell(changes, overflowed)
             if not self._suspects:
                 self._marks.forget()
@@ -248,11 +251,13 @@ class Watcher:
             self._take(notice)
         if self._suspects:
             self._noticed.set()
+        self._settling.weigh(under_way=self._marks.any_open)
 
     def _take(self, notice: Notice) -> None:
         if notice.mask & OVERFLOW:
             self._overflowed = True
             self._suspects[""] = Look.INTO
+            self._settling.expect_more()
             return
         if notice.mask & IGNORED:
             path = self._paths.pop(notice.watch, None)
@@ -264,6 +269,7 @@ class Watcher:
             return
         path = f"{above}/{notice.name}" if above else notice.name
         self._suspects[path] = self._suspects.get(path, Look.AGAIN) | _why(notice.mask)
+        self._settling.notice(path, notice.mask, self._index.entries if self._index is not None else ())
 
     def _watch(self, path: str, fd: int) -> None:
         """Called on the index's thread, before it reads the directory."""

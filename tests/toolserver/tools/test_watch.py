@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from protocol.limits import Limits
 from tests.builder import Daemon, Http, Json, Socket, emptied, http_of, running, socket_of, until
+from toolserver.system import settling
 from toolserver.system.touching import Marks
 from toolserver.system.tree_index import Change, What
+from toolserver.system.watcher import Watcher
 
 
 class Follower:
@@ -299,6 +302,50 @@ async def test_what_cannot_be_watched_is_told(
     if field is not None:
         assert (await http.refused("watch", **params)).details["field"] == field
     assert (await http.refused("watch", paths=["../x"])).code == "outside_workspace"
+
+
+async def test_a_change_that_is_over_is_told_without_waiting_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("saved", "written", "kept", "taken"):
+        (tmp_path / name).write_text("old")
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    watcher = Watcher(root, Limits())
+    try:
+        await watcher.start()
+        monkeypatch.setattr(settling, "_GATHER_SECONDS", 3600.0)
+        number = watcher.number
+
+        async def told() -> list[tuple[str, str]]:
+            nonlocal number
+            await asyncio.wait_for(watcher.wait_past(number), 60)
+            found = watcher.since(number)
+            assert found is not None
+            number = watcher.number
+            return [(each.change.what.value, each.change.path) for each in found]
+
+        (tmp_path / "saved.new").write_text("new")
+        (tmp_path / "saved.new").rename(tmp_path / "saved")
+        assert await told() == [("modified", "saved")]
+        (tmp_path / "written").write_text("new")
+        assert await told() == [("modified", "written")]
+        # An editor that keeps the old file: half of that save is not told, whoever has noticed it.
+        (tmp_path / "kept").rename(tmp_path / "kept~")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        (tmp_path / "kept").write_text("new")
+        (tmp_path / "kept~").unlink()
+        assert await told() == [("modified", "kept")]
+        # Nor is half of what a request does.
+        with watcher.touching("r1", ("taken", "written")):
+            (tmp_path / "taken").write_text("new")
+            for _ in range(20):
+                await asyncio.sleep(0)
+            (tmp_path / "written").write_text("newer")
+        assert await told() == [("modified", "taken"), ("modified", "written")]
+    finally:
+        await watcher.close()
+        os.close(root)
 
 
 def test_a_mark_holds_until_what_was_done_is_told_and_the_newest_counts() -> None:
