@@ -9,6 +9,7 @@ import difflib
 import enum
 import functools
 import re
+import struct
 from collections.abc import Hashable
 from typing import Any, Literal, TypeVar, cast
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>.*)`)?")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>.*)`)?")
 _AT = re.compile(r"(?P<what>.*) - at `(?P<key>key` in `)?\$\.?(?P<where>.*)`", re.DOTALL)
+_EMPTY_BYTES, _EMPTY_TEXT = b"\xc4\x00", b"\xa0"
+_BYTES, _TEXT = 0xC6, 0xDB
+"""MessagePack's marks of what has its length in 32 bits."""
 _MALFORMED = re.compile(r"\w+(?: data)? is malformed: ")
 
 
@@ -79,6 +83,23 @@ def encode(message: Any, form: Format = "json") -> bytes:
     b'{"b":1}'
     """
     return _ENCODERS[form].encode(message)
+
+
+def opened(message: Any, size: int) -> bytes:
+    """``message`` in MessagePack, up to the content of its last field: ``size`` bytes that are to follow.
+
+    The field is an empty string or empty bytes in ``message``. So a large content need not be copied; that of
+    a string is UTF-8, which is for the caller to know.
+
+    >>> opened({"a": b""}, 2) + b"\\xff\\0" == b"\\x81\\xa1a" + b"\\xc6\\0\\0\\0\\2" + b"\\xff\\0"
+    True
+    >>> decode(opened({"a": ""}, 3) + b"b\\nc", dict, "msgpack")
+    {'a': 'b\\nc'}
+    """
+    begun = encode(message, "msgpack")
+    if begun.endswith(_EMPTY_BYTES):
+        return begun[: -len(_EMPTY_BYTES)] + struct.pack(">BI", _BYTES, size)
+    return begun[: -len(_EMPTY_TEXT)] + struct.pack(">BI", _TEXT, size)
 
 
 def decode(data: bytes | bytearray | memoryview | msgspec.Raw, kind: type[T], form: Format = "json") -> T:

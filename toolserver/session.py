@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from protocol.codec import Format, ReplyFrame, RequestFrame, decode, decode_params, encode
+from protocol.codec import Format, ReplyFrame, RequestFrame, decode, decode_params, encode, opened
 from protocol.errors import Busy, InvalidRequest, ToolError
 from protocol.messages.access import Renewal
 from protocol.messages.base import Answer, Event, Request
@@ -93,6 +93,10 @@ class Conversation:
     def event(self, id: str, event: Event) -> bytes:
         """The frame of an event."""
         return encode(ReplyFrame(id=id, event=event), self._form)
+
+    def opened(self, id: str, event: Event, size: int) -> bytes:
+        """The frame of an event up to its last field, whose ``size`` bytes follow; in MessagePack only."""
+        return opened(ReplyFrame(id=id, event=event), size)
 
     def result(self, id: str, answer: Answer) -> bytes:
         """The last frame of a request that went well."""

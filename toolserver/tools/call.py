@@ -21,6 +21,7 @@ from toolserver.tools.admission import EVERYTHING, Admission, refuse_beyond
 from toolserver.tools.ledger import Ledger
 
 Emit = Callable[[Event], Awaitable[None]]
+Pour = Callable[[Event, bytes], Awaitable[None]]
 T = TypeVar("T")
 Handler = Callable[[Any, "Call"], Awaitable[Answer]]
 AtOnce = Callable[[Any], Answer | None]
@@ -41,6 +42,9 @@ class Call:
         """Whether events reach somebody; if not, the answer has to hold all."""
         self.emit: Emit = emit or _drop
         """Sends an event; waits while this caller is slow, and only this one."""
+        self.pour: Pour | None = None
+        """Sends an event whose last field, empty in it, is these bytes: not copied on their way. None where
+        the door's form has no room for bytes as they are."""
         self.received = self.sent = 0
         """Bytes, as far as the door knows them: of the request, and of the answer with its events."""
         self.left: dict[str, Any] = {}

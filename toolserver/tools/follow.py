@@ -12,7 +12,7 @@ from typing import Protocol
 from protocol.messages.base import Encoding, Gap, GapReason
 from protocol.messages.commands import Stderr, Stdout, WhenSlow
 from toolserver.system.output import OutputLog
-from toolserver.tools.call import Call, Emit
+from toolserver.tools.call import Call
 
 PIECE_BYTES = 128 * 1024
 """At most this much in one event: half the frames of 64 KiB pieces, for readers to whom each costs as much as
@@ -21,6 +21,10 @@ its bytes do; less than a stream keeps in memory, and a frame limit is far."""
 _BYTES_PER_TURN = 256 * 1024
 """Told to one caller, then the others' turn; as much as is read of a pipe in a turn, so that a caller with
 room keeps up with any program."""
+
+_POURED_BYTES = 16 * 1024
+"""From here on bytes go to the door as they are, where they can: to put them in a message costs three copies.
+Below it that is nothing."""
 
 CONTINUATIONS = bytes(range(0x80, 0xC0))
 """Bytes that go on with a character of UTF-8 and begin none."""
@@ -79,7 +83,7 @@ async def follow(
     """
     async with asyncio.TaskGroup() as group:
         for kind, log, start in ((Stdout, process.stdout, offsets[0]), (Stderr, process.stderr, offsets[1])):
-            group.create_task(_Follower(kind, log, start, call.emit, encoding, pace).follow())
+            group.create_task(_Follower(kind, log, start, call, encoding, pace).follow())
     await process.wait()
 
 
@@ -91,14 +95,15 @@ class _Follower:
         kind: type[Stdout] | type[Stderr],
         log: OutputLog,
         position: int,
-        emit: Emit,
+        call: Call,
         encoding: Encoding,
         pace: Pace,
     ) -> None:
         self._kind = kind
         self._log = log
         self._position = position
-        self._emit = emit
+        self._emit = call.emit
+        self._pour = call.pour
         self._encoding = encoding
         self._pace = pace
         self._awaited = pace.when_slow is WhenSlow.WAIT
@@ -151,8 +156,7 @@ class _Follower:
     async def _tell_data(self, data: bytes) -> None:
         after = self._position + len(data)
         with self._being_waited_for():
-            text = text_of(data, self._encoding)
-            await self._emit(self._kind(offset=self._position, next_offset=after, data=text))
+            await self._send(data, after)
         self._position = after
         if self._awaited:
             self._log.wait_for(self, after)
@@ -161,6 +165,17 @@ class _Follower:
             # Where the caller has room nothing above waits, and everybody else is to have a turn too.
             self._told = 0
             await asyncio.sleep(0)
+
+    async def _send(self, data: bytes, after: int) -> None:
+        if self._pour is not None and len(data) >= _POURED_BYTES and self._goes_as_it_is(data):
+            await self._pour(self._kind(offset=self._position, next_offset=after, data=""), data)
+        else:
+            text = text_of(data, self._encoding)
+            await self._emit(self._kind(offset=self._position, next_offset=after, data=text))
+
+    def _goes_as_it_is(self, data: bytes) -> bool:
+        """Whether its text has the same bytes: only where that is quickly seen."""
+        return self._encoding is Encoding.UTF8 and data.isascii()
 
     async def _tell_gap(self, size: int, reason: GapReason) -> None:
         name = "stdout" if self._kind is Stdout else "stderr"

@@ -47,20 +47,17 @@ milliseconds or so."""
 log = logging.getLogger("toolserver.ws")
 
 
-def framed(content: bytes, kind: WSMsgType) -> bytes:
-    """A whole message as it goes over the wire (RFC 6455, 5.2; a server masks nothing).
+def frame_head(size: int, kind: WSMsgType) -> bytes:
+    """What goes before a whole message of so many bytes (RFC 6455, 5.2; a server masks nothing).
 
-    >>> framed(b"ab", WSMsgType.TEXT), len(framed(bytes(1000), WSMsgType.BINARY))
-    (b'\\x81\\x02ab', 1004)
+    >>> frame_head(2, WSMsgType.TEXT), len(frame_head(1000, WSMsgType.BINARY))
+    (b'\\x81\\x02', 4)
     """
-    size = len(content)
     if size < 126:
-        head = struct.pack(">BB", 0x80 | kind, size)
-    elif size < 1 << 16:
-        head = struct.pack(">BBH", 0x80 | kind, 126, size)
-    else:
-        head = struct.pack(">BBQ", 0x80 | kind, 127, size)
-    return head + content
+        return struct.pack(">BB", 0x80 | kind, size)
+    if size < 1 << 16:
+        return struct.pack(">BBH", 0x80 | kind, 126, size)
+    return struct.pack(">BBQ", 0x80 | kind, 127, size)
 
 
 class WebSocketDoor:
@@ -234,7 +231,15 @@ class _Peer:
                 self._running[id][1].sent += len(frame)
             await self._send(frame)
 
-        return Call(id, emit if stream else None, self._stay.admission)
+        async def pour(event: Event, data: bytes) -> None:
+            head = self._conversation.opened(id, event, len(data))
+            if id in self._running:
+                self._running[id][1].sent += len(head) + len(data)
+            await self._send_parts(head, data)
+
+        call = Call(id, emit if stream else None, self._stay.admission)
+        call.pour = pour if stream and self._binary else None
+        return call
 
     async def _answer(self, run: Run, call: Call) -> None:
         # Until it is taken: a client that asks and never reads would else have us hold all it asked for.
@@ -274,10 +279,20 @@ class _Peer:
         else:
             await self._outgoing.put(frame)
 
+    async def _send_parts(self, head: bytes, rest: bytes) -> None:
+        """One binary frame of two parts, which need not be put together where there is room."""
+        transport = self._request.transport
+        if not self._has_room() or transport is None or self._socket.closed:
+            await self._send(head + rest)
+            return
+        before = frame_head(len(head) + len(rest), WSMsgType.BINARY) + head
+        transport.writelines((before, rest))
+
     async def _send_now(self, frame: bytes) -> None:
         transport = self._request.transport
         if len(frame) > _LARGE_BYTES and transport is not None and not self._socket.closed:
-            transport.write(framed(frame, WSMsgType.BINARY if self._binary else WSMsgType.TEXT))
+            kind = WSMsgType.BINARY if self._binary else WSMsgType.TEXT
+            transport.writelines((frame_head(len(frame), kind), frame))
             return
         try:
             await self._write_frame(frame)
