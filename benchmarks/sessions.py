@@ -112,7 +112,9 @@ def told(name: str, taken: list[float]) -> None:
 async def main(arguments: argparse.Namespace, directory: Path) -> None:
     """Both, one after the other."""
     paths = PathManager(directory)
-    backends = InstalledBackends(Host(paths, {**os.environ, "WORKSPACE_ISOLATION": arguments.isolation}))
+    prefork = "1" if arguments.prefork else "0"
+    environ = {**os.environ, "WORKSPACE_ISOLATION": arguments.isolation, "WORKSPACE_PREFORK": prefork}
+    backends = InstalledBackends(Host(paths, environ))
     async with Sessions(paths, Records(paths.db_path("sessions")), backends) as sessions:
         told("created", await created(sessions, arguments.created))
         seconds, taken = await started(sessions, arguments.started, arguments.at_once)
@@ -131,5 +133,8 @@ if __name__ == "__main__":
     parser.add_argument("--started", type=int, default=60)
     parser.add_argument("--at-once", type=int, default=4)
     parser.add_argument("--isolation", default="auto")
+    parser.add_argument(
+        "--prefork", action="store_true", help="fork the tool servers from one that is loaded"
+    )
     with tempfile.TemporaryDirectory(prefix="benchmark-") as place:
         asyncio.run(main(parser.parse_args(), Path(place)))

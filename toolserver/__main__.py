@@ -51,6 +51,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
+def prepare() -> None:
+    """Load all that a tool server needs, for a process that becomes many by forking.
+
+    Begins nothing, starts no thread and reads no setting: ``main`` does so in each of them.
+    """
+    with _no_certificates():
+        import uvloop  # noqa: F401
+
+        import toolserver.app  # noqa: F401
+    from toolserver.tools.tokens import load_verifier
+
+    load_verifier()
+
+
 async def _run(config: Config) -> None:
     # Likewise: aiohttp is most of the start.
     with _no_certificates():

@@ -60,7 +60,7 @@ def sandbox_environment(
     ('/d/.s/home', 'C', '/t', False)
     """
     return {
-        **{name: value for name, value in host.items() if _is_allowed(name)},
+        **host_environment(host),
         "PATH": search_path(host.get("PATH", ""), tools),
         "HOME": str(area.home),
         "TMPDIR": str(area.temporary),
@@ -69,6 +69,15 @@ def sandbox_environment(
         SESSION: session,
         AREA: str(area.directory),
     }
+
+
+def host_environment(host: Mapping[str, str]) -> dict[str, str]:
+    """What of the host's own environment is handed on as it is.
+
+    >>> host_environment({"AWS_SECRET": "x", "LC_ALL": "C"})
+    {'LC_ALL': 'C'}
+    """
+    return {name: value for name, value in host.items() if _is_allowed(name)}
 
 
 def marker(session: str) -> str:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,11 +24,13 @@ import msgspec
 
 from orchestrator import processes
 from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, Launch, Properties, guest_id
-from orchestrator.backends.environment import area_marker, sandbox_environment
+from orchestrator.backends.environment import area_marker, host_environment, sandbox_environment
+from orchestrator.backends.local_daemons import Daemons, Start
+from orchestrator.backends.local_nursery import Nursery
 from orchestrator.backends.local_provision import provision_home
 from orchestrator.backends.turns import Turns
 from orchestrator.directories import give_tree, private_directory, remove_tree
-from orchestrator.isolation.isolation import Isolation, Setting
+from orchestrator.isolation.isolation import Isolation, Setting, yes
 from orchestrator.isolation.sandbox import Sandbox, Settled
 from orchestrator.paths import PathManager, SessionArea
 from protocol.errors import AlreadyExists, Busy, Unavailable
@@ -38,11 +38,15 @@ from protocol.errors import AlreadyExists, Busy, Unavailable
 T = TypeVar("T")
 
 NAME = "local"
+DAEMON = "toolserver"
+PREFORK_VARIABLE = "WORKSPACE_PREFORK"
 HOST = "127.0.0.1"
 LABEL_FILE = "guest.json"
 PID, STARTED = "pid", "started"
 WRAPPER = "wrapper"
 """The process around the daemon, when there is one: ``pid:started``."""
+
+MEMORY = "addresses in memory: tool servers that are forked share their layout, canaries and hash seed"
 
 START_SECONDS = 60.0
 """From exec to ``listening on``; 0.4 s when quiet. The rest is for a machine on which others start too."""
@@ -65,16 +69,22 @@ class Settings:
     """The host's environment, of which an allowlist is handed on."""
     tools: Path | None = None
     """A directory with node, npm and rg, to be first on PATH."""
-    command: tuple[str, ...] = (sys.executable, "-P", "-m", "toolserver")
+    command: tuple[str, ...] = (sys.executable, "-P", "-m", DAEMON)
     """The daemon. -P: the directory it starts in is no place to import from."""
     term_seconds: float = TERM_SECONDS
     isolation: Setting = field(default_factory=Setting)
+    prefork: bool = False
+    """Tool servers are forked from a process that has loaded them: for a host that begins many."""
 
 
 def open_backend(host: Host) -> LocalBackend:
     """As the entry point names it."""
     isolation = Setting.from_env(host.environ)
-    return LocalBackend(host.paths, Settings(environ=host.environ, tools=host.tools, isolation=isolation))
+    prefork = yes(host.environ, PREFORK_VARIABLE)
+    return LocalBackend(
+        host.paths,
+        Settings(environ=host.environ, tools=host.tools, isolation=isolation, prefork=prefork),
+    )
 
 
 class LocalBackend:
@@ -85,12 +95,11 @@ class LocalBackend:
     def __init__(self, paths: PathManager, settings: Settings) -> None:
         self._paths = paths
         self._settings = settings
-        self._children: set[int] = set()
-        """Daemons started by this very process, which therefore has to reap them."""
         self._turns = Turns()
         self._isolation = Isolation.choose(
             settings.isolation, paths, settings.environ, settings.tools, settings.command
         )
+        self._daemons = Daemons(self._nursery() if self._forks else None)
 
     @property
     def properties(self) -> Properties:
@@ -103,7 +112,7 @@ class LocalBackend:
             keeps_files=True,
             survives_host_restart=False,
             isolation=self._isolation.tier.name,
-            left_open=self._isolation.left_open,
+            left_open=(*self._isolation.left_open, *((MEMORY,) if self._forks else ())),
         )
 
     async def create(self, launch: Launch) -> Guest:
@@ -151,10 +160,18 @@ class LocalBackend:
         return Endpoint(url=f"http://{HOST}:{port}")
 
     def _guests(self) -> list[Guest]:
-        self._reap()
+        self._daemons.reap()
         labels = sorted(self._paths.base_dir.glob(f"workspaces/*/.*/{LABEL_FILE}"))
         found = (_read_label(label) for label in labels)
         return [_observed(guest) for guest in found if guest is not None]
+
+    @property
+    def _forks(self) -> bool:
+        return self._settings.prefork and not self._isolation.tier.bwrap
+
+    def _nursery(self) -> Nursery:
+        directory = private_directory(self._paths.base_dir)
+        return Nursery(DAEMON, host_environment(self._settings.environ), directory / "nursery.log")
 
     @contextlib.contextmanager
     def _tool_port(self, launch: Launch) -> Iterator[Launch]:
@@ -195,21 +212,18 @@ class LocalBackend:
         provision_home(launch.plan, place.area.home, place.root, settled.identity)
         # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
         with place.log.open("ab") as stderr, place.stdout.open("wb") as stdout:
-            process = subprocess.Popen(
-                self._isolation.command(settled, self._settings.command),
-                cwd=place.area.directory,
-                env=self._environment(launch, place, settled),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
+            pid, started = self._daemons.begin(
+                Start(
+                    program=self._isolation.command(settled, self._settings.command),
+                    command=self._settings.command,
+                    words=self._isolation.words(settled),
+                    environ=self._environment(launch, place, settled),
+                    directory=place.area.directory,
+                    out=stdout,
+                    error=stderr,
+                )
             )
-        self._children.add(process.pid)
-        process.returncode = (
-            0  # its end is ours to see, by ``_reap``; Popen is not to wait for it, nor to warn
-        )
-        seen = processes.look_up(process.pid)
-        labels = {PID: str(process.pid), STARTED: str(seen.started if seen else 0)}
+        labels = {PID: str(pid), STARTED: str(started)}
         guest = msgspec.structs.replace(guest, labels=labels)
         place.write_label(guest)
         return guest
@@ -274,7 +288,7 @@ class LocalBackend:
         return killed + more, survivors | stuck
 
     def _runs(self, guest: Guest) -> bool:
-        self._reap()
+        self._daemons.reap()
         return _observed(guest).state is GuestState.RUNNING
 
     def _around(self, guest: Guest | None, place: _Place) -> set[tuple[int, int]]:
@@ -284,15 +298,8 @@ class LocalBackend:
         return wrapper | self._isolation.helpers(place.area)
 
     def _still_around(self, around: set[tuple[int, int]]) -> set[int]:
-        self._reap()
+        self._daemons.reap()
         return processes.still_running(around)
-
-    def _reap(self) -> None:
-        for pid in tuple(self._children):
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                    continue
-            self._children.discard(pid)
 
 
 @dataclass(frozen=True)

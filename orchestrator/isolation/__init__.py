@@ -10,6 +10,8 @@
     bubblewrap.py the command line of bubblewrap
     launcher.py   the program that ties itself down and becomes the daemon; with it, in its process:
                   kernel.py landlock.py seccomp.py view.py network.py
+    nursery.py    the program that has loaded the daemon and forks it; each fork does as the launcher does
+    appearance.py what /proc tells of such a fork
 
 The launcher starts before every daemon, so what it imports is chosen by its cost: no json, enum, typing or
 dataclasses there (12 ms more).

@@ -77,7 +77,7 @@ class Setting:
         """
         wish = _one_of(environ, OPTION, [wish.value for wish in Wish])
         network = _one_of(environ, NETWORK_OPTION, [network.value for network in Network])
-        allow, one = (environ.get(name, "").lower() in _YES for name in (ALLOW_VARIABLE, ONE_USER_VARIABLE))
+        allow, one = (yes(environ, name) for name in (ALLOW_VARIABLE, ONE_USER_VARIABLE))
         return cls(Wish(wish), allow, Network(network), one)
 
 
@@ -194,15 +194,25 @@ class Isolation:
         """What to start so that ``command`` runs within the tier."""
         if not self.tier.anything:
             return tuple(command)
-        tied = [*self._orders.identity(settled), *self._orders.rules(settled)]
         if not self.tier.bwrap:
-            return _launched([*self._orders.network(settled), *self._orders.view(settled), *tied], command)
+            return _launched(self._tied(settled), command)
         area = settled.sandbox.area
-        inner = _launched(tied, command)
+        inner = _launched([*self._orders.identity(settled), *self._orders.rules(settled)], command)
         wrapped = (probe.bwrap() or "bwrap", *bubblewrap.options(self._orders.inside(settled)), "--", *inner)
         return _launched(
             [*self._orders.network(settled), ("inform", str(area.directory / _INFORMATION_FILE))], wrapped
         )
+
+    def words(self, settled: Settled) -> list[str] | None:
+        """The launcher's, for a process that ties itself down; None where a program has to be started."""
+        if self.tier.bwrap:
+            return None
+        return [word for pair in self._tied(settled) for word in pair] if self.tier.anything else []
+
+    def _tied(self, settled: Settled) -> list[tuple[str, str]]:
+        orders = self._orders
+        parts = (orders.network, orders.view, orders.identity, orders.rules)
+        return [pair for part in parts for pair in part(settled)]
 
     def leader(self, area: SessionArea) -> int | None:
         """The daemon's process id on this host, where that is not the process that was started.
@@ -262,6 +272,15 @@ def _launched(told: Iterable[tuple[str, str]], command: Sequence[str]) -> tuple[
     launcher = str(importlib.resources.files("orchestrator.isolation") / "launcher.py")
     words = (word for pair in told for word in pair)
     return (sys.executable, "-I", "-S", launcher, *words, "--", *command)
+
+
+def yes(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a variable says so.
+
+    >>> yes({"A": "True"}, "A"), yes({"A": "0"}, "A"), yes({}, "A")
+    (True, False, False)
+    """
+    return environ.get(name, "").lower() in _YES
 
 
 def _one_of(environ: Mapping[str, str], name: str, known: Sequence[str]) -> str:

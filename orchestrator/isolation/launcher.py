@@ -36,15 +36,20 @@ def main(words: list[str]) -> None:
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
     end = words.index("--")
     try:
-        told = _grouped(words[:end])
+        told = grouped(words[:end])
         tie_down(told)
         for path in told.get("inform", []):
             _open_as_third(path)
         command = words[end + 1 :]
         os.execv(command[0], command)
     except OSError as error:
-        sys.stderr.write(f"this host does not let a workspace be isolated: {error}; see docs/security.md\n")
-        sys.exit(CANNOT_RUN)
+        give_up(error)
+
+
+def give_up(error: OSError) -> None:
+    """Does not return: nothing runs with less than was asked for."""
+    sys.stderr.write(f"this host does not let a workspace be isolated: {error}; see docs/security.md\n")
+    sys.exit(CANNOT_RUN)
 
 
 def tie_down(told: dict[str, list[str]]) -> None:
@@ -110,9 +115,10 @@ def _become(told: dict[str, list[str]]) -> None:
         os.setresuid(int(uid), int(uid), int(uid))
 
 
-def _grouped(words: list[str]) -> dict[str, list[str]]:
-    """
-    >>> _grouped(["read", "/usr", "uid", "7", "read", "/etc"])
+def grouped(words: list[str]) -> dict[str, list[str]]:
+    """The values of each name, in their order.
+
+    >>> grouped(["read", "/usr", "uid", "7", "read", "/etc"])
     {'read': ['/usr', '/etc'], 'uid': ['7']}
     """
     told: dict[str, list[str]] = {}

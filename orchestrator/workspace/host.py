@@ -64,13 +64,18 @@ class WorkspaceHost:
         *,
         environ: Mapping[str, str] | None = None,
         directory: str | os.PathLike[str] | None = None,
+        prefork: bool | None = None,
     ) -> None:
         """``data_dir``: DATA_DIR, else this environment's own, when left out.
 
         ``environ`` is os.environ unless given; backends find their settings in it. ``directory`` is where
-        ``./templates`` and relative paths start: the current one unless given.
+        ``./templates`` and relative paths start: the current one unless given. ``prefork``: the local backend
+        forks its tool servers from one that is loaded, for a program that begins many sessions; as
+        WORKSPACE_PREFORK says when left out.
         """
         self._environ = dict(os.environ if environ is None else environ)
+        if prefork is not None:
+            self._environ["WORKSPACE_PREFORK"] = str(int(prefork))
         self._directory = Path.cwd() if directory is None else Path(directory).absolute()
         chosen = None if data_dir is None else Path(data_dir)
         self.paths = PersistentPathManager.from_env(self._environ, self._directory, chosen)

@@ -80,7 +80,7 @@ class Tokens:
 
     def load(self) -> None:
         """Import what checks signatures, and read the keys. Blocks for 0.1 s: so only once it is needed."""
-        import jwt.api_jws  # noqa: F401
+        load_verifier()
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         self._keys = {key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in self._raw}
@@ -196,6 +196,12 @@ class Tokens:
     async def _save(self) -> None:
         async with self._saving:
             await asyncio.to_thread(self._memory.save, self._memory.image())
+
+
+def load_verifier() -> None:
+    """Import what checks signatures."""
+    import jwt.api_jws  # noqa: F401
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: F401
 
 
 def _prefix(path: str) -> WorkspacePath:

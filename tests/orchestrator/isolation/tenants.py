@@ -22,10 +22,10 @@ from typing import Any
 from orchestrator import processes
 from orchestrator.backends import Guest, Launch
 from orchestrator.backends.environment import marker
-from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.backends.local import PREFORK_VARIABLE, LocalBackend, Settings
 from orchestrator.client import Client, open_client
 from orchestrator.isolation import reach
-from orchestrator.isolation.isolation import Setting
+from orchestrator.isolation.isolation import Setting, yes
 from orchestrator.isolation.tiers import Wish
 from orchestrator.paths import PathManager, SessionId, UserId
 from tests.orchestrator.isolation import victim
@@ -80,7 +80,8 @@ async def attacked(data: Path, wish: Wish) -> dict[str, Any]:
     host, lent = served("0.0.0.0"), served("127.0.0.1")
     environ = {**os.environ, "WORKSPACE_HOST_PORTS": str(lent)}
     setting = replace(Setting.from_env(environ), wish=wish, allow_several_users=True)
-    driver = LocalBackend(PathManager(data), Settings(environ=environ, isolation=setting))
+    prefork = yes(environ, PREFORK_VARIABLE)
+    driver = LocalBackend(PathManager(data), Settings(environ=environ, isolation=setting, prefork=prefork))
     async with tenant(driver, "ann") as ann, tenant(driver, "bob") as bob:
         told = {**await settled(bob), "toolPort": bob.guest.tool_port, "host": host, "lent": lent}
         told["addresses"] = [each for each in addresses() if "." in each]
@@ -88,6 +89,8 @@ async def attacked(data: Path, wish: Wish) -> dict[str, Any]:
         await ann.put("attack.py", (HERE / "attack.py").read_text())
         through = json.loads(await ann.python("attack.py", "told.json", str(ann.guest.dev_port)))
         uids = {_uid(each.guest) for each in (ann, bob)}
+        daemon = processes.look_up(int(ann.guest.labels["pid"]))
+        rights = _rights(ann.guest)
         sessions = [ann.guest.session_id, bob.guest.session_id]
     left = sorted(pid for session in sessions for pid in processes.members(marker(session)))
     return {
@@ -96,6 +99,8 @@ async def attacked(data: Path, wish: Wish) -> dict[str, Any]:
         "tried": sorted(through),
         "users": len(uids - {os.getuid()}),
         "left": left,
+        "forked": daemon is not None and daemon.parent != os.getpid(),
+        "rights": rights,
     }
 
 
@@ -139,6 +144,13 @@ async def settled(bob: Tenant) -> dict[str, Any]:
 
 def _uid(guest: Guest) -> int:
     return Path(f"/proc/{guest.labels['pid']}").stat().st_uid
+
+
+def _rights(guest: Guest) -> list[str]:
+    """The capabilities of its daemon: inherited, permitted, effective, ambient."""
+    lines = Path(f"/proc/{guest.labels['pid']}/status").read_text().splitlines()
+    told = dict(line.split(":\t", 1) for line in lines)
+    return [told[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
 
 
 if __name__ == "__main__":

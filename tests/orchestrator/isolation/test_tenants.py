@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.backends.local import PREFORK_VARIABLE
 from orchestrator.isolation import landlock, probe, reach
 from orchestrator.isolation.tiers import Wish
 
@@ -47,6 +48,7 @@ OWN = {
 """What has to work for everybody."""
 ANY_PORT = {"own: be reached on any free port", "listen on any named port"}
 """What works besides where the network is the session's own: no port in there is anybody else's."""
+NO_RIGHTS = ["0" * 16] * 4
 OWN_TMP = {"own: write to /tmp"}
 
 
@@ -70,9 +72,11 @@ def place() -> Iterator[Path]:
         yield Path(name)
 
 
-def attack(data: Path, wish: Wish, *before: str, network: str = "auto") -> dict[str, Any]:
+def attack(
+    data: Path, wish: Wish, *before: str, network: str = "auto", prefork: bool = False
+) -> dict[str, Any]:
     """What came of it; ``before`` is a program that runs the rest."""
-    environ = {**os.environ, "WORKSPACE_NETWORK": network}
+    environ = {**os.environ, "WORKSPACE_NETWORK": network, PREFORK_VARIABLE: str(int(prefork))}
     program = [sys.executable, "-m", "tests.orchestrator.isolation.tenants", str(data), wish.value]
     done = subprocess.run(
         [*before, *program], cwd=PROJECT, env=environ, capture_output=True, timeout=WAIT_SECONDS, check=False
@@ -111,6 +115,25 @@ def test_root_gives_each_session_a_user_a_view_and_a_network_and_nothing_is_left
     assert set(found["through"]) == OWN | OWN_TMP | ANY_PORT
     assert promised(found) == (True, True, True)
     assert found["users"] == 2
+
+
+@needs_landlock
+@needs_root
+@needs_network
+def test_forked_tool_servers_of_root_are_kept_apart_as_well(place: Path) -> None:
+    found = attack(place / "data", Wish.AUTO, network="own", prefork=True)
+    assert set(found["through"]) == OWN | OWN_TMP | ANY_PORT
+    assert (found["forked"], found["users"], found["rights"]) == (True, 2, NO_RIGHTS)
+
+
+@needs_landlock
+@needs_network
+def test_forked_tool_servers_without_root_are_kept_apart_and_have_no_rights_in_their_namespace(
+    place: Path,
+) -> None:
+    found = attack(*as_somebody("somebody-routed", place, Wish.AUTO), network="own", prefork=True)
+    assert set(found["through"]) == SAME_USER | OWN | ANY_PORT
+    assert (found["forked"], found["rights"]) == (True, NO_RIGHTS)
 
 
 @needs_landlock

@@ -1,0 +1,216 @@
+"""Tool servers that are forked: each like one that was started, and none depends on who forked it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import processes
+from orchestrator.backends import Guest, GuestState
+from orchestrator.backends.environment import area_marker
+from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.backends.local_nursery import Nursery, NurseryGone
+from orchestrator.client import open_client
+from orchestrator.isolation.isolation import Setting
+from orchestrator.isolation.nursery import Order
+from orchestrator.isolation.tiers import Wish
+from orchestrator.paths import PathManager
+from tests.backend_suite import launch
+
+PROJECT = Path(__file__).parents[2]
+WAIT_SECONDS = 60
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may always look into processes")
+
+TAKEN_ON = """
+import json, os, subprocess
+from pathlib import Path
+from orchestrator.isolation import appearance
+from toolserver.system import tree
+os.environ["BEFORE"] = "1"
+appearance.take_on(["the", "daemon"], {"A": "1", "TOOL_SERVER_TOKEN": "secret"})
+def seen():
+    return Path("/proc/self/environ").read_text().split("\\0")[:-1]
+first = seen()
+tree.erase_variable("TOOL_SERVER_TOKEN")
+print(json.dumps({
+    "command": Path("/proc/self/cmdline").read_text(),
+    "first": first, "then": seen(), "ours": os.environ["A"],
+    "handed on": subprocess.run(["/usr/bin/env"], capture_output=True, text=True).stdout.split(),
+}))
+"""
+ORCHESTRATOR = """
+import asyncio, json, sys
+from pathlib import Path
+from tests.backend_suite import launch
+from tests.orchestrator.test_local_nursery import backend
+async def main():
+    driver = backend(Path(sys.argv[1]))
+    guest = await driver.create(launch(sys.argv[2]))
+    print(json.dumps(guest.labels), flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """Where a session that is a user of its own gets too."""
+    directory = Path(tempfile.mkdtemp(prefix="nursery-"))
+    directory.chmod(0o711)
+    yield directory / "data"
+    shutil.rmtree(directory)
+
+
+def backend(data: Path, wish: Wish = Wish.AUTO) -> LocalBackend:
+    """On this host's strongest isolation, unless told otherwise."""
+    setting = Setting(wish, allow_several_users=True)
+    return LocalBackend(PathManager(data), Settings(environ=os.environ, isolation=setting, prefork=True))
+
+
+def pid(guest: Guest) -> int:
+    return int(guest.labels["pid"])
+
+
+def nursery_of(process: int) -> processes.Process:
+    """Who forked it."""
+    seen = processes.look_up(process)
+    assert seen is not None
+    parent = processes.look_up(seen.parent)
+    assert parent is not None
+    assert b"orchestrator.isolation.nursery" in Path(f"/proc/{parent.pid}/cmdline").read_bytes()
+    return parent
+
+
+async def ended(process: processes.Process) -> bool:
+    return await processes.wait_until(
+        lambda: not processes.is_running(process.pid, process.started), WAIT_SECONDS
+    )
+
+
+def variables(pid: int) -> set[str]:
+    return {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0")}
+
+
+def test_a_process_shows_the_command_and_the_environment_that_it_took_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN_ON], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["command"] == "the\0daemon\0"
+    assert found["first"] == ["A=1", "TOOL_SERVER_TOKEN=secret"]
+    assert found["then"] == ["A=1", "TOOL_SERVER_TOKEN=******"]
+    assert found["ours"] == "1"
+    assert found["handed on"] == ["A=1"]
+
+
+@needs_root
+async def test_a_forked_one_looks_like_one_that_was_started_and_has_nothing_of_another(data: Path) -> None:
+    driver = backend(data)
+    first = await driver.create(launch("first", MINE="1"))
+    second = await driver.create(launch("second"))
+    assert nursery_of(pid(first)) == nursery_of(pid(second))
+    assert variables(pid(first)) - variables(pid(second)) == {"MINE"}
+    assert "PATH" in variables(pid(second))
+    assert b"-m\0toolserver\0" in Path(f"/proc/{pid(second)}/cmdline").read_bytes()
+    opened = [str(each.readlink()) for each in Path(f"/proc/{pid(second)}/fd").iterdir()]
+    assert [each for each in opened if Path(each).is_dir()] == [
+        str(PathManager(data).workspace_dir("ann", "second"))
+    ]
+    for guest in (first, second):
+        await driver.destroy(guest.id)
+
+
+@needs_root
+async def test_what_forks_them_holds_nothing_of_their_sessions(data: Path) -> None:
+    driver = backend(data)
+    guest = await driver.create(wanted := launch("holdsnothing"))
+    forker = nursery_of(pid(guest)).pid
+    memory = b"".join(writable_memory(forker))
+    assert b"toolserver" in memory
+    assert wanted.token_sha256.encode() not in memory
+    assert b"holdsnothing" not in memory
+    await driver.destroy(guest.id)
+
+
+def writable_memory(pid: int) -> Iterator[bytes]:
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if (found := re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)) is not None:
+                begin, end = (int(each, 16) for each in found.groups())
+                file.seek(begin)
+                yield file.read(end - begin)
+
+
+async def test_when_what_forks_them_is_killed_they_go_on_and_the_next_start_has_another(data: Path) -> None:
+    driver = backend(data)
+    guest = await driver.create(wanted := launch())
+    forker = nursery_of(pid(guest))
+    os.kill(forker.pid, signal.SIGKILL)
+    assert await ended(forker)
+    async with open_client(driver.endpoint(guest, guest.tool_port).url, wanted.token) as client:
+        assert (await client.command(argv=["/bin/echo", "on"])).stdout == "on\n"
+    # The one that finds nobody there is started by itself.
+    more = [await driver.create(launch()) for _ in range(2)]
+    assert nursery_of(pid(more[1])) != forker
+    for each in (guest, *more):
+        assert (await driver.destroy(each.id)).survivors == ()
+    assert await driver.guests() == []
+
+
+async def test_an_orchestrator_that_is_killed_leaves_its_sessions_to_the_next_one(data: Path) -> None:
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ORCHESTRATOR, str(data), "left"), cwd=PROJECT, stdout=subprocess.PIPE
+    )
+    assert program.stdout is not None
+    async with asyncio.timeout(WAIT_SECONDS):
+        labels = json.loads(await program.stdout.readline())
+        forker = nursery_of(int(labels["pid"]))
+        program.kill()
+        await program.wait()
+    assert await ended(forker)
+    driver = backend(data)
+    (guest,) = await driver.guests()
+    assert guest.state is GuestState.RUNNING
+    assert guest.labels == labels
+    assert (await driver.destroy(guest.id)).survivors == ()
+    assert processes.members(area_marker(PathManager(data).session_area("ann", "left"))) == set()
+
+
+async def test_it_ends_with_the_backend_that_started_it(data: Path) -> None:
+    driver = backend(data, Wish.NONE)
+    guest = await driver.create(launch())
+    forker = nursery_of(pid(guest))
+    await driver.destroy(guest.id)
+    del driver
+    gc.collect()
+    assert await ended(forker)
+
+
+async def test_variables_that_python_reads_at_its_start_are_given_to_a_python_that_starts(data: Path) -> None:
+    driver = backend(data, Wish.NONE)
+    guest = await driver.create(launch(PYTHONHASHSEED="7"))
+    seen = processes.look_up(pid(guest))
+    assert seen is not None
+    assert seen.parent == os.getpid()
+    await driver.destroy(guest.id)
+
+
+def test_one_that_cannot_load_its_module_says_where_its_complaint_is(tmp_path: Path) -> None:
+    nursery, log = Nursery("no_such_module", {}, tmp_path / "log"), tmp_path / "log"
+    order = Order([], [], [], {}, "/")
+    with log.open("ab") as out, pytest.raises(NurseryGone, match=re.escape(str(log))):
+        nursery.begin(order, out.fileno(), out.fileno())
+    assert "No module named 'no_such_module'" in log.read_text()
