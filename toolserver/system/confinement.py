@@ -16,12 +16,13 @@ from protocol.paths import ROOT, WorkspacePath, is_within
 _PREFIX: ContextVar[WorkspacePath] = ContextVar("confinement", default=ROOT)
 
 
-@contextlib.contextmanager
-def confined(prefix: WorkspacePath) -> Iterator[None]:
+def confined(prefix: WorkspacePath) -> contextlib.AbstractContextManager[None]:
     """While the caller may reach only ``prefix`` and what is below it."""
-    if prefix == _PREFIX.get():
-        yield
-        return
+    return contextlib.nullcontext() if prefix == _PREFIX.get() else _confined(prefix)
+
+
+@contextlib.contextmanager
+def _confined(prefix: WorkspacePath) -> Iterator[None]:
     token = _PREFIX.set(prefix)
     try:
         yield

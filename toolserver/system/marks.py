@@ -13,7 +13,6 @@ import contextlib
 import re
 import resource
 import secrets
-from collections.abc import Iterator
 
 _RLIMIT_LOCKS = 10
 _LINE = re.compile(rb"^Max file locks +(\d+) ", re.MULTILINE)
@@ -34,16 +33,19 @@ class LimitMarks:
         self._next += 1
         return self._next
 
-    @contextlib.contextmanager
-    def handed_down(self, number: int) -> Iterator[None]:
+    def handed_down(self, number: int) -> _HandedDown:
         """Programs started in here have ``number``. Two system calls of a microsecond."""
+        return _HandedDown(self, number)
+
+    def take_off(self) -> None:
+        """What is started from here on has no number."""
+        if self.works:
+            self._wear(self._own[0])
+
+    def put_on(self, number: int) -> None:
+        """What is started from here on has ``number``."""
         if self.works:
             self._wear(number)
-        try:
-            yield
-        finally:
-            if self.works:
-                self._wear(self._own[0])
 
     def _wear(self, number: int) -> bool:
         try:
@@ -51,6 +53,21 @@ class LimitMarks:
         except (OSError, ValueError):
             return False
         return True
+
+
+class _HandedDown:
+    # No generator: this is on the way of every command, and cold by then.
+    __slots__ = ("_marks", "_number")
+
+    def __init__(self, marks: LimitMarks, number: int) -> None:
+        self._marks = marks
+        self._number = number
+
+    def __enter__(self) -> None:
+        self._marks.put_on(self._number)
+
+    def __exit__(self, *_: object) -> None:
+        self._marks.take_off()
 
 
 def number_of(pid: int) -> int | None:

@@ -8,11 +8,10 @@ the end of its output are two things: a child of it may hold the pipe.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from resource import struct_rusage
@@ -139,8 +138,6 @@ class ProcessTable:
         self._ending = Ending(self._census, self._cgroups, limits)
         self._bounds = bounds(limits)
         self._running = 0
-        self._starting = 0
-        """On their way, from another thread."""
         self._starts = self._forgotten_bytes = 0
         self._chores: asyncio.TimerHandle | None = None
         self._at_chores: asyncio.Task[None] | None = None
@@ -246,28 +243,21 @@ class ProcessTable:
         """
         launch = self._launch(id, argv, cwd, env, fed, pty, merged)
 
+        on_its_way = self._reaper.starting()
+
         def adopt(pid: int) -> Process:
             # In the turn in which it is there, before who asked for it is woken; and counted once.
-            with on_its_way:
+            try:
                 process = self._adopt(launch, pid, argv, shown_cwd)
                 process.asked = asked
                 return process
+            finally:
+                on_its_way.over()
 
-        on_its_way = contextlib.ExitStack()
         if self._starter.at_once:
             return adopt(self._starter.start(launch))
         with on_its_way:
-            on_its_way.enter_context(self._reaper.starting())
-            on_its_way.enter_context(self._counted())
             return await self._starter.off_loop(launch, adopt).value()
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        self._starting += 1
-        try:
-            yield
-        finally:
-            self._starting -= 1
 
     def give_way(self, process: Process) -> Process:
         """Have it, and what it starts, get less of the processors where the daemon wants them too."""
@@ -374,7 +364,7 @@ class ProcessTable:
     def _refuse_when_full(self) -> None:
         if self._closing:
             raise Busy("the tool server is stopping and starts nothing any more")
-        if (running := self._running + self._starting) >= self._limits.max_processes:
+        if (running := self._running + self._reaper.starts_under_way) >= self._limits.max_processes:
             raise Busy(
                 f"{running} commands are running, which is the limit; stop one or wait for one",
                 limit="maxProcesses",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 WATCHING = frozenset(("activity", "audit"))
@@ -34,6 +34,7 @@ class Pulse:
         self._clock = clock
         self._last = clock()
         self._requests = 0
+        self._under_way = _UnderWay(self)
         self._sockets: set[_Socket] = set()
 
     @property
@@ -46,23 +47,25 @@ class Pulse:
         """Open, but for those that only watch."""
         return sum(socket.counts for socket in self._sockets)
 
-    @contextmanager
-    def request(self, operation: str = "") -> Iterator[None]:
+    def request(self, operation: str = "") -> AbstractContextManager[None]:
         """One is under way."""
         socket = _here.get()
         if operation in WATCHING:
             if socket is not None:
                 socket.watched = True
-            yield
-            return
+            return nullcontext()
         if socket is not None:
             socket.worked = True
+        return self._under_way
+
+    def begin(self) -> None:
+        """A request begins."""
         self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            self.touch()
+
+    def end(self) -> None:
+        """And ends."""
+        self._requests -= 1
+        self.touch()
 
     def answered(self) -> None:
         """One came that is answered already."""
@@ -92,3 +95,16 @@ class Pulse:
     def idle_seconds(self, *others: float) -> float:
         """Since the last thing happened; ``others`` are instants of the same clock at which more did."""
         return max(0.0, self._clock() - max((self._last, *others)))
+
+
+class _UnderWay(AbstractContextManager[None]):
+    """One for all requests, as it remembers nothing."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+
+    def __enter__(self) -> None:
+        self._pulse.begin()
+
+    def __exit__(self, *_: object) -> None:
+        self._pulse.end()

@@ -15,7 +15,7 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from toolserver.system import tree
@@ -31,6 +31,29 @@ OnEnd = Callable[[int, resource.struct_rusage], None]
 """Gets the wait status and what the program used."""
 
 
+class OnItsWay:
+    """A start that is under way once it is entered, until it is over or left, whichever comes first."""
+
+    __slots__ = ("_entered", "_reaper")
+
+    def __init__(self, reaper: Reaper) -> None:
+        self._reaper = reaper
+        self._entered = False
+
+    def __enter__(self) -> None:
+        self._entered = True
+        self._reaper.starts_under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.over()
+
+    def over(self) -> None:
+        """It is there, and watched."""
+        if self._entered:
+            self._entered = False
+            self._reaper.starts_under_way -= 1
+
+
 class Reaper:
     """Whom we wait for. Belongs to the event loop's thread, and its signal handler to the main thread."""
 
@@ -42,7 +65,7 @@ class Reaper:
         self._over: list[int] = []
         """Pidfds of those that have ended, to be let go of."""
         self._pidfds: select.epoll | None = None
-        self._starting = 0
+        self.starts_under_way = 0
         self._timer: asyncio.TimerHandle | None = None
         self._old_handler: Any = signal.SIG_DFL
 
@@ -74,19 +97,14 @@ class Reaper:
         self._all().register(pidfd, select.EPOLLIN)
         self._sweep_in(_LATER_SECONDS)
 
-    @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
-        """In here a child may be there that is not watched yet, and whose status is not to be taken."""
-        self._starting += 1
-        try:
-            yield
-        finally:
-            self._starting -= 1
+    def starting(self) -> OnItsWay:
+        """In it a child may be there that is not watched yet, and whose status is not to be taken."""
+        return OnItsWay(self)
 
     def sweep(self) -> None:
         """Take the status of adopted orphans; a status of our own programs is left to its pidfd."""
         self._timer = None
-        if self._starting:
+        if self.starts_under_way:
             self._sweep_in(_SOON_SECONDS)
             return
         try:

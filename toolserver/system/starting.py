@@ -7,11 +7,10 @@ a thread while the last ones took long; one at a time, for the daemon wears the 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -56,7 +55,7 @@ class Launch:
 
     def on_pipes(self, *, fed: bool, merged: bool) -> None:
         """Give it pipes. ``merged``: one for both streams of output."""
-        with self._undone_if_it_fails():
+        try:
             self.out, out = self._pipe()
             err = out
             if not merged:
@@ -66,16 +65,22 @@ class Launch:
                 into, self.into = os.pipe()
                 self._theirs.append(into)
             self.streams = into, out, err
+        except BaseException:
+            self.undo()
+            raise
 
     def on_terminal(self, size: tuple[int, int]) -> None:
         """Give it a terminal of ``size`` (columns, rows). Raises what a spawn would of a missing program."""
         refuse_missing(self.argv[0], self.cwd)
-        with self._undone_if_it_fails():
+        try:
             self.out, theirs, name = terminal.open_terminal(*size)
             self._theirs.append(theirs)
             self.streams = theirs, theirs, theirs
             # A second descriptor: reading and writing end at different times.
             self.into = os.dup(self.out)
+        except BaseException:
+            self.undo()
+            raise
         self.tried, self.argv = self.argv, terminal.on_terminal(self.argv, name)
         self.terminal_size = size
 
@@ -96,14 +101,6 @@ class Launch:
         ours, theirs = os.pipe()
         self._theirs.append(theirs)
         return ours, theirs
-
-    @contextlib.contextmanager
-    def _undone_if_it_fails(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.undo()
-            raise
 
 
 class Starter:
@@ -154,7 +151,7 @@ class Starter:
         """``keep_lock``: the interpreter's, for the moment that it takes."""
         begun = time.monotonic()
         try:
-            with self._turn, self._handicap.handed_down(), self._marks.handed_down(launch.number):
+            with self._turn, self._handicap, self._marks.handed_down(launch.number):
                 pid = spawn(
                     launch.argv,
                     launch.cwd,

@@ -71,19 +71,18 @@ class Handicap:
 
     def __init__(self) -> None:
         self._fd = -1
-        self._own = 0
+        own = 0
         with contextlib.suppress(OSError):
             self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-            self._own = int(os.read(self._fd, 16))
+            own = int(os.read(self._fd, 16))
+        self._own, self._theirs = b"%d" % own, b"%d" % min(own + _OOM_HANDICAP, 1000)
 
-    @contextlib.contextmanager
-    def handed_down(self) -> Iterator[None]:
-        """Programs started in here are ended first."""
-        self._set(min(self._own + _OOM_HANDICAP, 1000))
-        try:
-            yield
-        finally:
-            self._set(self._own)
+    def __enter__(self) -> None:
+        """Programs started from here on are ended first, until it is left."""
+        self._set(self._theirs)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self._own)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -91,11 +90,12 @@ class Handicap:
             os.close(self._fd)
             self._fd = -1
 
-    def _set(self, value: int) -> None:
+    def _set(self, value: bytes) -> None:
         if self._fd >= 0:
-            # A sandbox may refuse what the kernel allows; then there is no handicap.
-            with contextlib.suppress(OSError):
-                os.write(self._fd, b"%d" % value)
+            try:
+                os.write(self._fd, value)
+            except OSError:
+                return  # a sandbox may refuse what the kernel allows; then there is no handicap
 
 
 def erase_variable(name: str) -> None:
