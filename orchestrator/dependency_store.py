@@ -14,12 +14,15 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.directories import private_directory
+from orchestrator.directories import private_directory, remove_tree
 from protocol.errors import Internal
 
 SUFFIX = ".pack"
+SPARES = "spares"
+"""Trees unfolded in advance (see ``orchestrator.spares``): in a store, and in a tool server's state."""
 MAX_BYTES = 8 * 1024**3
-"""Of all packs together: some forty large sets of packages; then the least recently used go."""
+"""Of all packs and spares together: some forty large sets of packages; then spares go, and the least recently
+used packs."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PASS = 0o011
 
@@ -62,10 +65,24 @@ class SharedStore:
     def _make_room(self, size: int) -> None:
         packs = sorted(_packs(self.directory))
         used = size + sum(each for _, each, _ in packs)
+        sizes = {path.name.removesuffix(SUFFIX): each for _, each, path in packs}
+        for spare in self._spares_oldest_last():
+            kept = sizes.get(spare.name.partition("-")[0], 0)  # one holds what its pack does
+            if kept and used + kept <= self.max_bytes:
+                used += kept
+            else:
+                remove_tree(spare)
         for _, freed, path in packs:
             if used > self.max_bytes:
                 path.unlink(missing_ok=True)
                 used -= freed
+
+    def _spares_oldest_last(self) -> list[Path]:
+        found = []
+        for path in (self.directory / SPARES).glob("[0-9a-f]*-*"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_ctime_ns, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
 
 def _packs(directory: Path) -> Iterator[tuple[float, int, Path]]:

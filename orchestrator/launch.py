@@ -25,6 +25,7 @@ from orchestrator.paths import UserId, WorkspaceId
 from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord
 from orchestrator.sessions import PortWishes, Sessions
+from orchestrator.spares import lock_digest
 from orchestrator.templates import Source
 from orchestrator.units import count_text, size_text
 from protocol.errors import DevServerFailed, ToolError
@@ -146,12 +147,13 @@ async def launch(  # noqa: PLR0913 - one for each thing that may be wished
     for remark in archive.remarks:
         observer.remark(remark)
     content = archive.spool() if derived_image else None
+    lock = await asyncio.to_thread(lock_digest, source.path)
     sent = None if derived_image else archive
 
     async def begin(wishes: PortWishes) -> SessionRecord:
         with stages.under_way(Stage.SANDBOX) as done:
             record = await sessions.begin(
-                user, source.name, wishes, backend, plan, content, workspace=workspace
+                user, source.name, wishes, backend, plan, content, workspace=workspace, lock=lock
             )
             for remark in other_ports(record, wishes):
                 observer.remark(remark)

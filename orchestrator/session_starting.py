@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -37,6 +37,15 @@ from protocol.errors import (
     Unavailable,
 )
 from protocol.routes import DEFAULT_DEV_PORT, DEFAULT_PORT
+
+
+@dataclass(frozen=True)
+class _First:
+    """What a session is begun with, and never started again with."""
+
+    plan: LaunchPlan | None
+    content: Spool | None
+    lock: str
 
 
 class Starting(Finding):
@@ -67,18 +76,20 @@ class Starting(Finding):
         content: Spool | None = None,
         *,
         workspace: WorkspaceId | None = None,
+        lock: str = "",
     ) -> SessionRecord:
         """A session with a running sandbox, empty but for ``content``, in state ``initializing``.
 
-        Of a new workspace, unless one of the user's is named. The session is this orchestrator's until it is
-        ``ready``, or ended.
+        Of a new workspace, unless one of the user's is named. ``lock``: what its packages are guessed by. The
+        session is this orchestrator's until it is ``ready``, or ended.
 
         A port that another program takes meanwhile gives way to the wish's next one. Raises Busy when there
         is none, and whatever the backend raises; then nothing is left.
         """
+        first = _First(plan, content, lock)
         while True:
             try:
-                return await self._begin(user, template, wishes, backend, plan, content, workspace)
+                return await self._begin(user, template, wishes, backend, workspace, first)
             except Busy as error:
                 others = wishes.without(error.details.get("lostPort"))
                 if others is None:
@@ -135,19 +146,18 @@ class Starting(Finding):
         template: str,
         wishes: PortWishes,
         backend: str,
-        plan: LaunchPlan | None,
-        content: Spool | None,
         workspace: WorkspaceId | None,
+        first: _First,
     ) -> SessionRecord:
         driver = self._backends[backend]
-        if content is not None and not driver.properties.makes_images:
+        if first.content is not None and not driver.properties.makes_images:
             raise InvalidRequest(f"the backend {backend!r} makes no images; send the content in instead")
         if workspace is not None:
             await asyncio.to_thread(self._admit_workspace, user, workspace)
 
         def chosen(taken: frozenset[int]) -> SessionRecord:
             record = self._new_record(user, template, backend, workspace)
-            kept = KeptPlan.of(plan) if plan else None
+            kept = KeptPlan.of(first.plan) if first.plan else None
             return msgspec.structs.replace(record, plan=kept, **_ports(wishes, taken))
 
         # A thread goes on when nobody waits for it any more: what it adds is to be taken away again.
@@ -156,7 +166,8 @@ class Starting(Finding):
         try:
             record = await asyncio.shield(adding)
             launch = await asyncio.to_thread(self._launch_of, record)
-            guest = await driver.create(replace(launch, plan=plan, content=content))
+            launch = replace(launch, plan=first.plan, content=first.content, lock=first.lock)
+            guest = await driver.create(launch)
             return await self._made(record, guest)
         except BaseException:
             await asyncio.shield(self._undo(adding, driver, guest))

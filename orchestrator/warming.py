@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
+from orchestrator.backends.local import NAME as LOCAL
 from orchestrator.client import Client
 from orchestrator.dependency_store import SharedStore
 from orchestrator.directories import private_directory, remove_tree
 from orchestrator.launch import Observer
 from orchestrator.paths import PathManager
+from orchestrator.spares import SpareTrees, lock_digest
 from orchestrator.workspace.host import WorkspaceHost
 from protocol.errors import InvalidRequest, NotFound, ToolError
 
@@ -64,7 +66,8 @@ async def warm(
     place = Path(tempfile.mkdtemp(prefix=".warming-", dir=above))
     try:
         async with WorkspaceHost(place, environ=environ, directory=directory) as host:
-            return [await _warmed(host, each, store, backend, observer) for each in templates]
+            shared = paths.store_dir
+            return [await _warmed(host, each, store, shared, backend, observer) for each in templates]
     finally:
         remove_tree(place)
 
@@ -97,7 +100,7 @@ async def _is_there(client: Client, path: str) -> bool:
 
 
 async def _warmed(
-    host: WorkspaceHost, template: str, store: SharedStore, backend: str, observer: Observer
+    host: WorkspaceHost, template: str, store: SharedStore, shared: Path, backend: str, observer: Observer
 ) -> Warmed:
     workspace = await host.create(template, backend=backend, keep_files=False, observer=observer)
     async with workspace:
@@ -109,4 +112,15 @@ async def _warmed(
             if packed is None or packed.key is None:
                 raise InvalidRequest(f"{template} has no packages to keep")
             path = await store.put(packed.key, client.get_file(_PACK))
+    if backend == LOCAL and store.directory == shared:
+        await _spare(host.source(template).path, packed.key, store, observer)
     return Warmed(template, packed.key, packed.files, packed.content_bytes, path)
+
+
+async def _spare(template: Path, key: str, store: SharedStore, observer: Observer) -> None:
+    """A tree for who comes first; to containers the store is another mount, which no tree can leave."""
+    spares = SpareTrees(store.directory)
+    if lock := await asyncio.to_thread(lock_digest, template):
+        await asyncio.to_thread(spares.note, lock, key)
+        if problem := await asyncio.to_thread(spares.make, key):
+            observer.remark(problem)

@@ -84,6 +84,8 @@ class Launch:
     """Where content goes, whose it is, whether agents are told to trust it: read, never worked out again."""
     content: Spool | None = field(default=None, repr=False)
     """A tar.gz that is to be in the workspace from the start, by an image of its own."""
+    lock: str = ""
+    """What its packages are guessed by (``spares.lock_digest``); a backend may have them ready, or not."""
     existing: bool = False
     """Go on with the files that an earlier sandbox of this session has left. Only where files are kept."""
 

@@ -33,6 +33,7 @@ from orchestrator.directories import give_tree, private_directory, remove_tree
 from orchestrator.isolation.isolation import Isolation, Setting, yes
 from orchestrator.isolation.sandbox import Sandbox, Settled
 from orchestrator.paths import PathManager, SessionArea
+from orchestrator.spares import SpareTrees
 from protocol.errors import AlreadyExists, Busy, Unavailable
 
 T = TypeVar("T")
@@ -210,6 +211,9 @@ class LocalBackend:
     def _spawned(self, guest: Guest, launch: Launch, place: _Place) -> Guest:
         settled = self._settled(launch, place)
         provision_home(launch.plan, place.area.home, place.root, settled.identity)
+        owner = settled.identity.uid if settled.identity else None
+        spares = SpareTrees(self._paths.store_dir)
+        spare = spares.reserve(launch.lock, place.area, owner)
         # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
         with place.log.open("ab") as stderr, place.stdout.open("wb") as stdout:
             pid, started = self._daemons.begin(
@@ -226,6 +230,12 @@ class LocalBackend:
         labels = {PID: str(pid), STARTED: str(started)}
         guest = msgspec.structs.replace(guest, labels=labels)
         place.write_label(guest)
+        if spare is not None:
+            # While it starts: that takes longer.
+            with contextlib.suppress(OSError):
+                spare.hand_over()
+            with place.log.open("ab") as stderr:
+                self._daemons.leave(spares.refill(spare.key, stderr))
         return guest
 
     def _environment(self, launch: Launch, place: _Place, settled: Settled) -> dict[str, str]:

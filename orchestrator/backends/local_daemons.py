@@ -60,6 +60,11 @@ class Daemons:
         forked = self._forked(start)
         return forked if forked is not None else self._started(start)
 
+    def leave(self, process: subprocess.Popen[bytes]) -> None:
+        """Its end is ours to see, by ``reap``; Popen is not to wait for it, nor to warn."""
+        self._children.add(process.pid)
+        process.returncode = 0
+
     def reap(self) -> None:
         """Clear away those that have ended."""
         for pid in tuple(self._children):
@@ -90,8 +95,6 @@ class Daemons:
             stderr=start.error,
             start_new_session=True,
         )
-        self._children.add(process.pid)
-        # Its end is ours to see, by ``reap``; Popen is not to wait for it, nor to warn.
-        process.returncode = 0
+        self.leave(process)
         seen = processes.look_up(process.pid)
         return process.pid, seen.started if seen else 0

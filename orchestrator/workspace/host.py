@@ -156,9 +156,12 @@ class WorkspaceHost:
             return None
         return toolchain.make_bin(private_directory(self.paths.tools_dir))
 
+    def source(self, template: str) -> Source:
+        """What ``create`` makes a workspace of. Blocks."""
+        return find_source(template, template_roots(self._directory), self._directory)
+
     def _source(self, template: str, variables: Mapping[str, Value]) -> Source:
-        found = find_source(template, template_roots(self._directory), self._directory)
-        return with_values(found, variables)
+        return with_values(self.source(template), variables)
 
 
 class HostedWorkspace(AsyncWorkspace):

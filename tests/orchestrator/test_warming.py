@@ -10,12 +10,14 @@ import pytest
 
 from orchestrator import WorkspaceHost
 from orchestrator.dependency_store import SharedStore
+from orchestrator.launch import Stage
 from orchestrator.paths import PathManager
 from orchestrator.toolchain import find_toolchain
 from orchestrator.warming import warm
 from orchestrator.workspace.host import Quiet
 from protocol.errors import Conflict, Internal
 from protocol.messages.devserver import StoreOutcome
+from tests.builder import until
 from tests.orchestrator.live import Host
 
 FAKE_NODE = """#!/bin/sh
@@ -25,6 +27,15 @@ FAKE_NPM = """#!/bin/sh
 mkdir -p node_modules/left
 echo "$HOME" > node_modules/left/installed-by
 """
+
+
+class Listening(Quiet):
+    """An observer that keeps what tools print."""
+
+    heard = ""
+
+    def said(self, stage: Stage, text: str) -> None:
+        self.heard += text
 
 
 @pytest.fixture
@@ -85,6 +96,39 @@ async def test_what_the_host_warmed_all_users_take_and_none_can_change(
                         0 if user == "bob" else 2
                     )
     assert warmed.path.read_bytes() == before
+
+
+async def test_what_was_unfolded_in_advance_is_handed_to_one_session_each(
+    tmp_path: Path, data: Path, environ: dict[str, str], template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.spares.AFTER_SECONDS", 0.1)
+    paths = PathManager(data)
+    store = SharedStore(paths.store_dir)
+    (warmed,) = await warm([str(template)], paths, store, "local", environ, tmp_path, Quiet())
+    ready = paths.store_dir / "spares"
+
+    def spares() -> list[Path]:
+        return list(ready.glob(f"{warmed.key}-*"))
+
+    assert len(spares()) == 1
+    observer, owners = Listening(), []
+    async with WorkspaceHost(data, environ=environ, directory=tmp_path) as host:
+        for user in ("ann", "bob"):
+            created = host.create(str(template), user=user, keep_files=False, observer=observer)
+            async with await created as workspace:
+                started = workspace.hosted.record
+                root = paths.workspace_dir(user, started.session_id)
+                owners.append({path.lstat().st_uid for path in (root, *root.rglob("*"))})
+                assert not list(paths.session_area(user, started.session_id).directory.glob("spares-*"))
+                done = await workspace.execute_command("echo mine >> node_modules/left/installed-by")
+                assert done.exit_code == 0
+                await until(lambda: len(spares()) == 1)
+                if workspace.properties.isolates_files:
+                    assert (await workspace.execute_command(f"ls {ready}")).exit_code != 0
+                    assert (await workspace.execute_command(f"rm -r {spares()[0]}")).exit_code != 0
+    assert observer.heard.count("from the shared dependency store by spare tree: 1 files") == 2
+    assert all(len(each) == 1 for each in owners)
+    assert "mine" not in (spares()[0] / "left/installed-by").read_text()
 
 
 async def test_what_is_not_to_be_kept_is_told_and_nothing_is_left(

@@ -201,6 +201,8 @@ class Packages:
         self._given.drop()  # given for packages that this workspace turned out not to have
         if (spares := self._store.spares) is not None:
             spares.tidy()
+        if self._given.directory.exists():
+            raise Unfit("the host has some")
         self._store.make_spare(key, str(self._disk.root))
 
     def _seen(self) -> dict[str, tuple[int, int]]:
