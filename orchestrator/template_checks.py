@@ -18,11 +18,12 @@ from typing import Any, Literal
 from orchestrator.paths import is_plain_name
 from orchestrator.substitution import listed_placeholders
 from orchestrator.templates import Source, SourceKind, read_template
-from protocol.errors import ToolError
+from protocol.errors import InvalidRequest, ToolError
 from protocol.limits import MIB
+from protocol.package_managers import LOCK_FILES, MANAGERS
 from protocol.paths import workspace_path
 from protocol.readiness import readiness_problems
-from protocol.templates import LOCK_FILES, MANAGERS, PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
+from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
 
 Level = Literal["error", "warning"]
 
@@ -186,10 +187,10 @@ def package_file_parses(view: View) -> Iterator[Finding]:
 def something_starts(view: View) -> Iterator[Finding]:
     """A dev server, by template.json, by a script, or by an index.html."""
     try:
-        package = view.package()
-    except ValueError:
+        found = view.template.dev_command or dev_command(view.package(), view.entries.keys())
+    except (ValueError, InvalidRequest):  # said by another check
         return
-    if view.template.dev_command is None and dev_command(package, view.entries.keys()) is None:
+    if view.template.dev_command is None and found is None:
         message = "nothing to start: add devCommand, a 'dev' script in package.json, or an index.html"
         yield Finding("warning", TEMPLATE_FILE, message)
 

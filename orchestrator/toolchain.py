@@ -12,14 +12,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from orchestrator import package_managers
 
 Source = Literal["system", "package"]
 
@@ -70,6 +70,8 @@ class Toolchain:
     def make_bin(self, directory: Path) -> Path:
         """Fill ``directory`` with one link per program, to stand first on a workspace's PATH.
 
+        Below it, ``package_managers`` fills the one that stands last.
+
         Links instead of the programs' own directories: ripgrep's is the virtual environment's ``bin``, and a
         workspace must not run this project's Python by accident. The directory is made when missing. Doing it
         again, or from several processes at once, does no harm.
@@ -80,7 +82,8 @@ class Toolchain:
             if name not in programs:
                 (directory / name).unlink(missing_ok=True)
         for name, target in programs.items():
-            _link(directory / name, target)
+            package_managers.link(directory / name, target)
+        package_managers.make(directory / package_managers.DIRECTORY, self.corepack)
         return directory
 
 
@@ -202,13 +205,3 @@ def _existing(path: Path) -> Path | None:
 
 def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
-
-
-def _link(link: Path, target: Path) -> None:
-    with suppress(OSError):
-        if link.readlink() == target:
-            return
-    # Made beside it and renamed over it: another workspace may be starting through this very link.
-    fresh = link.with_name(f".{link.name}-{secrets.token_hex(4)}")
-    fresh.symlink_to(target)
-    fresh.replace(link)

@@ -16,6 +16,7 @@ import msgspec
 from protocol.codec import explained
 from protocol.errors import InvalidRequest
 from protocol.messages.devserver import DevStart, Install, Readiness, Restart
+from protocol.package_managers import package_manager
 from protocol.readiness import probe_kinds
 from protocol.template_variables import Variable, refuse_bad_declarations
 
@@ -75,7 +76,7 @@ class Template(_Strict, frozen=True, kw_only=True):
 
     def install_request(self) -> Install:
         """The ``install`` that this template asks for."""
-        return Install(command=self.install_command, env=self.env)
+        return Install(command=self.install_command, package_manager=self.package_manager, env=self.env)
 
     def dev_request(self) -> DevStart:
         """The ``dev_start`` that this template asks for."""
@@ -140,62 +141,6 @@ def _object(data: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-LOCK_FILES = {
-    "package-lock.json": "npm",
-    "npm-shrinkwrap.json": "npm",
-    "pnpm-lock.yaml": "pnpm",
-    "yarn.lock": "yarn",
-    "bun.lock": "bun",
-    "bun.lockb": "bun",
-}
-YARN_SETTINGS = ".yarnrc.yml"
-"""Read by Yarn from 2 on; the first one's is called .yarnrc."""
-MANAGERS = ("npm", "pnpm", "yarn", "bun")
-
-
-def package_manager(package: Mapping[str, Any], names: Collection[str]) -> str:
-    """Which package manager a directory wants: its lock file says, else ``packageManager``, else npm.
-
-    >>> package_manager({"packageManager": "pnpm@10.2.0+sha512.abc"}, ["package.json"])
-    'pnpm'
-    >>> package_manager({}, ["package.json", "yarn.lock"])
-    'yarn'
-    """
-    for lock, manager in LOCK_FILES.items():
-        if lock in names:
-            return manager
-    named = str(package.get("packageManager", "")).partition("@")[0]
-    return named if named in MANAGERS else "npm"
-
-
-def install_commands(manager: str, names: Collection[str], offline: bool = False) -> list[str]:
-    """What to try, in order: the reproducible install where a lock file allows it, then the plain one.
-
-    The first one prefers the cache, which makes a warm install independent of the network; the last one does
-    not, because a cached list of versions may be too old for a new one.
-
-    >>> install_commands("npm", ["package-lock.json"])
-    ['npm ci --no-audit --no-fund --prefer-offline', 'npm install --no-audit --no-fund']
-
-    Yarn from 2 on has other options than the first one: it is told by its settings file.
-
-    >>> install_commands("yarn", ["yarn.lock", ".yarnrc.yml"])
-    ['yarn install --immutable', 'yarn install']
-    """
-    locked = any(LOCK_FILES.get(name) == manager for name in names)
-    first, last = (" --offline", " --offline") if offline else (" --prefer-offline", "")
-    npm_quiet = "--no-audit --no-fund"
-    commands = {
-        "npm": [f"npm ci {npm_quiet}{first}", f"npm install {npm_quiet}{last}"],
-        "pnpm": [f"pnpm install --frozen-lockfile{first}", f"pnpm install --no-frozen-lockfile{last}"],
-        "yarn": ["yarn install --immutable", "yarn install"]
-        if YARN_SETTINGS in names
-        else [f"yarn install --frozen-lockfile{last}", f"yarn install{last}"],
-        "bun": ["bun install --frozen-lockfile", "bun install"],
-    }[manager]
-    return commands if locked else commands[1:]
-
-
 @dataclass(frozen=True)
 class StaticSite:
     """No command: the tool server's own static server, with live reload."""
@@ -204,7 +149,8 @@ class StaticSite:
 def dev_command(package: Mapping[str, Any] | None, names: Collection[str]) -> str | StaticSite | None:
     """How a directory's dev server is started when nobody says; None when it has none.
 
-    ``{host}`` and ``{port}`` are filled in later. Vite is told not to take another port in silence.
+    ``{host}`` and ``{port}`` are filled in later. Vite is told not to take another port in silence. Raises
+    InvalidRequest for a package manager that is none.
 
     >>> dev_command({"scripts": {"dev": "vite"}}, ["package.json", "package-lock.json"])
     'npm run dev -- --host {host} --port {port} --strictPort'

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator import package_managers
 from orchestrator.isolation.sandbox import package_caches
 from orchestrator.paths import SessionArea
 
@@ -65,7 +66,7 @@ def sandbox_environment(
         "HOME": str(area.home),
         "TMPDIR": str(area.temporary),
         **{name: str(path) for name, path in package_caches(cache).items()},
-        "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
+        **package_managers.environment(host),
         SESSION: session,
         AREA: str(area.directory),
     }
@@ -98,10 +99,12 @@ def search_path(host_path: str, tools: Path | None) -> str:
     """The tools first, then the host's absolute directories: a relative one would be found in the workspace.
 
     >>> search_path("bin:/usr/bin::/bin", Path("/tools"))
-    '/tools:/usr/bin:/bin'
+    '/tools:/usr/bin:/bin:/tools/spare'
     """
     directories = [each for each in host_path.split(":") if each.startswith("/")] or _SYSTEM_PATH.split(":")
-    return ":".join([*([str(tools)] if tools else []), *directories])
+    if tools is not None:
+        directories = [str(tools), *directories, str(tools / package_managers.DIRECTORY)]
+    return ":".join(directories)
 
 
 def _is_allowed(name: str) -> bool:

@@ -23,8 +23,9 @@ from protocol.archives import refuse_leaving_symlink
 from protocol.errors import ArchiveUnsafe, Conflict, InvalidRequest, NotAFile, ToolError
 from protocol.exclusions import Exclusions
 from protocol.messages.archives import InjectMode
+from protocol.package_managers import LOCK_FILES
 from protocol.tar import Kind, Member, pack
-from protocol.templates import LOCK_FILES, PACKAGE_FILE, TEMPLATE_FILE, Template
+from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, Template
 
 if TYPE_CHECKING:
     from orchestrator.client import Client

@@ -15,7 +15,7 @@ from orchestrator.units import count_text, size_text
 from orchestrator.warming import Warmed
 from orchestrator.warming import warm as warm_
 from protocol.errors import InvalidRequest
-from protocol.templates import LOCK_FILES
+from protocol.package_managers import LOCK_FILES
 
 
 def warm(options: Options, names: Sequence[str], backend: str, target: Path | None) -> list[dict[str, Any]]:

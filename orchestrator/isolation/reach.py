@@ -33,7 +33,8 @@ _CERTIFICATES = frozenset(
     "pip_cert extra_ca_bundle npm_config_cafile".split()
 )
 _ADDRESSES = frozenset(
-    "http_proxy https_proxy all_proxy npm_config_proxy npm_config_https_proxy npm_config_registry".split()
+    "http_proxy https_proxy all_proxy npm_config_proxy npm_config_https_proxy npm_config_registry "
+    "corepack_npm_registry".split()
 )
 
 

@@ -48,7 +48,7 @@ PROPERTIES = Properties(
 _HOST = "127.0.0.1"
 _GUARDED = 'exec 3<&0; (read -r _ <&3; kill -TERM $$) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
 """The server takes the shell's place and its process id; the guardian waits for the end of the pipe."""
-_NOT_OURS = ("npm_config_cache", "COREPACK_HOME", "COREPACK_ENABLE_DOWNLOAD_PROMPT")
+_NOT_OURS = ("npm_config_cache", "COREPACK_")
 """In place, a person's own package caches are the right ones."""
 
 
@@ -170,7 +170,7 @@ class _Server:
         name = self._area.directory.name
         base = sandbox_environment(environ, self._area, self._area.directory, None, name)
         return {
-            **{key: value for key, value in base.items() if key not in _NOT_OURS},
+            **{key: value for key, value in base.items() if not key.startswith(_NOT_OURS)},
             **({"HOME": environ["HOME"]} if environ.get("HOME") else {}),
             **extra,
             "TOOL_SERVER_HOST": _HOST,

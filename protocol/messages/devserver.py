@@ -70,6 +70,8 @@ class Install(Request, frozen=True, kw_only=True):
 
     command: str | None = None
     """``""`` means that nothing is to be installed."""
+    package_manager: str | None = None
+    """``npm``, ``pnpm``, ``yarn`` or ``bun``, also with ``@version``, whatever the lock file says."""
     env: dict[str, str] = {}
     timeout_ms: int | None = None
     offline: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -70,3 +71,13 @@ def tools(directory: Path) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     bin_directory = find_toolchain(os.environ).make_bin(directory)
     return f"{bin_directory}:/usr/local/bin:/usr/bin:/bin"
+
+
+async def npm_registry() -> str:
+    """The one that npm asks here: other programs read no .npmrc."""
+    process = await asyncio.create_subprocess_exec(
+        find_toolchain(os.environ).npm, "config", "get", "registry", stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        told, _ = await process.communicate()
+    return told.decode().strip()

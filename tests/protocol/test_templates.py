@@ -14,8 +14,6 @@ from protocol.templates import (
     dev_command,
     dev_options,
     filled,
-    install_commands,
-    package_manager,
     parse_template,
 )
 from tests.builder import exactly
@@ -43,7 +41,7 @@ def test_a_whole_one_is_read() -> None:
         {"A": "b"},
         template.readiness,
     )
-    assert (install.command, install.env) == ("make", {"A": "b"})
+    assert (install.command, install.package_manager, install.env) == ("make", "pnpm@10", {"A": "b"})
 
 
 REFUSED = [
@@ -64,43 +62,6 @@ REFUSED = [
 def test_a_wrong_one_is_told(content: bytes, message: str) -> None:
     with pytest.raises(InvalidRequest, match=exactly(message)):
         parse_template(content)
-
-
-MANAGERS: list[tuple[dict[str, Any], list[str], str]] = [
-    ({}, [], "npm"),
-    ({}, ["package-lock.json"], "npm"),
-    ({}, ["pnpm-lock.yaml"], "pnpm"),
-    ({}, ["yarn.lock"], "yarn"),
-    ({}, ["bun.lockb"], "bun"),
-    ({"packageManager": "pnpm@10.2.0+sha512.abc"}, [], "pnpm"),
-    ({"packageManager": "pnpm@10"}, ["package-lock.json"], "npm"),
-    ({"packageManager": "cargo"}, [], "npm"),
-    ({"packageManager": 7}, [], "npm"),
-]
-
-
-@pytest.mark.parametrize(("package", "names", "expected"), MANAGERS)
-def test_the_lock_file_tells_the_package_manager(
-    package: dict[str, Any], names: list[str], expected: str
-) -> None:
-    assert package_manager(package, names) == expected
-
-
-@pytest.mark.parametrize("manager", ["npm", "pnpm", "yarn", "bun"])
-def test_a_lock_file_is_tried_strictly_first(manager: str) -> None:
-    lock = {"npm": "package-lock.json", "pnpm": "pnpm-lock.yaml", "yarn": "yarn.lock", "bun": "bun.lock"}[
-        manager
-    ]
-    strict, plain = install_commands(manager, [lock])
-    assert strict != plain
-    assert install_commands(manager, []) == [plain]
-
-
-def test_offline_asks_nobody() -> None:
-    assert all("--offline" in line for line in install_commands("npm", ["package-lock.json"], offline=True))
-    assert not any(
-        "--prefer-offline" in line for line in install_commands("npm", ["package-lock.json"], True)
-    )
 
 
 COMMANDS: list[tuple[dict[str, Any] | None, list[str], Any]] = [

@@ -26,7 +26,9 @@ _OWN_SCRIPTS = ("preinstall", "install", "postinstall", "prepublish", "preprepar
 _DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
 _LOCAL = re.compile(r"(file|link|portal|workspace):|\.{0,2}/|~/")
 _PREFIXES = ("npm_config_", "pnpm_config_", "yarn_", "bun_")
-_PLACES = re.compile(r"_(cache|cafile|registry|https?_?proxy|proxy|noproxy|userconfig|prefix|tmp|offline)$")
+_PLACES = re.compile(
+    r"_(cache|cafile|registry|https?_?proxy|proxy|noproxy|userconfig|prefix|tmp|offline|enable_network)$"
+)
 """From where packages come, and by which way, changes none that a lock file names by digest."""
 
 

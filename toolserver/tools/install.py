@@ -12,14 +12,20 @@ from protocol.limits import Limits
 from protocol.messages.base import Encoding, Event, Log
 from protocol.messages.commands import Stderr, Stdout
 from protocol.messages.devserver import Install, InstallAnswer, StoreOutcome, StoreUse
+from protocol.package_managers import (
+    install_commands,
+    is_modern_yarn,
+    known_manager,
+    offline_environment,
+    package_manager,
+)
 from protocol.paths import ROOT
-from protocol.templates import install_commands, package_manager
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
 from toolserver.tools.follow import follow
 from toolserver.tools.packages import Known, Packages
-from toolserver.tools.project import look
+from toolserver.tools.project import Project, look
 from toolserver.tools.shell import dev_environment, shell_argv
 
 _TAIL_BYTES = 16 * 1024
@@ -34,6 +40,8 @@ _HINTS = {
 }
 _USAGE, _USAGE_END = "npm error Usage:", 'npm error Run "npm help'
 _ERROR_LINE = re.compile(r"(?i)\berr(or)?\b|ERR!|not found|ENOENT|404")
+_COMPLAINT = re.compile(r"(?i)\b(forbidden|cannot|can't|couldn't|no candidates)\b")
+"""For want of such a line: Yarn from 2 on marks none."""
 
 
 class Installs:
@@ -73,7 +81,7 @@ class Installs:
         failures: list[Process] = []
         used = None
         for used in commands if use is None or use.outcome is not StoreOutcome.HIT else ():
-            process = await self._run(used, request, call)
+            process = await self._run(used, request, self._env_of(request, manager), call)
             if process.exit is not None and process.exit.code == 0:
                 if known is not None:
                     self._packages.keep_soon(known)
@@ -86,7 +94,9 @@ class Installs:
             if failures:
                 raise _failed(commands, failures, manager)
         if request.pack_to is not None:
-            use = await self._packages.pack_to(request.pack_to, manager or "npm", self._env_of(request))
+            use = await self._packages.pack_to(
+                request.pack_to, manager or "npm", self._env_of(request, manager)
+            )
         return InstallAnswer(
             package_manager=manager,
             command=used,
@@ -104,26 +114,29 @@ class Installs:
         if request.command is not None or not request.store:
             reason = "a command of its own installs" if request.store else "the request says so"
             return None, StoreUse(outcome=StoreOutcome.OFF, reason=reason)
-        known = await self._packages.known(manager, self._env_of(request))
+        known = await self._packages.known(manager, self._env_of(request, manager))
         if isinstance(known, StoreUse):
             return None, known
         return known, await self._packages.take(known, call)
 
-    def _env_of(self, request: Install) -> dict[str, str]:
-        offline = {"npm_config_offline": "true"} if request.offline else {}
+    def _env_of(self, request: Install, manager: str | None) -> dict[str, str]:
+        offline = offline_environment(manager) if request.offline else {}
         return {**self._env, **offline, **request.env}
 
     async def _plan(self, request: Install) -> tuple[str | None, list[str]]:
         if request.timeout_ms is not None and request.timeout_ms <= 0:
             raise InvalidRequest("'timeoutMs' must be above 0", field="timeoutMs")
         project = await look(self._disk)
-        manager = None if project.package is None else package_manager(project.package, project.names)
+        manager = _wanted(request, project)
         if request.command is not None:
             return manager, [request.command] if request.command.strip() else []
-        return manager, [] if manager is None else install_commands(manager, project.names, request.offline)
+        if manager is None:
+            return None, []
+        pinned = {"packageManager": request.package_manager} if request.package_manager else project.package
+        modern = is_modern_yarn(pinned or {}, project.names)
+        return manager, install_commands(manager, project.names, request.offline, modern)
 
-    async def _run(self, line: str, request: Install, call: Call) -> Process:
-        env = self._env_of(request)
+    async def _run(self, line: str, request: Install, env: Mapping[str, str], call: Call) -> Process:
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
         argv = await asyncio.to_thread(shell_argv, line, env)
         process = await self._table.start_soon(argv, cwd=cwd, env=env, merged=True)
@@ -143,6 +156,21 @@ class Installs:
             await asyncio.shield(self._table.stop(process))
             raise
         return process
+
+
+def _wanted(request: Install, project: Project) -> str | None:
+    """The package manager that is asked for, else the project's; None where there are no packages."""
+    if request.package_manager is not None:
+        asked = known_manager(request.package_manager, "'packageManager'")
+        return None if project.package is None else asked
+    if project.package is None:
+        return None
+    try:
+        return package_manager(project.package, project.names)
+    except InvalidRequest:
+        if request.command is None:
+            raise
+        return None  # a command of its own installs, with whatever it likes
 
 
 def as_log(call: Call, source: str) -> Call:
@@ -182,6 +210,7 @@ def error_line(lines: list[str]) -> str:
     'no such port'
     """
     telling = [line for line in lines if _ERROR_LINE.search(line) and "log" not in line.lower()]
+    telling = telling or [line for line in lines if _COMPLAINT.search(line)]
     long = [line for line in telling if len(line.split()) > 5]
     sentences = [line for line in long if "http" not in line] or long
     own = [line for line in lines if not line.startswith((">", "npm "))]

@@ -22,8 +22,9 @@ from protocol.errors import Conflict
 from protocol.limits import Limits
 from protocol.messages.base import Log
 from protocol.messages.devserver import StoreOutcome, StoreUse
+from protocol.package_managers import LOCK_FILES
 from protocol.paths import ROOT, WorkspacePath, workspace_path
-from protocol.templates import LOCK_FILES, PACKAGE_FILE
+from protocol.templates import PACKAGE_FILE
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Order, Unfit, fill
 from toolserver.system.depstore.pack import CorruptPack, Index

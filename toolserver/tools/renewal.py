@@ -19,8 +19,9 @@ import msgspec
 from protocol.errors import InvalidRequest, ToolError
 from protocol.limits import Limits
 from protocol.messages.devserver import DevStart, DevState
+from protocol.package_managers import LOCK_FILES
 from protocol.paths import workspace_path
-from protocol.templates import LOCK_FILES, PACKAGE_FILE
+from protocol.templates import PACKAGE_FILE
 from toolserver.system.disk import Disk
 from toolserver.system.watcher import Numbered, Watcher
 from toolserver.tools.call import Call

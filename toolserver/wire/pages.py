@@ -64,11 +64,11 @@ async def _state(disk: Disk, dev: DevServer, installs: Installs) -> str:
         return DevState.INSTALLING.value
     try:
         project = await look(disk)
+        has_dev_server = dev_command(project.package, project.names) is not None
     except ToolError:
         return DevState.DOWN.value
     if project.empty:
         return "empty"
-    has_dev_server = dev_command(project.package, project.names) is not None
     return DevState.DOWN.value if has_dev_server else DevState.READY.value
 
 

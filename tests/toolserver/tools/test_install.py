@@ -181,6 +181,10 @@ async def test_what_npm_ci_misses_is_told_and_not_its_options(http: Http, root: 
             "Error: port is in use by another program now",
         ),
         (
+            ["➤ YN0028: │ The lockfile is explicitly forbidden to change", "➤ YN0000: · Failed with errors"],
+            "➤ YN0028: │ The lockfile is explicitly forbidden to change",
+        ),
+        (
             [
                 "npm error code ENOTCACHED",
                 "npm error request to https://example.org/a failed: cache mode is 'only-if-cached' but no",
