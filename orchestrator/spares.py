@@ -24,7 +24,7 @@ from typing import IO
 from orchestrator.dependency_store import MAX_BYTES, SPARES
 from orchestrator.directories import give_tree, private_directory
 from orchestrator.paths import SessionArea
-from protocol.templates import LOCK_FILES
+from protocol.package_managers import LOCK_FILES
 
 PER_KEY = 1
 """Kept ready: whoever starts the same again within seconds gets copies."""
