@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,6 +101,22 @@ class OutputLog:
     def kept_bytes(self) -> int:
         """In memory and in the file."""
         return self.end - self.start + len(self._head)
+
+    @property
+    def memory_bytes(self) -> int:
+        """In memory only, as far as it is not on its way to the file."""
+        return self.end - self._memory_start + len(self._head)
+
+    def put_away(self) -> None:
+        """Once the program has ended: keep it in the file alone. Not where somebody reads it, nor where there
+        is no disk that takes it."""
+        untrusted = the_writer().stuck or (self._ring is not None and self._ring.failed)
+        if self.settled is None or self.followed or untrusted:
+            return
+        self._move(len(self._memory))
+        if self.start == 0:
+            # The ring has it.
+            self._head = b""
 
     @contextlib.contextmanager
     def being_read(self) -> Iterator[None]:
@@ -254,13 +271,20 @@ class OutputLog:
         surplus = self.end - self._memory_start - MEMORY_BYTES
         if surplus <= tolerated or len(self._memory) < 2:
             return
-        if self._ring is None and not the_writer().stuck:
+        count = 0
+        for piece in itertools.islice(self._memory, len(self._memory) - 1):
+            if surplus <= 0:
+                break
+            surplus -= len(piece)
+            count += 1
+        self._move(count)
+
+    def _move(self, count: int) -> None:
+        """The oldest ``count`` pieces out of memory, into the ring if there is one to be had."""
+        if self._ring is None and count and not the_writer().stuck:
             self._ring = Ring(self._directory, self._max_kept, self._memory_start)
-        pieces = []
-        while surplus > 0 and len(self._memory) > 1:
-            pieces.append(self._memory.popleft())
-            surplus -= len(pieces[-1])
-            self._memory_start += len(pieces[-1])
+        pieces = [self._memory.popleft() for _ in range(count)]
+        self._memory_start += sum(map(len, pieces))
         if self._ring is not None:
             self._ring.put(pieces)
 

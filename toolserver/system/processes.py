@@ -38,6 +38,10 @@ __all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_nam
 
 _CHORES_SECONDS = 0.1
 """After a start: a command that is over by then is never placed in a cgroup."""
+ENDED_MEMORY_BYTES = 8 * 1024 * 1024
+"""Of all ended programs' output; the rest is in files. 256 of them with 1 MB each held 80 MiB before."""
+_LEFT_BYTES = 16 * 1024
+"""Of a stream, in memory whatever the others have: no file is made for less."""
 _PLACING_LOOKS = 2
 """Who was forked while the first look's finds were moved is found by the second."""
 _LONG_SECONDS = 60.0
@@ -274,6 +278,18 @@ class ProcessTable:
             self._census.strike(id)
             process.stdout.abandon()
             process.stderr.abandon()
+        self._put_away()
+
+    def _put_away(self) -> None:
+        """Of what ended programs wrote, only the newest stays in memory."""
+        room = ENDED_MEMORY_BYTES
+        for process in reversed(self._processes.values()):
+            for output in (process.stdout, process.stderr):
+                size = 0 if process.running else output.memory_bytes
+                if size > max(room, _LEFT_BYTES):
+                    output.put_away()
+                else:
+                    room = max(0, room - size)
 
     def forget(self, process: Process) -> None:
         """Drop the record of a program that was the daemon's own errand."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toolserver.system.disks import on_the_disk
-from toolserver.system import output
+from toolserver.system import output, spill
 from toolserver.system.output import OutputLog
 
 MEMORY = 64
@@ -148,6 +148,46 @@ def test_many_small_appends_are_kept_in_few_pieces(log: OutputLog) -> None:
         log.append(b"x")
     assert len(log._memory) <= MEMORY / output.CHUNK_BYTES + 1
     assert log.read(0, 1000).data == b"x" * MEMORY
+
+
+@given(splits, splits, st.integers(0, 300), st.integers(1, 200))
+def test_output_that_is_put_away_is_the_same_and_costs_no_memory(
+    directory: Path, sizes: list[int], late: list[int], offset: int, step: int
+) -> None:
+    log = OutputLog(directory, RING, HEAD)
+    for size in sizes:
+        log.append(numbered(size, log.end))
+    log.settle()
+    log.put_away()
+    assert log.memory_bytes <= (HEAD if log.start else 0)
+    head, tail, omitted = log.ends(step)
+    assert len(head) + omitted + len(tail) == log.end
+    assert numbered(log.end).startswith(head)
+    assert numbered(log.end).endswith(tail)
+    assert omitted == 0 or log.end > step or log.start > 0
+    for size in late:
+        log.append(numbered(size, log.end))
+        log.put_away()
+    kept, first, missing = everything(log, min(offset, log.end), step)
+    assert kept == numbered(log.end - first, first)
+    assert missing == first - min(offset, log.end)
+    assert log.start <= max(0, log.end - RING)
+    log.release()
+
+
+def test_output_stays_in_memory_while_it_is_written_read_or_has_no_disk(
+    log: OutputLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append(numbered(40))
+    log.put_away()
+    assert log.memory_bytes == 40 + HEAD
+    log.settle()
+    with log.being_read():
+        log.put_away()
+        assert log.memory_bytes == 40 + HEAD
+    monkeypatch.setattr(spill.Writer, "stuck", True)
+    log.put_away()
+    assert log.memory_bytes == 40 + HEAD
 
 
 def test_a_released_log_tells_a_gap(log: OutputLog) -> None:

@@ -173,6 +173,18 @@ class TestLostClients:
         assert page["offset"] == page["missingBytes"] >= 2**30 - 66 * MIB
         assert page["end"] == 2**30
 
+    async def test_what_many_ended_commands_wrote_is_not_held_in_memory(
+        self, daemon: Daemon, http: Http
+    ) -> None:
+        await http.ok("command", command="true")
+        before = daemon.memory("VmRSS")
+        for number in range(200):
+            line = {"command": "head -c 300000 /dev/zero", "commandId": f"c{number}", "maxOutputBytes": 0}
+            await http.ok("command", **line)
+        await until(lambda: daemon.memory("VmRSS") - before < 40 * MIB)
+        page = await http.ok("output", processId="c0", fromOffset=299_999)
+        assert (page["data"], page["end"]) == ("\0", 300_000)
+
 
 class TestSilence:
     async def test_a_silent_command_is_kept_alive_by_pings_and_ended_by_nothing(self, tmp_path: Path) -> None:
