@@ -280,11 +280,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Descriptors of each process of a command; 0 for as many as the daemon's own."""
 
     command_processes: int = 0
-    """Processes and threads of the user that commands run as, the daemon's too if he is its own; 0 for no
-    limit. The kernel has none for root."""
+    """Processes and threads of a command with all it starts, where control groups may be written; 0 for no
+    limit. Elsewhere those of the user that commands run as, the daemon's too if he is its own; none for
+    root."""
 
     command_memory_bytes: int = 0
-    """Memory of its own (data, heap, private maps) of each process of a command; 0 for no limit."""
+    """Memory of a command with all it starts, swap included, where control groups may be written; 0 for no
+    limit. Elsewhere that of its own (data, heap, private maps) of each process."""
+
+    command_cpus: float = 0
+    """Processors that a command with all it starts may keep busy: 1.5 for one and a half; 0 for no limit.
+    Only where control groups may be written."""
 
     command_cpu_seconds: int = 0
     """Processor time of each process of a command, which then gets SIGXCPU; 0 for no limit."""

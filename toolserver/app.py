@@ -244,7 +244,7 @@ def _assemble(
         dev,
         DevView(dev),
         starts,
-        Separations(lambda: table.separation),
+        Separations(lambda: table.separation, lambda: table.held),
         Activities(
             table,
             pulse,

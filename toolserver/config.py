@@ -115,6 +115,7 @@ class Setting:
 
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 _NAME = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 _HOST = re.compile(rf"\.?{_NAME}")
@@ -265,8 +266,10 @@ _MAY_BE_ZERO = frozenset(
             "reserved_disk_entries",
         ),
         *("command_open_files", "command_processes", "command_memory_bytes", "command_cpu_seconds"),
+        "command_cpus",
     )
 )
+_DECIMALS = frozenset(("command_cpus",))
 VARIABLES = frozenset(_NAMES)
 """All variables that the daemon reads: none of them reaches a command."""
 
@@ -294,15 +297,18 @@ def _parsed(setting: Setting, text: str, problems: list[str]) -> Any:
 
 
 def _limits(given: Mapping[str, str], problems: list[str]) -> Limits:
-    changed: dict[str, int] = {}
+    changed: dict[str, float] = {}
     for variable, name in _LIMITS.items():
         text = given.get(variable)
         if text is None:
             continue
-        if _NUMBER.fullmatch(text) and (int(text) > 0 or name in _MAY_BE_ZERO):
+        if name in _DECIMALS and _DECIMAL.fullmatch(text):
+            changed[name] = float(text)
+        elif _NUMBER.fullmatch(text) and (int(text) > 0 or name in _MAY_BE_ZERO):
             changed[name] = int(text)
         else:
-            problems.append(f"{variable} must be a number above 0, not {text!r}")
+            what = "a number of processors, as 1.5," if name in _DECIMALS else "a number above 0,"
+            problems.append(f"{variable} must be {what} not {text!r}")
     return msgspec.structs.replace(Limits(), **changed)
 
 

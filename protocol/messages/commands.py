@@ -158,6 +158,9 @@ class CommandAnswer(Answer, frozen=True, kw_only=True):
     duration_ms: float
     usage: Usage | None = None
     """Null while it runs."""
+    limits_met: list[str] = []
+    """Limits of its own that it met by its end, with what it started: ``commandMemoryBytes`` when the kernel
+    killed for it, ``commandProcesses`` when it was refused a process. Told where control groups hold them."""
     survivors: list[int] = []
     """Process ids that outlived a kill."""
 

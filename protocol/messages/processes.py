@@ -73,6 +73,8 @@ class WaitAnswer(Answer, frozen=True, kw_only=True):
     """The command's own clock ended it; not that this wait was too short."""
     duration_ms: float
     usage: Usage | None
+    limits_met: list[str] = []
+    """As in the answer of ``command``."""
 
 
 class Processes(Request, frozen=True, kw_only=True):
@@ -123,6 +125,8 @@ class ProcessRecord(Answer, frozen=True, kw_only=True):
     duration_ms: float = 0
     usage: Usage | None = None
     """Once it has ended."""
+    limits_met: list[str] = []
+    """As in the answer of ``command``."""
     members: list[Member] = []
     """Everything of it that lives, parents before children; also what it left behind."""
     omitted_members: int = 0

@@ -13,11 +13,16 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from toolserver.system.group_files import own_groups
+
 _PREFIX = "workspace-core-"
 
 
 class Cgroups:
     """The cgroups of this daemon's commands. Made and used on threads, one call at a time."""
+
+    VERSION = 2
+    """Of the kernel's. Where its groups hold limits too (``limit_groups``), commands are born in one."""
 
     def __init__(self) -> None:
         self._base: Path | None = None
@@ -36,11 +41,11 @@ class Cgroups:
 
     def open(self) -> None:
         """Find out, once, by doing it: make a directory of ours, and see that it can be killed by."""
-        own = own_cgroup(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+        own = own_cgroup(*self.told())
         if own is None:
             return
-        _remove_left_behind(own)
-        base = own / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        remove_left_behind(own)
+        base = own / own_name()
         try:
             base.mkdir()
         except OSError:
@@ -49,6 +54,20 @@ class Cgroups:
             self._base = base
         else:
             base.rmdir()
+
+    @staticmethod
+    def told() -> tuple[str, str]:
+        """What the kernel tells of all control groups, and of ours: /proc/self/{mountinfo,cgroup}."""
+        return _read("/proc/self/mountinfo"), _read("/proc/self/cgroup")
+
+    @property
+    def base(self) -> Path | None:
+        """The directory that holds them all; None when there are none."""
+        return self._base
+
+    def adopt(self, id: str, directory: Path) -> None:
+        """The command is in this one of ``base`` since its start."""
+        self._names[id] = directory.name
 
     def place(self, id: str, pids: Iterable[int]) -> bool:
         """Move these processes into the cgroup of ``id``; False when none went."""
@@ -107,13 +126,15 @@ def own_cgroup(mountinfo: str, cgroup: str) -> Path | None:
     >>> own_cgroup("30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup cgroup rw", "1:cpu:/") is None
     True
     """
-    mounts = [line.split() for line in mountinfo.splitlines()]
-    points = [fields[4] for fields in mounts if "-" in fields and fields[fields.index("-") + 1] == "cgroup2"]
-    paths = [line[3:] for line in cgroup.splitlines() if line.startswith("0::")]
-    return Path(points[0] + paths[0]) if points and paths else None
+    return own_groups(mountinfo, cgroup).get("")
 
 
-def _remove_left_behind(own: Path) -> None:
+def own_name() -> str:
+    """For a directory of this daemon's, by which the next one knows whose it was."""
+    return f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def remove_left_behind(own: Path) -> None:
     """What a daemon that was killed could not remove; a cgroup with somebody in it refuses."""
     with contextlib.suppress(OSError):
         for base in own.glob(f"{_PREFIX}*"):

@@ -19,12 +19,14 @@ from resource import struct_rusage
 from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
 from toolserver.system import tree
-from toolserver.system.bounds import bounds
+from toolserver.system.bounds import Held, bounds, held
 from toolserver.system.census import Census, Snapshot
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.ending import Ending, Outcome
 from toolserver.system.exits import Exit, signal_name
+from toolserver.system.group_files import CONTROLLERS, Wanted, giving_way
 from toolserver.system.input import Input
+from toolserver.system.limit_groups import Group, LimitGroups
 from toolserver.system.marks import LimitMarks
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
@@ -42,6 +44,8 @@ ENDED_MEMORY_BYTES = 8 * 1024 * 1024
 """Of all ended programs' output; the rest is in files. 256 of them with 1 MB each held 80 MiB before."""
 _LEFT_BYTES = 16 * 1024
 """Of a stream, in memory whatever the others have: no file is made for less."""
+_TIDY_SECONDS = 5.0
+"""Between two looks whether what a command left behind in its group is gone."""
 _PLACING_LOOKS = 2
 """Who was forked while the first look's finds were moved is found by the second."""
 _LONG_SECONDS = 60.0
@@ -78,6 +82,10 @@ class Process:
         """Pids that outlived its clock's kill."""
         self.placed = False
         """In a cgroup of its own."""
+        self.group: Group | None = None
+        """That holds it to its limits."""
+        self.limits_met: list[str] = []
+        """Which of those it has met by its end, by their names for callers."""
         self._family = family
         self._begun = time.monotonic()
         self._when_ended: list[Callable[[], object]] = []
@@ -140,6 +148,7 @@ class ProcessTable:
         self._cgroups = Cgroups()
         self._census = Census(self._marks, self._cgroups)
         self._ending = Ending(self._census, self._cgroups, limits)
+        self._groups = LimitGroups(Wanted.of(limits))
         self._bounds = bounds(limits)
         self._running = 0
         self._starts = self._forgotten_bytes = 0
@@ -163,8 +172,17 @@ class ProcessTable:
             log.info("separation", extra={"data": data})
         tree.become_subreaper()
         self._cgroups.open()
+        self._starter.have_groups(self._groups, self._open_groups)
         self._reaper.open()
+        self._bounds = bounds(self._limits, [each for each in CONTROLLERS if self._groups.holds(each)])
+        if open_limits := {each.name: each.why for each in self.held if not each.holds}:
+            log.warning("limits that do not hold", extra={"data": open_limits})
         log.info("families", extra={"data": {"foundBy": self.means}})
+
+    @property
+    def held(self) -> list[Held]:
+        """The limits of each command that are wished for, and what holds them here."""
+        return held(self._limits, self._groups.version, self._groups.missing)
 
     @property
     def means(self) -> list[str]:
@@ -267,6 +285,8 @@ class ProcessTable:
         """Have it, and what it starts, get less of the processors where the daemon wants them too."""
         if process.running and not lower(process.pid, self._limits.command_nice):
             self._not_lowered.add(process)
+        if process.group is not None and self._groups.holds("cpu"):
+            self._groups.soon(process.group, giving_way(process.group.version, self._limits.command_nice))
         return process
 
     def forget_old(self) -> None:
@@ -335,23 +355,33 @@ class ProcessTable:
         await self._census.close()
         self._reaper.sweep()
         self._reaper.close()
-        await asyncio.to_thread(self._cgroups.close)
         self._pipes.close()
         self._starter.close()
+        await asyncio.to_thread(self._groups.close)
+        await asyncio.to_thread(self._cgroups.close)
         for process in self._processes.values():
             process.stdout.release()
             process.stderr.release()
 
-    def _chores_soon(self) -> None:
+    def _chores_soon(self, seconds: float = _CHORES_SECONDS) -> None:
         """What need not be done at once is done for many at a time."""
+        loop = asyncio.get_running_loop()
+        if self._chores is not None and self._chores.when() > loop.time() + seconds:
+            self._chores.cancel()
+            self._chores = None
         if self._chores is None and not self._closing:
-            self._chores = asyncio.get_running_loop().call_later(_CHORES_SECONDS, self._begin_chores)
+            self._chores = loop.call_later(seconds, self._begin_chores)
+
+    def _open_groups(self, spawner: int) -> None:
+        """The groups that hold limits; what they do not, the limits of each process do."""
+        self._groups.open(self._cgroups, spawner, *self._cgroups.told())
 
     def _begin_chores(self) -> None:
         self._chores = None
         self.forget_old()
         self._lower_rest()
-        if self._cgroups.works and (self._at_chores is None or self._at_chores.done()):
+        grouped = self._cgroups.works or self._groups.works
+        if grouped and (self._at_chores is None or self._at_chores.done()):
             self._at_chores = asyncio.create_task(self._place())
 
     def _lower_rest(self) -> None:
@@ -374,6 +404,9 @@ class ProcessTable:
             for each in new:
                 pids = [proc.pid for proc in seen.of(each.id)]
                 each.placed = await asyncio.to_thread(self._cgroups.place, each.id, pids) or each.placed
+        if self._groups.used:
+            await asyncio.to_thread(self._groups.tidy)
+            self._chores_soon(_TIDY_SECONDS)
         if self._cgroups.used:
             await asyncio.to_thread(self._cgroups.tidy, [each.id for each in self.all() if each.running])
 
@@ -410,6 +443,10 @@ class ProcessTable:
 
     def _adopt(self, launch: Launch, pid: int, argv: Sequence[str], shown_cwd: str) -> Process:
         process = Process(launch.id, pid, argv, shown_cwd, self._family)
+        process.group = launch.group
+        if launch.group is not None and launch.group.version == self._cgroups.VERSION:
+            self._cgroups.adopt(launch.id, next(iter(launch.group.directories.values())))
+            process.placed = True
         process.stdout, process.stderr = self._log(), self._log()
         process.terminal_size = launch.terminal_size
         self._pipes.listen(launch.out, process.stdout)
@@ -437,6 +474,10 @@ class ProcessTable:
         def on_end(status: int, usage: struct_rusage) -> None:
             self._running -= 1
             self._pipes.drain((process.stdout, process.stderr))
+            if process.group is not None:
+                process.limits_met = process.group.met()
+                process.group.over = True
+                self._chores_soon()
             process._ended(Exit.of(status, usage))
             if process.input is not None:
                 process.input.program_ended()

@@ -22,7 +22,7 @@ from protocol.errors import Busy, Forbidden, InvalidRequest, NotFound, TooLarge,
 DEVNULL = -1
 """In place of a descriptor for standard input: nothing to read."""
 
-_SETSIGDEF, _SETSID = 0x04, 0x80
+_SETSIGDEF, _SETSID, _SETCGROUP = 0x04, 0x80, 0x100
 _NAMED_CHARACTERS = 300
 """Of a program's name, in a refusal."""
 _OBJECT_BYTES = 1024
@@ -44,13 +44,15 @@ def spawn(  # noqa: PLR0913 - what a program is started with
     *,
     mark: tuple[str, str] | None = None,
     keep_lock: bool = True,
+    group: int | None = None,
 ) -> int:
     """Start ``argv`` as the leader of a session of its own; its pid, after about half a millisecond.
 
     ``mark`` is one variable more, this program's own: apart from ``env``, of which many are given the same.
     ``tried`` is what the caller asked for, when ``argv`` is only the way there: refusals name it.
     ``keep_lock`` keeps the interpreter's lock: handed back for half a millisecond, a busy thread could keep
-    it from us for five. Raises NotFound, Forbidden, InvalidRequest, TooLarge, Busy.
+    it from us for five. ``group`` is a descriptor of a control group's directory (version 2), for the program
+    to be born in, where ``births_into_groups``. Raises NotFound, Forbidden, InvalidRequest, TooLarge, Busy.
     """
     program = (tried or argv)[0][:_NAMED_CHARACTERS]
     streams = stdin, stdout, stderr
@@ -58,7 +60,9 @@ def spawn(  # noqa: PLR0913 - what a program is started with
         # A descriptor below 3 would be overwritten before its turn: possible where ours were closed.
         if _library() is None or any(0 <= fd < 3 for fd in streams):
             return _by_subprocess(argv, cwd, _marked(env, mark), streams)
-        return _by_library(found(argv[0], cwd, env), argv, cwd, _variables(env, mark), streams, keep_lock)
+        return _by_library(
+            found(argv[0], cwd, env), argv, cwd, _variables(env, mark), streams, keep_lock, group
+        )
     except (OSError, ValueError) as error:
         raise not_started(error, program, cwd) from None
 
@@ -127,6 +131,7 @@ def _by_library(
     variables: _Strings,
     streams: tuple[int, int, int],
     keep_lock: bool,
+    group: int | None,
 ) -> int:
     library = _library()
     assert library is not None
@@ -135,7 +140,8 @@ def _by_library(
     words = _strings(argv)
     actions = _Actions.of(streams, cwd)
     path = os.fsencode(program)
-    _checked(posix_spawn(ctypes.byref(pid), path, actions.list, _attributes(), words.array, variables.array))
+    attributes = _attributes() if group is None else _attributes_in(group)
+    _checked(posix_spawn(ctypes.byref(pid), path, actions.list, attributes, words.array, variables.array))
     return pid.value
 
 
@@ -237,10 +243,28 @@ def _actions(library: ctypes.PyDLL, streams: tuple[int, int, int], cwd: str) -> 
     return actions
 
 
+def births_into_groups() -> bool:
+    """Whether ``group`` can be given."""
+    library = _library()
+    return library is not None and hasattr(library, "posix_spawnattr_setcgroup_np")
+
+
 @functools.cache
 def _attributes() -> Any:
-    """A session of its own, and signals as programs expect them; the same for all."""
+    """What most programs are started with."""
+    return _attributes_with(ctypes.PyDLL(None), _SETSID | _SETSIGDEF)
+
+
+def _attributes_in(group: int) -> Any:
+    """The same, and the control group that it is born in."""
     library = ctypes.PyDLL(None)
+    attributes = _attributes_with(library, _SETSID | _SETSIGDEF | _SETCGROUP)
+    _checked(library.posix_spawnattr_setcgroup_np(attributes, group))
+    return attributes
+
+
+def _attributes_with(library: ctypes.PyDLL, flags: int) -> Any:
+    """A session of its own, and signals as programs expect them."""
     attributes = ctypes.create_string_buffer(_OBJECT_BYTES)
     _checked(library.posix_spawnattr_init(attributes))
     # Written bit by bit, as the kernel has it: ``sigaddset`` refuses the last two.
@@ -249,7 +273,7 @@ def _attributes() -> Any:
         word, bit = divmod(int(number) - 1, ctypes.sizeof(ctypes.c_ulong) * 8)
         signals[word] |= 1 << bit
     _checked(library.posix_spawnattr_setsigdefault(attributes, signals))
-    _checked(library.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSID | _SETSIGDEF)))
+    _checked(library.posix_spawnattr_setflags(attributes, ctypes.c_short(flags)))
     return attributes
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from toolserver.system import terminal, tree
 from toolserver.system.bounds import bounded
 from toolserver.system.domain import Wish
+from toolserver.system.limit_groups import Group, LimitGroups, try_out
 from toolserver.system.marks import LimitMarks
 from toolserver.system.separation import Reached, Separation
 from toolserver.system.spawn import DEVNULL, found, refuse_missing, spawn
@@ -45,6 +46,8 @@ class Launch:
     """Our end of its output; of ``err``, when that is not the same; of its input, when it is fed."""
     err: int = -1
     into: int = -1
+    group: Group | None = None
+    """That it was started in."""
     _theirs: list[int] = field(default_factory=list)
 
     def within(self, options: Sequence[str]) -> None:
@@ -112,6 +115,7 @@ class Starter:
         self._turn = threading.Lock()
         self._spawner: Spawner | None = None
         self._separated = False
+        self._groups: LimitGroups | None = None
         self._took = 0.0
 
     def separate(self, separation: Separation) -> Reached:
@@ -120,14 +124,24 @@ class Starter:
         self._separated = reached.wish is not Wish.NONE
         return reached
 
+    def have_groups(self, groups: LimitGroups, open: Callable[[int], None]) -> None:
+        """Have each program born in a control group, if ``open`` finds some for the thread of that number."""
+        if not groups.wanted:
+            return
+        open(self._thread.call(threading.get_native_id))
+        if groups.works:
+            self._thread.call(lambda: try_out(groups, _nothing_in))
+        if groups.works:
+            self._groups = groups
+
     @property
     def at_once(self) -> bool:
         """Whether the next may be made on the loop: it needs no other thread, and the last was quick."""
-        return not self._separated and self._took <= _LONG_SECONDS
+        return not self._elsewhere and self._took <= _LONG_SECONDS
 
     def start(self, launch: Launch) -> int:
         """The program's pid. Raises what ``spawn`` does, with every descriptor closed."""
-        if self._separated:
+        if self._elsewhere:
             return self._thread.call(lambda: self._start(launch, keep_lock=False))
         return self._start(launch, keep_lock=True)
 
@@ -142,6 +156,11 @@ class Starter:
         self._handicap.close()
 
     @property
+    def _elsewhere(self) -> bool:
+        """Whether only the thread is what programs are to be started from."""
+        return self._separated or self._groups is not None
+
+    @property
     def _thread(self) -> Spawner:
         if self._spawner is None:
             self._spawner = Spawner()
@@ -151,6 +170,8 @@ class Starter:
         """``keep_lock``: the interpreter's, for the moment that it takes."""
         begun = time.monotonic()
         try:
+            if self._groups is not None:
+                launch.group = self._groups.next()
             with self._turn, self._handicap, self._marks.handed_down(launch.number):
                 pid = spawn(
                     launch.argv,
@@ -160,6 +181,7 @@ class Starter:
                     launch.tried,
                     mark=(tree.MARKER, launch.id),
                     keep_lock=keep_lock,
+                    group=None if launch.group is None else launch.group.descriptor,
                 )
         except BaseException:
             launch.undo()
@@ -167,4 +189,11 @@ class Starter:
         finally:
             self._took = time.monotonic() - begun
         launch.hand_over()
+        if self._groups is not None and launch.group is not None:
+            self._groups.given(launch.group)
         return pid
+
+
+def _nothing_in(group: Group) -> int:
+    """Start a program that does nothing, in this group."""
+    return spawn(["/bin/sh", "-c", ":"], "/", {}, DEVNULL, DEVNULL, DEVNULL, group=group.descriptor)

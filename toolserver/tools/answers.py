@@ -50,6 +50,7 @@ def answer_of(process: Process, offsets: tuple[int, int], encoding: Encoding, li
         timeout_clock=process.timeout_clock,
         duration_ms=round(process.duration_ms, 3),
         usage=usage_of(end) if end else None,
+        limits_met=process.limits_met,
         survivors=process.survivors,
     )
 

@@ -84,6 +84,7 @@ class ProcessControl:
             timed_out=process.timed_out_ms is not None,
             duration_ms=round(process.duration_ms, 3),
             usage=usage_of(end) if end else None,
+            limits_met=process.limits_met,
         )
 
     async def processes(self, request: Processes, call: Call) -> ProcessesAnswer:
@@ -131,6 +132,7 @@ class ProcessControl:
             stderr_bytes=process.stderr.end,
             duration_ms=round(process.duration_ms, 3),
             usage=usage_of(end) if end else None,
+            limits_met=process.limits_met,
             members=[_member(each) for each in family[:limit]],
             omitted_members=max(0, len(family) - limit),
             cpu_ms=sum(each.cpu_ms for each in family),

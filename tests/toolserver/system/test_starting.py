@@ -15,6 +15,7 @@ from protocol.errors import NotFound
 from protocol.limits import Limits
 from tests.builder import exactly
 from toolserver.system import starting
+from toolserver.system.cgroups import Cgroups
 from toolserver.system.processes import ProcessTable
 from toolserver.system.spawn import spawn
 
@@ -175,7 +176,11 @@ async def test_a_child_that_is_not_known_yet_is_not_reaped(table: ProcessTable) 
     assert os.waitstatus_to_exitcode(status) == 7
 
 
-async def test_a_command_and_what_it_starts_have_limits_of_their_own(tmp_path: Path) -> None:
+async def test_a_command_and_what_it_starts_have_limits_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no control groups to hold them; ``test_limit_groups`` has those."""
+    monkeypatch.setattr(Cgroups, "told", staticmethod(lambda: ("", "")))
     limits = Limits(command_open_files=99, command_memory_bytes=1 << 30, command_cpu_seconds=77)
     table = ProcessTable(limits, tmp_path)
     table.open()
