@@ -287,7 +287,9 @@ class TestEnding:
     async def test_a_program_that_ignores_the_end_is_killed(
         self, http: Http, daemon: Daemon, root: Path
     ) -> None:
-        answer = await http.ok("command", command="trap '' TERM; while :; do sleep 0.05; done", timeoutMs=100)
+        answer = await http.ok(
+            "command", command="trap '' TERM; while :; do sleep 0.05; done", timeoutMs=1000
+        )
         assert (answer["signal"], answer["exitCode"]) == ("SIGKILL", 137)
         assert daemon.children() == set()
 

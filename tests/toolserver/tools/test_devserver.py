@@ -276,13 +276,13 @@ class TestFailing:
         self, http: Http, daemon: Daemon, site: Path, port: int
     ) -> None:
         refused = await http.refused(
-            "dev_start", command="echo waiting; sleep 1000", port=port, readiness={"timeoutMs": 300}
+            "dev_start", command="echo waiting; sleep 1000", port=port, readiness={"timeoutMs": 1500}
         )
         assert refused.code == "dev_server_failed"
         assert refused.message == (
-            "the dev server was not ready within 300 ms (readiness.timeoutMs); it is stopped"
+            "the dev server was not ready within 1500 ms (readiness.timeoutMs); it is stopped"
         )
-        assert (refused.details["clock"], refused.details["value"]) == ("readiness.timeoutMs", 300)
+        assert (refused.details["clock"], refused.details["value"]) == ("readiness.timeoutMs", 1500)
         assert refused.details["output"] == ["waiting"]
         assert (await http.ok("dev_status"))["state"] == "down"
         assert daemon.children() == set()
