@@ -104,14 +104,11 @@ async def _streamed(client: Client, command: Command) -> CommandAnswer:
     """Output to our own streams, byte for byte, as it comes."""
     import msgspec
 
-    from protocol.messages.base import Encoding
     from protocol.messages.commands import CommandAnswer, WhenSlow
 
-    # Base64, because a program may write what is no text; nothing in the answer, for all of it was streamed.
+    # Bytes, because a program may write what is no text; nothing in the answer, for all of it was streamed.
     # And it waits for us, as it would for a pipe: whatever we are redirected to gets every byte.
-    command = msgspec.structs.replace(
-        command, encoding=Encoding.BASE64, max_output_bytes=0, when_slow=WhenSlow.WAIT
-    )
+    command = msgspec.structs.replace(command, raw_events=True, max_output_bytes=0, when_slow=WhenSlow.WAIT)
     async with client.stream(command) as events:
         async for event in events:
             _pass_on(event)
@@ -121,16 +118,14 @@ async def _streamed(client: Client, command: Command) -> CommandAnswer:
 
 
 def _pass_on(event: Any) -> None:
-    import base64
-
     from protocol.messages.base import Gap
-    from protocol.messages.commands import Stderr, Stdout
+    from protocol.messages.commands import StderrBytes, StdoutBytes
 
     if isinstance(event, Gap):
         click.echo(f"workspace: {event.missing_bytes} bytes of {event.stream} were lost", err=True)
-    elif isinstance(event, Stdout | Stderr):
-        stream = sys.stdout.buffer if isinstance(event, Stdout) else sys.stderr.buffer
-        stream.write(base64.b64decode(event.data))
+    elif isinstance(event, StdoutBytes | StderrBytes):
+        stream = sys.stdout.buffer if isinstance(event, StdoutBytes) else sys.stderr.buffer
+        stream.write(event.data)
         stream.flush()
 
 

@@ -6,7 +6,7 @@ import base64
 
 from orchestrator.client import Client
 from protocol.messages.base import Encoding, Gap
-from protocol.messages.commands import Command, CommandAnswer, Stderr, Stdout
+from protocol.messages.commands import Command, CommandAnswer, StderrBytes, StdoutBytes
 
 
 async def collected(client: Client, request: Command) -> tuple[CommandAnswer, bytes, bytes]:
@@ -24,15 +24,16 @@ async def collected(client: Client, request: Command) -> tuple[CommandAnswer, by
 
 async def _replayed(client: Client, answer: CommandAnswer) -> tuple[CommandAnswer, bytes, bytes]:
     parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-    follow = client.attach.stream(process_id=answer.process_id, encoding=Encoding.BASE64, max_output_bytes=0)
+    follow = client.attach.stream(process_id=answer.process_id, raw_events=True, max_output_bytes=0)
     async with follow as events:
         async for event in events:
             if isinstance(event, Gap):
                 lost = f"[… {event.missing_bytes} bytes are no longer kept …]\n"
                 parts[event.stream].append(lost.encode())
-            elif isinstance(event, Stdout | Stderr):
-                stream = "stdout" if isinstance(event, Stdout) else "stderr"
-                parts[stream].append(base64.b64decode(event.data))
+            elif isinstance(event, StdoutBytes):
+                parts["stdout"].append(event.data)
+            elif isinstance(event, StderrBytes):
+                parts["stderr"].append(event.data)
         await events.result()
     return answer, b"".join(parts["stdout"]), b"".join(parts["stderr"])
 

@@ -75,6 +75,9 @@ class Command(Request, frozen=True, kw_only=True):
     yield_ms: int | None = None
     """Answer after this time with what there is, if it still runs; it goes on running."""
     when_slow: WhenSlow = WhenSlow.SPILL
+    raw_events: bool = False
+    """Tell output by ``stdout_bytes`` and ``stderr_bytes``, exact and without base64 in MessagePack.
+    ``encoding`` is then of the answer alone."""
     command_id: str | None = None
     """The caller's own name for this run: asking again attaches to it, and never runs it twice."""
     encoding: Encoding = Encoding.UTF8
@@ -108,7 +111,27 @@ class Stderr(Event, frozen=True, kw_only=True, tag="stderr"):
     data: str
 
 
-CommandEvent = Started | Stdout | Stderr | Gap
+class StdoutBytes(Event, frozen=True, kw_only=True, tag="stdout_bytes"):
+    """Bytes of standard output from ``offset`` on, for who asked with ``rawEvents``."""
+
+    offset: int
+    next_offset: int
+    """Where to go on by ``attach``."""
+    data: bytes
+    """Binary in MessagePack, base64 in JSON."""
+
+
+class StderrBytes(Event, frozen=True, kw_only=True, tag="stderr_bytes"):
+    """Bytes of standard error from ``offset`` on, for who asked with ``rawEvents``."""
+
+    offset: int
+    next_offset: int
+    """Where to go on by ``attach``."""
+    data: bytes
+    """Binary in MessagePack, base64 in JSON."""
+
+
+CommandEvent = Started | Stdout | Stderr | StdoutBytes | StderrBytes | Gap
 
 
 class Usage(Answer, frozen=True, kw_only=True):
@@ -173,6 +196,8 @@ class Attach(Request, frozen=True, kw_only=True):
     """First byte of standard output to send."""
     from_stderr_offset: int = 0
     when_slow: WhenSlow = WhenSlow.SPILL
+    raw_events: bool = False
+    """Tell output by ``stdout_bytes`` and ``stderr_bytes``, as of ``command``."""
     yield_ms: int | None = None
     """Answer after this time with what there is, if it still runs."""
     encoding: Encoding = Encoding.UTF8

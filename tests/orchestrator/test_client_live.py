@@ -32,7 +32,7 @@ from protocol.errors import (
     Unavailable,
 )
 from protocol.messages.archives import ArchiveFormat, InjectMode
-from protocol.messages.commands import Started
+from protocol.messages.commands import Started, Stderr, StderrBytes, Stdout, StdoutBytes, WhenSlow
 from protocol.operations import OPERATIONS
 from tests.orchestrator.live import Host, free_port
 
@@ -132,6 +132,42 @@ async def test_leaving_a_command_early_ends_it(client: Client) -> None:
                 break
     running = [each for each in (await client.processes()).processes if each.exit_code is None]
     assert running == []
+
+
+async def test_large_output_of_any_bytes_comes_exactly_and_in_order(client: Client) -> None:
+    """Pieces small and large, with a reader that lets them pile up first."""
+    written = os.urandom(10 * MIB) + b"\xff\0\n" + b"text\n" * 400_000
+    await client.put_file("bytes", written)
+    line = "cat bytes; cat bytes >&2; printf end"
+    async with client.command.stream(
+        command=line, raw_events=True, max_output_bytes=0, when_slow=WhenSlow.WAIT
+    ) as events:
+        got = {StdoutBytes: b"", StderrBytes: b""}
+        async for event in events:
+            if isinstance(event, StdoutBytes | StderrBytes):
+                if not got[StdoutBytes]:
+                    assert len([chunk async for chunk in client.get_file("bytes")]) > 1
+                assert event.offset == len(got[type(event)])
+                got[type(event)] += event.data
+                assert event.next_offset == len(got[type(event)])
+        assert (await events.result()).exit_code == 0
+    assert got == {StdoutBytes: written + b"end", StderrBytes: written}
+
+
+@pytest.mark.parametrize(
+    "text", ["plain\n", "é漢😀\n", "mostly plain, with an é here and there\n" * 5_000 + "漢"]
+)
+async def test_large_output_of_text_comes_whole_whatever_its_characters(client: Client, text: str) -> None:
+    written = text * (2 * MIB // len(text.encode()))
+    await client.put_file("text", written.encode())
+    async with client.command.stream(
+        command="cat text; cat text >&2", max_output_bytes=0, when_slow=WhenSlow.WAIT
+    ) as events:
+        got = {Stdout: "", Stderr: ""}
+        async for event in events:
+            if isinstance(event, Stdout | Stderr):
+                got[type(event)] += event.data
+    assert got == {Stdout: written, Stderr: written}
 
 
 async def test_an_archive_of_any_size_goes_through_in_pieces(client: Client) -> None:

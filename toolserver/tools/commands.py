@@ -51,6 +51,18 @@ class View(NamedTuple):
     max_bytes: int | None = None
     when_slow: WhenSlow = WhenSlow.SPILL
     yield_ms: int | None = None
+    raw: bool = False
+
+
+def _view_of(request: Command | Attach, offsets: tuple[int, int]) -> View:
+    return View(
+        offsets,
+        request.encoding,
+        request.max_output_bytes,
+        request.when_slow,
+        request.yield_ms,
+        request.raw_events,
+    )
 
 
 class Commands:
@@ -73,7 +85,7 @@ class Commands:
         """Start it, or find the run that has this ``commandId`` already; then follow it to its end."""
         _refuse_negative(yieldMs=request.yield_ms)
         process = self._running_already(request) or await self._start(request)
-        view = View((0, 0), request.encoding, request.max_output_bytes, request.when_slow, request.yield_ms)
+        view = _view_of(request, (0, 0))
         if request.background:
             await call.emit(Started(process_id=process.id, pid=process.pid))
             return self._answer(process, view)
@@ -89,7 +101,7 @@ class Commands:
         """Follow a command from the offsets on."""
         offsets = request.from_offset, request.from_stderr_offset
         _refuse_negative(fromOffset=offsets[0], fromStderrOffset=offsets[1], yieldMs=request.yield_ms)
-        view = View(offsets, request.encoding, request.max_output_bytes, request.when_slow, request.yield_ms)
+        view = _view_of(request, offsets)
         return await self._followed(self._table.get(request.process_id), call, view)
 
     async def output(self, request: Output, call: Call) -> OutputAnswer:
@@ -256,7 +268,7 @@ class Commands:
         if call.streaming:
             limits = self._limits
             pace = Pace(view.when_slow, limits.max_reader_lag_bytes, limits.reader_patience_ms / 1000)
-            await follow(process, call, view.offsets, view.encoding, pace)
+            await follow(process, call, view.offsets, None if view.raw else view.encoding, pace)
         await process.wait()
         if process in self._ending:
             # Its clock still ends what it started: the answer is not to come before that is over.
@@ -282,6 +294,7 @@ def asked(request: Command) -> bytes:
         background=False,
         yield_ms=None,
         when_slow=WhenSlow.SPILL,
+        raw_events=False,
         encoding=Encoding.UTF8,
         max_output_bytes=None,
         env=dict(sorted(request.env.items())),

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocol.messages.base import Encoding, Gap, GapReason
-from protocol.messages.commands import Stderr, Stdout, WhenSlow
+from protocol.messages.base import Encoding, Event, Gap, GapReason
+from protocol.messages.commands import Stderr, StderrBytes, Stdout, StdoutBytes, WhenSlow
 from toolserver.system.output import OutputLog
 from toolserver.tools.call import Call
 
@@ -25,6 +25,11 @@ room keeps up with any program."""
 _POURED_BYTES = 16 * 1024
 """From here on bytes go to the door as they are, where they can: to put them in a message costs three copies.
 Below it that is nothing."""
+
+_RAW: dict[type[Stdout] | type[Stderr], type[StdoutBytes] | type[StderrBytes]] = {
+    Stdout: StdoutBytes,
+    Stderr: StderrBytes,
+}
 
 CONTINUATIONS = bytes(range(0x80, 0xC0))
 """Bytes that go on with a character of UTF-8 and begin none."""
@@ -75,14 +80,16 @@ class Followed(Protocol):
 
 
 async def follow(
-    process: Followed, call: Call, offsets: tuple[int, int], encoding: Encoding, pace: Pace = Pace()
+    process: Followed, call: Call, offsets: tuple[int, int], encoding: Encoding | None, pace: Pace = Pace()
 ) -> None:
     """Emit what the process writes, from the (stdout, stderr) offsets on, until it has ended.
 
+    Without an ``encoding`` its events hold the bytes as they are.
     A child that keeps the pipe open does not hold this up. Only who asks for ``wait`` is waited for.
     """
     async with asyncio.TaskGroup() as group:
-        for kind, log, start in ((Stdout, process.stdout, offsets[0]), (Stderr, process.stderr, offsets[1])):
+        streams = (Stdout, process.stdout, offsets[0]), (Stderr, process.stderr, offsets[1])
+        for kind, log, start in streams:
             group.create_task(_Follower(kind, log, start, call, encoding, pace).follow())
     await process.wait()
 
@@ -96,7 +103,7 @@ class _Follower:
         log: OutputLog,
         position: int,
         call: Call,
-        encoding: Encoding,
+        encoding: Encoding | None,
         pace: Pace,
     ) -> None:
         self._kind = kind
@@ -168,14 +175,19 @@ class _Follower:
 
     async def _send(self, data: bytes, after: int) -> None:
         if self._pour is not None and len(data) >= _POURED_BYTES and self._goes_as_it_is(data):
-            await self._pour(self._kind(offset=self._position, next_offset=after, data=""), data)
+            await self._pour(self._event(b"", after), data)
         else:
-            text = text_of(data, self._encoding)
-            await self._emit(self._kind(offset=self._position, next_offset=after, data=text))
+            await self._emit(self._event(data, after))
 
     def _goes_as_it_is(self, data: bytes) -> bool:
-        """Whether its text has the same bytes: only where that is quickly seen."""
-        return self._encoding is Encoding.UTF8 and data.isascii()
+        """Whether its text has the same bytes, if it is to be text: only where that is quickly seen."""
+        return self._encoding is None or (self._encoding is Encoding.UTF8 and data.isascii())
+
+    def _event(self, data: bytes, after: int) -> Event:
+        if self._encoding is None:
+            return _RAW[self._kind](offset=self._position, next_offset=after, data=data)
+        text = text_of(data, self._encoding)
+        return self._kind(offset=self._position, next_offset=after, data=text)
 
     async def _tell_gap(self, size: int, reason: GapReason) -> None:
         name = "stdout" if self._kind is Stdout else "stderr"

@@ -264,6 +264,24 @@ class TestBytes:
         assert text["replaced"]
         assert text["stdout"] == data.decode(errors="replace")
 
+    async def test_raw_events_hold_the_bytes_and_the_answer_the_text(
+        self, socket: Socket, root: Path
+    ) -> None:
+        data = b"a\xff\0" + bytes(range(256)) * 400
+        (root / "bytes").write_bytes(data)
+        line = "cat bytes; cat bytes >&2"
+        events, last = await socket.call("command", command=line, rawEvents=True, maxOutputBytes=4)
+        for stream in ("stdout", "stderr"):
+            told = [each for each in events if each["type"] == f"{stream}_bytes"]
+            assert b"".join(base64.b64decode(each["data"]) for each in told) == data
+            assert (told[0]["offset"], told[-1]["nextOffset"]) == (0, len(data))
+            assert last["result"][stream].startswith("a\ufffd")
+        again, _ = await socket.call(
+            "attach", processId=last["result"]["processId"], rawEvents=True, fromOffset=2
+        )
+        told = [each for each in again if each["type"] == "stdout_bytes"]
+        assert b"".join(base64.b64decode(each["data"]) for each in told) == data[2:]
+
     async def test_a_line_of_ten_megabytes_is_one_line(self, socket: Socket, root: Path) -> None:
         program = "import os, sys\nsys.stdout.write('x' * 10_000_000 + '\\n')"
         events, last = await socket.call("command", argv=[sys.executable, "-c", program], commandId="line")
