@@ -12,7 +12,7 @@ from protocol.errors import Conflict
 from protocol.tar.header import BLOCK_BYTES, EMPTY_BLOCK, MAX_OCTAL_SIZE, Kind, Member, shown, write_block
 from protocol.tar.pax import time_record, write_records
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 512 * 1024
 """At least this much in every chunk but the last, so that what a call costs to hash and compress vanishes."""
 
 _NAME_BYTES = 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -21,11 +20,20 @@ async def whole(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        # A caller may cancel twice: until the thread is done nothing takes us from here.
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            # Looked at, so that nobody complains of an error that nobody waits for any more.
-            task.exception()
+        await until_done(task)
         raise
+
+
+async def until_done(task: asyncio.Future[T]) -> None:
+    """Wait for the end of ``task``, however often we are cancelled; that is raised then, its error is not."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if not task.cancelled():
+        # Looked at, so that nobody complains of an error that nobody waits for any more.
+        task.exception()
+    if cancelled:
+        raise asyncio.CancelledError

@@ -19,6 +19,7 @@ from protocol.errors import TooLarge
 from protocol.limits import Limits
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk, refused
+from toolserver.system.large_files import write_all
 from toolserver.system.room import Room
 
 _COPY_BYTES = 1024 * 1024
@@ -50,10 +51,8 @@ class Upload:
         """Add to it; raises TooLarge, NoSpace."""
         refuse_too_large(self.size + len(data), self._max_bytes, self._path)
         self._room.need(self._path, len(data))
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            write_all(self._fd, data)
         except OSError as error:
             raise refused(error, self._path) from None
         self._sum.update(data)

@@ -28,6 +28,7 @@ from protocol.messages.archives import (
     Unpacked,
 )
 from protocol.paths import ROOT
+from toolserver.system.ahead import ahead
 from toolserver.system.delta import putting
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
@@ -117,8 +118,9 @@ class Archives:
                 note=writing.add,
                 base=base,
             )
-            async for chunk in _pulled(packing):
-                yield chunk
+            async with aclosing(ahead(_pulled(packing))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         packed = packing.result
         await whole(self._keep, partial(self._manifests.keep, writing, head_of(request, base, packed)))
         result(packed)
@@ -145,14 +147,14 @@ class Archives:
     ) -> InjectAnswer:
         """An archive that is in memory already."""
 
-        async def chunks() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncGenerator[bytes]:
             for at in range(0, len(archive), _FEED_BYTES):
                 yield archive[at : at + _FEED_BYTES]
 
         return await self.inject_stream(chunks(), mode, digest, call)
 
     async def inject_stream(
-        self, chunks: AsyncIterator[bytes], mode: InjectMode, digest: str | None, call: Call
+        self, chunks: AsyncGenerator[bytes], mode: InjectMode, digest: str | None, call: Call
     ) -> InjectAnswer:
         """An archive as it arrives: unpacked beside the root, put in place only once it is whole."""
         if self._injecting:
@@ -233,14 +235,15 @@ class Archives:
         if self._saving:
             raise Busy("a save of this workspace is being read, and must not mix two trees; try again")
 
-    async def _extract(self, directory: Path, chunks: AsyncIterator[bytes], call: Call) -> Extracted:
+    async def _extract(self, directory: Path, chunks: AsyncGenerator[bytes], call: Call) -> Extracted:
         told = time.monotonic()
         with await whole(Extraction, directory, self._limits) as extraction:
-            async for chunk in chunks:
-                await whole(extraction.feed, chunk)
-                if time.monotonic() - told > _PROGRESS_SECONDS:
-                    told = time.monotonic()
-                    await call.emit(_progress(extraction))
+            async with aclosing(ahead(chunks)) as pieces:
+                async for chunk in pieces:
+                    await whole(extraction.feed, chunk)
+                    if time.monotonic() - told > _PROGRESS_SECONDS:
+                        told = time.monotonic()
+                        await call.emit(_progress(extraction))
             extracted = await whole(extraction.finish)
         await call.emit(_progress(extraction))
         return extracted
@@ -269,10 +272,13 @@ class Archives:
             )
 
 
-async def _pulled(packing: Packing) -> AsyncIterator[bytes]:
-    """The archive's chunks, each made on a worker thread while nobody waits for it."""
-    while (chunk := await whole(next, packing, None)) is not None:
-        yield chunk
+async def _pulled(packing: Packing) -> AsyncGenerator[bytes]:
+    """The archive's chunks, each made on a worker thread."""
+    try:
+        while (chunk := await whole(next, packing, None)) is not None:
+            yield chunk
+    finally:
+        await whole(packing.close)
 
 
 def _refuse_other_mode(mode: InjectMode, extracted: Extracted) -> None:

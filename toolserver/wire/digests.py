@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from protocol.errors import ArchiveInvalid, InvalidRequest
 
@@ -59,7 +59,7 @@ def _parsed(text: str) -> dict[str, bytes]:
     return found
 
 
-async def held_to(chunks: AsyncIterator[bytes], wanted: Mapping[str, bytes]) -> AsyncIterator[bytes]:
+async def held_to(chunks: AsyncIterator[bytes], wanted: Mapping[str, bytes]) -> AsyncGenerator[bytes]:
     """The same chunks; raises ArchiveInvalid at their end when they are not what was said."""
     digests = {name: hashlib.new(name) for name in wanted}
     async for chunk in chunks:

@@ -1,10 +1,11 @@
 """An archive into a directory, as its bytes come from the socket.
 
-    feed: packed bytes -> inflate -> | -> digest, tar -> rules -> writer          finish: all ended -> digest
+    feed: packed bytes -> inflate -> | -> digest                                  finish: all ended -> digest
+                                     | -> tar -> rules -> writer
 
 The directory is a fresh one that nobody else uses yet (see ``swap``): a refusal leaves whatever was written
 before it there, for the caller to throw away. Call it from a worker thread, one call at a time. Past the
-first MiB what stands right of the bar runs on a thread of its own, one piece behind.
+first MiB what stands right of a bar runs on a thread of its own, one piece behind.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class Extraction:
         self._telling: bytearray | None = None
         self._delta: Delta | None = None
         self._removed: list[MemberPath] = []
-        self._relay = Relay(self._unpack)
+        self._hashing = Relay(self._digest.update)
+        self._unpacking = Relay(self._unpack)
 
     @property
     def files(self) -> int:
@@ -117,7 +119,8 @@ class Extraction:
         with self._closing_on_error():
             for plain in self._inflater.finish():
                 self._take(plain)
-            self._relay.wait()
+            self._hashing.wait()
+            self._unpacking.wait()
             self._decoder.finish()
             self._read_told()
             self._writer.finish()
@@ -127,7 +130,8 @@ class Extraction:
     def abort(self) -> None:
         """Close everything. Does nothing when it is closed already."""
         if self._root >= 0:
-            self._relay.close()
+            self._hashing.close()
+            self._unpacking.close()
             self._writer.close()
             os.close(self._root)
             self._root = -1
@@ -144,12 +148,13 @@ class Extraction:
         self._budget.took_unpacked(len(plain))
         self._room.need_disk("to unpack the archive", len(plain))
         if self._budget.unpacked > _ALONE_BYTES:
-            self._relay.give(plain)
+            self._hashing.give(plain)
+            self._unpacking.give(plain)
         else:
+            self._digest.update(plain)
             self._unpack(plain)
 
     def _unpack(self, plain: bytes) -> None:
-        self._digest.update(plain)
         writer = self._writer
         for event in self._decoder.feed(plain):
             if event is END:

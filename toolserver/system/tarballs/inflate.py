@@ -18,7 +18,7 @@ from protocol.archives import DETECT_BYTES, GZIP_MAGICS, ZSTD_MAGICS, detect
 from protocol.errors import ArchiveInvalid
 from protocol.messages.archives import ArchiveFormat
 
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 512 * 1024
 """Plain bytes in one piece out of gzip."""
 
 _ZSTD_SLICE_BYTES = 1024

@@ -1,6 +1,8 @@
 """A directory as a packed archive, made while it is sent.
 
-    walk -> tar -> digest, deflate -> chunks
+    walk -> tar -> | -> digest | -> deflate -> chunks
+
+Past the first MiB what stands between bars runs on a thread of its own, one block behind.
 
 The same tree gives the same tar stream, and so the same digest: names are sorted, owners are 0:0, times are
 whole seconds. The packed bytes may differ from one version of a compressor to the next.
@@ -20,7 +22,7 @@ import msgspec
 
 from protocol.archives import Budget
 from protocol.exclusions import Exclusions
-from protocol.limits import KIB, Limits
+from protocol.limits import KIB, MIB, Limits
 from protocol.manifests import (
     DELTA_MEMBER,
     REMOVED_MEMBER,
@@ -34,11 +36,15 @@ from protocol.messages.archives import ArchiveFormat, Times
 from protocol.tar import Member, pack
 from toolserver.system.tarballs.deflate import deflater
 from toolserver.system.tarballs.record import Record
+from toolserver.system.tarballs.relay import Relay
 from toolserver.system.tarballs.walk import Entry as Packable
 from toolserver.system.tarballs.walk import Walk
 
-CHUNK_BYTES = 64 * KIB
-"""At least this much in every chunk but the last."""
+CHUNK_BYTES = 256 * KIB
+"""At least this much in every chunk but the last: each is a hand-over between threads, of some 0.1 ms."""
+
+_ALONE_BYTES = MIB
+"""Until here a thread costs more than it gains: a tree of 50 files takes 2 ms."""
 
 FIXED_TIME = 315_532_800
 """1980-01-01, the first day that every archive format knows."""
@@ -189,11 +195,19 @@ class Packing(Iterator[bytes]):
 
     def _deflated(self, entries: Iterable[Packable], format: ArchiveFormat) -> Iterator[bytes]:
         deflate = deflater(format)
-        for block in pack(entries):
-            self._tar_bytes += len(block)
-            self._digest.update(block)
-            yield deflate.compress(block)
-        yield deflate.flush()
+        is_alone = format is ArchiveFormat.GZIP  # zstd has threads of its own
+        with closing(Relay(self._digest.update)) as hashing, closing(Relay(deflate.compress)) as deflating:
+            for block in pack(entries):
+                self._tar_bytes += len(block)
+                if self._tar_bytes > _ALONE_BYTES:
+                    hashing.give(block)
+                    yield (deflating.give(block) or b"") if is_alone else deflate.compress(block)
+                else:
+                    self._digest.update(block)
+                    yield deflate.compress(block)
+            hashing.wait()
+            yield deflating.wait() or b""
+            yield deflate.flush()
 
     def _summary(self) -> Packed:
         self._budget.took_packed(self.packed_bytes)

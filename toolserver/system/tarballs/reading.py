@@ -23,7 +23,7 @@ from toolserver.system.tarballs.relay import Relay
 _WHOLE_BYTES = 4 * MIB
 """Up to here a file is held in memory, which makes its copy whole. A gut feeling: sources are far smaller."""
 
-_PIECE_BYTES = 256 * KIB
+_PIECE_BYTES = 512 * KIB
 _ATTEMPTS = 3
 
 

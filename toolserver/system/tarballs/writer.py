@@ -24,6 +24,7 @@ from protocol.errors import ArchiveInvalid
 from protocol.limits import Limits
 from protocol.tar import Kind, Member, shown
 from toolserver.system.directories import GrowingDirectories
+from toolserver.system.large_files import LARGE_BYTES, Allocation, write_all
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_FILE = -1
@@ -41,6 +42,9 @@ class TreeWriter:
         """Mode and time of each directory, given when nothing more comes into it."""
         self._file = _NO_FILE
         self._member = Member(name="")
+        self._allocation: Allocation | None = None
+        self._written = 0
+        """Of a file that has an allocation."""
         self._begin: dict[Kind, Callable[[Member, str], None]] = {
             Kind.FILE: self._begin_file,
             Kind.DIRECTORY: self._make_directory,
@@ -59,8 +63,10 @@ class TreeWriter:
         if self._file == _NO_FILE:
             return
         self.bytes += len(data)
-        while data:
-            data = data[os.write(self._file, data) :]
+        if self._allocation is not None:
+            self._written += len(data)
+            self._allocation.reach(self._written)
+        write_all(self._file, data)
 
     def end(self) -> None:
         """The member is whole."""
@@ -97,6 +103,8 @@ class TreeWriter:
             self._file = os.open(name, _CREATE, 0o600, dir_fd=above)
             self.files -= 1
         self._member = member
+        self._allocation = Allocation(self._file, member.size) if member.size >= LARGE_BYTES else None
+        self._written = 0
         self.files += 1
 
     def _make_directory(self, member: Member, path: str) -> None:
