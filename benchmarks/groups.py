@@ -52,7 +52,7 @@ IN_ARENA: dict[Group, Callable[[Arena], Cases]] = {
 ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("tokens", 0, 10): tokens,
     Group("starts", 40, 60): starts,
-    Group("sessions", 20, 50): rates,
+    Group("sessions", 20, 60): rates,
     Group("archives", 30, 115): tarballs,
     Group("deltas", 0, 40): deltas,
     Group("checkpoints", 0, 30): past,

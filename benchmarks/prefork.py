@@ -1,9 +1,8 @@
-"""An experiment: tool servers forked from a process that has imported all they need, instead of started anew.
+"""A floor: bare tool servers forked from a process that has imported all they need, and nothing around them.
 
     python -m benchmarks.prefork [NUMBER]
 
-Nothing in the product does so: a fork has the layout of memory, the environment and the user of its parent; a
-session has a user, a view and a Landlock domain of its own before the first instruction of its tool server.
+``python -m benchmarks.sessions`` has whole sessions whose tool servers are forked, each in its isolation.
 """
 
 from __future__ import annotations

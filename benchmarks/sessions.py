@@ -3,7 +3,8 @@
     python -m benchmarks.sessions [--created 500] [--started 60] [--at-once 4] [--isolation auto]
 
 A created session is a record and a directory; no process is started before its first use. A started one has a
-tool server that answers. Everything is in a temporary directory, and ended again.
+tool server that answers, and so has a forked one (``WORKSPACE_PREFORK``); both by turns. Everything is in a
+temporary directory, and ended again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from orchestrator.backends import Host
@@ -26,6 +28,8 @@ from orchestrator.records import Records, SessionRecord
 from orchestrator.sessions import PortWishes, Sessions
 
 ANN = UserId("ann")
+ROUNDS = 3
+"""By turns, for the machine is never the same twice."""
 
 
 async def created(sessions: Sessions, number: int) -> list[float]:
@@ -109,22 +113,42 @@ def told(name: str, taken: list[float]) -> None:
     print(f"{name}: {len(ordered)}, p50 {statistics.median(ordered):.2f} ms, p95 {p95:.2f} ms")
 
 
-async def main(arguments: argparse.Namespace, directory: Path) -> None:
-    """Both, one after the other."""
+@contextlib.asynccontextmanager
+async def opened(directory: Path, isolation: str, *, prefork: bool) -> AsyncIterator[Sessions]:
+    """An orchestrator of its own; with ``prefork``, one that forks its tool servers."""
     paths = PathManager(directory)
-    prefork = "1" if arguments.prefork else "0"
-    environ = {**os.environ, "WORKSPACE_ISOLATION": arguments.isolation, "WORKSPACE_PREFORK": prefork}
+    environ = {**os.environ, "WORKSPACE_ISOLATION": isolation, "WORKSPACE_PREFORK": str(int(prefork))}
     backends = InstalledBackends(Host(paths, environ))
     async with Sessions(paths, Records(paths.db_path("sessions")), backends) as sessions:
-        told("created", await created(sessions, arguments.created))
-        seconds, taken = await started(sessions, arguments.started, arguments.at_once)
-        told("started", taken)
-        floor = await bare(directory, arguments.started, arguments.at_once)
+        yield sessions
+
+
+async def main(arguments: argparse.Namespace, directory: Path) -> None:
+    """Created ones, then started and forked ones by turns, then bare tool servers."""
+    number, at_once = arguments.started // ROUNDS, arguments.at_once
+    seconds = {"started": 0.0, "forked": 0.0}
+    taken: dict[str, list[float]] = {"started": [], "forked": []}
+    async with (
+        opened(directory / "started", arguments.isolation, prefork=False) as anew,
+        opened(directory / "forked", arguments.isolation, prefork=True) as forking,
+    ):
+        told("created", await created(anew, arguments.created))
+        # What forks them is there from then on; it is told by itself.
+        first, _ = await started(forking, 1, 1)
+        for _ in range(ROUNDS):
+            for name, sessions in (("started", anew), ("forked", forking)):
+                lasted, of_each = await started(sessions, number, at_once)
+                seconds[name] += lasted
+                taken[name] += of_each
+    floor = await bare(directory, number * ROUNDS, at_once)
+    for name, for_all in seconds.items():
+        told(name, taken[name])
+        rate, beside = len(taken[name]) / for_all * 60, for_all / floor
         print(
-            f"{len(taken) / seconds * 60:.0f} sessions a minute, {arguments.at_once} at once; "
-            f"{seconds / floor:.2f} times what as many bare tool servers take, "
-            f"of which {len(taken) / floor * 60:.0f} a minute start"
+            f"{rate:.0f} {name} a minute, {at_once} at once; {beside:.2f} times what bare tool servers take"
         )
+    print(f"the first that was forked, with the process that forks them: {first * 1000:.0f} ms")
+    print(f"{number * ROUNDS / floor * 60:.0f} bare tool servers a minute")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -15,11 +14,6 @@ from benchmarks.floors import bare_server, program
 from benchmarks.measure import Entry, Figure, Kind, compare, figure, value
 from benchmarks.peers.all import Peer
 from benchmarks.peers.ours import daemon
-from orchestrator.backends import Host
-from orchestrator.backends.installed import InstalledBackends
-from orchestrator.paths import PathManager
-from orchestrator.records import Records
-from orchestrator.sessions import Sessions
 
 AT_ONCE = 3
 _CREATED = 300
@@ -41,19 +35,22 @@ async def starts(bench: Bench) -> AsyncGenerator[list[Figure], None]:
 
 
 async def rates(bench: Bench) -> AsyncGenerator[list[Figure], None]:
-    """Sessions created, begun, begun in a minute; beside bare tool servers and forks of a warm one."""
+    """Sessions created, begun, begun in a minute, started and forked; beside bare tool servers and forks."""
     place, number = bench.scratch / "sessions", bench.scale.sessions
     place.mkdir()
-    paths = PathManager(place)
-    backends = InstalledBackends(Host(paths, {**os.environ, "WORKSPACE_ISOLATION": "auto"}))
-    async with Sessions(paths, Records(paths.db_path("sessions")), backends) as all_of_them:
-        created = [each * 1000 for each in await sessions.created(all_of_them, _CREATED)]
-        yield [figure("session created", "ours", created, None)]
-        seconds, taken = await sessions.started(all_of_them, number, AT_ONCE)
-        begun = [each * 1000 for each in taken]
-        yield [figure(f"session begun to its tool server's answer, {AT_ONCE} at once", "ours", begun, None)]
     case, unit = f"sessions a minute, {AT_ONCE} at once", "a minute"
-    yield [value(case, "ours, isolated", number / seconds * 60, unit)]
+    begun = f"session begun to its tool server's answer, {AT_ONCE} at once"
+    async with (
+        sessions.opened(place / "started", "auto", prefork=False) as anew,
+        sessions.opened(place / "forked", "auto", prefork=True) as forking,
+    ):
+        created = [each * 1000 for each in await sessions.created(anew, _CREATED)]
+        yield [figure("session created", "ours", created, None)]
+        await sessions.started(forking, 1, 1)  # and the process that forks them
+        for name, each in (("ours", anew), ("ours, forked", forking)):
+            seconds, taken = await sessions.started(each, number, AT_ONCE)
+            yield [figure(begun, name, [one * 1000 for one in taken], None)]
+            yield [value(case, f"{name}, isolated", number / seconds * 60, unit)]
     bare = await sessions.bare(place, number, AT_ONCE)
     yield [value(case, "bare tool servers", number / bare * 60, unit, Kind.FLOOR)]
     forked = await prefork.forked(place, number)

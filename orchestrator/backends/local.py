@@ -171,8 +171,8 @@ class LocalBackend:
         return self._settings.prefork and not self._isolation.tier.bwrap
 
     def _nursery(self) -> Nursery:
-        directory = private_directory(self._paths.base_dir)
-        return Nursery(DAEMON, host_environment(self._settings.environ), directory / "nursery.log")
+        log = self._paths.base_dir / "nursery.log"
+        return Nursery(DAEMON, host_environment(self._settings.environ), log)
 
     @contextlib.contextmanager
     def _tool_port(self, launch: Launch) -> Iterator[Launch]:

@@ -102,7 +102,8 @@ class Nursery:
     def _started(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(PATIENCE_SECONDS)
-        with theirs, self._log.open("ab") as log:
+        said = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with theirs, os.fdopen(said, "ab") as log:
             process = subprocess.Popen(
                 (sys.executable, "-P", "-m", nursery.__name__, str(theirs.fileno()), self.module),
                 cwd="/",

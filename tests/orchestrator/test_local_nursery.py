@@ -133,6 +133,17 @@ async def test_a_forked_one_looks_like_one_that_was_started_and_has_nothing_of_a
         await driver.destroy(guest.id)
 
 
+async def test_two_that_were_forked_from_one_draw_different_numbers(data: Path) -> None:
+    driver, drawn = backend(data, Wish.NONE), []
+    for wanted in (launch(), launch()):
+        guest = await driver.create(wanted)
+        async with open_client(driver.endpoint(guest, guest.tool_port).url, wanted.token) as client:
+            drawn.append((await client.command(argv=["/bin/true"])).process_id)
+        nursery_of(pid(guest))
+        await driver.destroy(guest.id)
+    assert drawn[0] != drawn[1]
+
+
 @needs_root
 async def test_what_forks_them_holds_nothing_of_their_sessions(data: Path) -> None:
     driver = backend(data)

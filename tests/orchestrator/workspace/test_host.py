@@ -29,6 +29,13 @@ def host(data: Path) -> WorkspaceHost:
     return WorkspaceHost(data)
 
 
+async def test_one_that_forks_its_tool_servers_says_what_that_leaves_open(data: Path) -> None:
+    for prefork in (False, True):
+        async with WorkspaceHost(data, prefork=prefork, environ={"WORKSPACE_ISOLATION": "none"}) as host:
+            open_to_all = host.properties("local").left_open
+            assert any("forked" in clause for clause in open_to_all) == prefork
+
+
 def running(session: str | None) -> set[int]:
     return members(f"WORKSPACE_SESSION_ID={session}")
 
