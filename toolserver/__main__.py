@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -56,7 +57,7 @@ def prepare() -> None:
 
     Begins nothing, starts no thread and reads no setting: ``main`` does so in each of them.
     """
-    with _no_certificates():
+    with _lean_imports():
         import uvloop  # noqa: F401
 
         import toolserver.app  # noqa: F401
@@ -67,7 +68,7 @@ def prepare() -> None:
 
 async def _run(config: Config) -> None:
     # Likewise: aiohttp is most of the start.
-    with _no_certificates():
+    with _lean_imports():
         from toolserver.app import open_app
 
     stop = asyncio.Event()
@@ -77,8 +78,7 @@ async def _run(config: Config) -> None:
     try:
         async with AsyncExitStack() as stack:
             running = await stack.enter_async_context(open_app(config, os.environ, _tool_path()))
-            # All that was made so far stays: the collector need not look at it again for 10 ms each.
-            gc.freeze()
+            _settle_memory()
             logs.flush()
             print(f"listening on {running.url}", flush=True)
             await stop.wait()
@@ -90,11 +90,16 @@ async def _run(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _no_certificates() -> Iterator[None]:
-    """In here none are read. aiohttp takes in all that the system trusts when it is imported, for a client
-    that here asks nobody but loopback: a quarter of the time of that import, and 2 MB."""
-    before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-    os.environ.update(dict.fromkeys(before, os.devnull))
+def _lean_imports() -> Iterator[None]:
+    """In here no certificates are read, and lists that freeze are Python's own.
+
+    aiohttp takes in all that the system trusts when it is imported, for a client that here asks nobody but
+    loopback: a quarter of the time of that import, and 2 MB. The lists hold its few middlewares and signals;
+    in C++ they bring a library of 1 MB.
+    """
+    chosen = {**dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), os.devnull), "FROZENLIST_NO_EXTENSIONS": "1"}
+    before = {name: os.environ.get(name) for name in chosen}
+    os.environ.update(chosen)
     try:
         yield
     finally:
@@ -102,6 +107,14 @@ def _no_certificates() -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def _settle_memory() -> None:
+    """All that was made so far stays: the collector need not look at it again for 10 ms each; and what the
+    imports have left free goes back to the system, 0.6 MB in a millisecond."""
+    gc.freeze()
+    with contextlib.suppress(AttributeError):  # of glibc alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _tool_path() -> str:

@@ -83,6 +83,14 @@ def test_root_and_state_directory_are_made(tmp_path: Path) -> None:
         assert daemon.state.stat().st_mode & 0o777 == 0o700
 
 
+def test_what_an_idle_daemon_has_no_use_for_is_not_in_its_memory(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        mapped = Path(f"/proc/{daemon.pid}/maps").read_text(encoding="utf-8")
+    assert "uvloop" in mapped
+    for library in ("zstandard", "isal", "cryptography", "libstdc++"):
+        assert library not in mapped
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_code_0(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path) as daemon:

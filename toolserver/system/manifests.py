@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-import zstandard
 
 from protocol.errors import InvalidRequest, NotFound
 from protocol.limits import MIB, Limits
@@ -38,6 +37,9 @@ class Writing:
     """A manifest that grows while its save is packed. Held in memory packed: some 60 bytes an entry."""
 
     def __init__(self) -> None:
+        # Loaded by the first save: an idle daemon needs it not.
+        import zstandard
+
         self._packer = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         self._entries: list[Entry] = []
         self._packed: list[bytes] = []
@@ -51,6 +53,8 @@ class Writing:
     def whole(self, head: ManifestHead) -> list[bytes]:
         """The file's bytes, once all entries have come."""
         self._flush()
+        import zstandard
+
         frame = zstandard.ZstdCompressor(level=_LEVEL).compress(_block(msgspec.msgpack.encode(head)))
         return [frame, *self._packed, self._packer.flush()]
 
@@ -104,6 +108,8 @@ class Manifests:
             fd = os.open(self._place(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             raise _unknown(digest, self._limits) from None
+        import zstandard
+
         with (
             os.fdopen(fd, "rb") as file,
             zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain,

@@ -10,9 +10,6 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-import zstandard
-from isal import isal_zlib
-
 from protocol.messages.archives import ArchiveFormat
 
 _GZIP_LEVEL = 2
@@ -45,8 +42,13 @@ def deflater(format: ArchiveFormat) -> Deflater:
     """A new stream in ``format``."""
     match format:
         case ArchiveFormat.GZIP:
+            # Loaded late, as for reading.
+            from isal import isal_zlib
+
             return isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WRAPPER)
         case ArchiveFormat.ZSTD:
+            import zstandard
+
             threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
             return zstandard.ZstdCompressor(
                 level=_ZSTD_LEVEL, threads=threads if threads > 1 else 0, write_checksum=True
