@@ -414,6 +414,7 @@ class TestInterruption:
     async def test_a_timeout_ends_the_command_and_keeps_the_shell(self, shell: Kept, command: str) -> None:
         await shell("set -T; x=kept; f() { echo f; }")
         # On a machine that is busy, a short time may be over before the command has begun.
+        answer: Json = {}
         for limit in (200, 1000, 5000, 20_000):
             answer = await shell(f"echo begun; {command}", timeoutMs=limit)
             if answer["stdout"]:
