@@ -38,7 +38,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle_connection_ms: int = 620_000
     """A connection between two requests; longer than the proxies before it wait, some 600 s at most."""
 
-    max_sockets: int = 4_096
+    max_sockets: int = 3_072
+    """Connections of one user that work: WebSockets, and others while a request is under way. The last
+    quarter is for the others."""
+
+    max_sockets_in_all: int = 4_096
     """Connections in all, WebSockets among them: some 100 MB of memory. When there are more, those go first
     that ask nothing at the moment; only then a new one is refused."""
 
@@ -47,8 +51,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     most, are kept for operations that run: no new connection gets one."""
 
     max_spent_tokens: int = 10_000
-    """Ids of revoked and used tokens that are remembered until those expire: 1 MB on the disk. Who revokes
-    more in a day has another trouble."""
+    """Ids of revoked tokens and used addresses that are remembered until those expire: 1 MB on the disk. The
+    last quarter is for addresses. Who revokes more in a day has another trouble."""
 
     max_requests_per_second: int = 8_000
     """Of one caller, on average: ten seconds' worth may come at once. A busy page has some hundreds; more
@@ -173,11 +177,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     input_wait_ms: int = 30_000
     """A ``send_input`` that names no ``yieldMs`` waits so long for room, then tells what was taken."""
 
-    max_processes: int = 1_024
-    """Commands running at the same time."""
+    max_processes: int = 768
+    """Commands of one user running at the same time: the last quarter is for the others."""
 
-    max_shells: int = 32
-    """Kept shells, by name; one that ended counts until it is stopped."""
+    max_processes_in_all: int = 1_024
+    """Commands running at the same time, of all users and the tool server's own."""
+
+    max_shells: int = 24
+    """Kept shells that one user was the first to ask for, by name; one that ended counts until it is
+    stopped."""
+
+    max_shells_in_all: int = 32
+    """Kept shells of all users."""
 
     max_shell_queue: int = 16
     """Commands that wait for their turn in one kept shell."""
@@ -326,12 +337,15 @@ REFUSALS: dict[str, str] = {
     **dict.fromkeys(
         (
             "max_sockets",
+            "max_sockets_in_all",
             "max_open_files",
             "max_operations",
             "max_operations_in_all",
             "max_in_flight",
             "max_processes",
+            "max_processes_in_all",
             "max_shells",
+            "max_shells_in_all",
             "max_shell_queue",
             "max_open_shell_outputs",
             "max_viewers",

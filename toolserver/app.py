@@ -109,7 +109,7 @@ class _Entrance:
     def application(self, pulse: Pulse, limits: Limits) -> web.Application:
         """Without a door yet."""
         app = web.Application(
-            middlewares=[middleware(self.guard, self.ledger), counting(pulse)],
+            middlewares=[middleware(self.guard, self.ledger, limits), counting(pulse)],
             client_max_size=limits.max_frame_bytes,
         )
         app[PRESENCE] = self.access.presence

@@ -48,9 +48,10 @@ class Renew(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send this frame."""
+    """Send this frame: the refusal of one that starts nothing, under its id."""
 
     data: bytes
+    id: str
 
 
 Decision = Run | CancelRun | Renew | Send
@@ -125,7 +126,7 @@ class Conversation:
     def _refusal(self, id: str, error: ToolError) -> Send:
         """The answer to a frame that starts nothing."""
         self._refused(error)
-        return Send(encode(ReplyFrame(id=id, error=error.body(id)), self._form))
+        return Send(encode(ReplyFrame(id=id, error=error.body(id)), self._form), id)
 
     def _readable_id(self, data: bytes) -> str:
         """The id of a frame that is otherwise wrong, so that its sender can tell which."""

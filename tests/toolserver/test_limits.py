@@ -41,9 +41,10 @@ SMALL = {
 ELSEWHERE = {
     "wire/test_connections.py": (
         *("max_header_bytes", "max_headers", "header_timeout_ms", "body_stall_ms"),
-        *("min_body_bytes_per_second", "max_sockets", "max_open_files"),
+        *("min_body_bytes_per_second", "max_sockets_in_all", "max_open_files"),
     ),
     "tools/test_auditing.py": ("max_requests_per_second", "max_operations", "max_operations_in_all"),
+    "test_shares.py": ("max_sockets", "max_processes_in_all", "max_shells_in_all"),
     "test_no_space.py": ("reserved_disk_bytes", "max_workspace_bytes"),
     "system/test_room.py": ("reserved_disk_entries",),
 }

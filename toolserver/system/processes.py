@@ -20,6 +20,7 @@ from protocol.errors import Busy, NotFound
 from protocol.limits import Limits
 from toolserver.system import tree
 from toolserver.system.bounds import Held, bounds, held
+from toolserver.system.caller import caller
 from toolserver.system.census import Census, Snapshot
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.ending import Ending, Outcome
@@ -34,6 +35,7 @@ from toolserver.system.priority import lower
 from toolserver.system.reaping import Reaper
 from toolserver.system.retention import Kept, too_many
 from toolserver.system.separation import NOTHING_DONE, Separation
+from toolserver.system.shares import Share, Shares
 from toolserver.system.starting import Launch, Starter
 
 __all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_name"]
@@ -150,7 +152,7 @@ class ProcessTable:
         self._ending = Ending(self._census, self._cgroups, limits)
         self._groups = LimitGroups(Wanted.of(limits))
         self._bounds = bounds(limits)
-        self._running = 0
+        self._shares = Shares(*_shares(limits))
         self._starts = self._forgotten_bytes = 0
         self._chores: asyncio.TimerHandle | None = None
         self._at_chores: asyncio.Task[None] | None = None
@@ -243,7 +245,11 @@ class ProcessTable:
         Blocks for the one to two milliseconds of a vfork. Raises NotFound, Forbidden, InvalidRequest, Busy.
         """
         launch = self._launch(id, argv, cwd, env, fed, pty, merged)
-        return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+        try:
+            return self._adopt(launch, self._starter.start(launch), argv, shown_cwd)
+        except BaseException:
+            self._not_started(launch)
+            raise
 
     async def start_soon(  # noqa: PLR0913 - what a program is started with
         self,
@@ -276,10 +282,14 @@ class ProcessTable:
             finally:
                 on_its_way.over()
 
-        if self._starter.at_once:
-            return adopt(self._starter.start(launch))
-        with on_its_way:
-            return await self._starter.off_loop(launch, adopt).value()
+        try:
+            if self._starter.at_once:
+                return adopt(self._starter.start(launch))
+            with on_its_way:
+                return await self._starter.off_loop(launch, adopt).value()
+        except BaseException:
+            self._not_started(launch)
+            raise
 
     def give_way(self, process: Process) -> Process:
         """Have it, and what it starts, get less of the processors where the daemon wants them too."""
@@ -413,12 +423,7 @@ class ProcessTable:
     def _refuse_when_full(self) -> None:
         if self._closing:
             raise Busy("the tool server is stopping and starts nothing any more")
-        if (running := self._running + self._reaper.starts_under_way) >= self._limits.max_processes:
-            raise Busy(
-                f"{running} commands are running, which is the limit; stop one or wait for one",
-                limit="maxProcesses",
-                value=self._limits.max_processes,
-            )
+        self._shares.refuse(caller())
 
     def _launch(
         self,
@@ -432,14 +437,20 @@ class ProcessTable:
     ) -> Launch:
         self._refuse_when_full()
         id = id or f"p{secrets.token_hex(8)}"
-        launch = Launch(id, argv, cwd, env, self._marks.new())
+        launch = Launch(id, argv, cwd, env, self._marks.new(), who=caller())
         if self._bounds:
             launch.within(self._bounds)
         if pty is not None:
             launch.on_terminal(pty)
         else:
             launch.on_pipes(fed=fed, merged=merged)
+        self._shares.take(launch.who)
         return launch
+
+    def _not_started(self, launch: Launch) -> None:
+        """Unless it was after all, and something else went wrong."""
+        if not launch.adopted:
+            self._shares.give_back(launch.who)
 
     def _adopt(self, launch: Launch, pid: int, argv: Sequence[str], shown_cwd: str) -> Process:
         process = Process(launch.id, pid, argv, shown_cwd, self._family)
@@ -457,7 +468,8 @@ class ProcessTable:
         if launch.into >= 0:
             on_terminal = launch.terminal_size is not None
             process.input = self._pipes.input(launch.into, self._limits, terminal=on_terminal)
-        return self._keep(process, launch.number)
+        launch.adopted = True
+        return self._keep(process, launch.number, launch.who)
 
     def _log(self) -> OutputLog:
         return OutputLog(self._spill_directory, self._limits.max_kept_output_bytes)
@@ -465,14 +477,13 @@ class ProcessTable:
     def _family(self, id: str) -> set[int]:
         return {proc.pid for proc in self._census.walk().of(id)}
 
-    def _keep(self, process: Process, number: int) -> Process:
+    def _keep(self, process: Process, number: int, who: str) -> Process:
         self._processes[process.id] = process
         self._census.enrol(process.id, process.pid, number)
-        self._running += 1
         self._starts += 1
 
         def on_end(status: int, usage: struct_rusage) -> None:
-            self._running -= 1
+            self._shares.give_back(who)
             self._pipes.drain((process.stdout, process.stderr))
             if process.group is not None:
                 process.limits_met = process.group.met()
@@ -485,6 +496,15 @@ class ProcessTable:
         self._reaper.watch(process.pid, on_end)
         self._chores_soon()
         return process
+
+
+def _shares(limits: Limits) -> tuple[Share, Share]:
+    each, in_all = limits.max_processes, limits.max_processes_in_all
+    end = "which is the limit; stop one or wait for one"
+    return (
+        Share("maxProcesses", each, f"{each} commands of this user are running, {end}"),
+        Share("maxProcessesInAll", in_all, f"{in_all} commands are running, {end}"),
+    )
 
 
 def _kept(process: Process) -> Kept:

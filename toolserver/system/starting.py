@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from toolserver.system import terminal, tree
 from toolserver.system.bounds import bounded
+from toolserver.system.caller import NOBODY
 from toolserver.system.domain import Wish
 from toolserver.system.limit_groups import Group, LimitGroups, try_out
 from toolserver.system.marks import LimitMarks
@@ -48,6 +49,10 @@ class Launch:
     into: int = -1
     group: Group | None = None
     """That it was started in."""
+    who: str = NOBODY
+    """On whose behalf, see ``caller``."""
+    adopted: bool = False
+    """It is in the table now, where its end is learned."""
     _theirs: list[int] = field(default_factory=list)
 
     def within(self, options: Sequence[str]) -> None:

@@ -21,7 +21,9 @@ class _Kept(msgspec.Struct):
     session_id: str | None = None
     public_keys: list[bytes] = []
     spent: dict[str, float] = {}
-    """By id, until when it has to be remembered: seconds since 1970."""
+    """Used addresses by id, and until when each has to be remembered: seconds since 1970."""
+    revoked: dict[str, float] = {}
+    """Tokens, likewise."""
 
 
 class TokenMemory:
@@ -47,26 +49,50 @@ class TokenMemory:
         """Remember whose session this is."""
         self._kept.session_id, self._kept.public_keys = session_id, public_keys
 
-    def spend(self, token_id: str, until: float, now: float) -> bool:
-        """Let a token count no more; False when it did not any more. Raises Busy when there are too many."""
-        spent = self._kept.spent
-        if token_id in spent:
+    def spend(self, address_id: str, until: float, now: float) -> bool:
+        """Let an address count no more; False when it did not any more. Raises Busy past the limit."""
+        if self.is_spent(address_id):
             return False
-        if len(spent) >= self._max_spent:
-            self._kept.spent = spent = {each: end for each, end in spent.items() if end >= now}
-        if len(spent) >= self._max_spent:
-            raise Busy(
+        if len(self._kept.spent) + len(self._kept.revoked) >= self._max_spent:
+            self._forget_over(now)
+        if len(self._kept.spent) + len(self._kept.revoked) >= self._max_spent:
+            raise self._full(
                 f"{self._max_spent} tokens are revoked or used, which is the limit; "
-                "each is forgotten within a day",
-                limit="maxSpentTokens",
-                value=self._max_spent,
+                "each is forgotten within a day"
             )
-        spent[token_id] = until
+        self._kept.spent[address_id] = until
         return True
+
+    def revoke(self, token_id: str, until: float, now: float) -> None:
+        """Let a token count no more. Raises Busy when too many are revoked: none is forgotten before its end,
+        for it would be good again. The last quarter is left to addresses, so that downloads go on."""
+        if self.is_spent(token_id):
+            return
+        share = self._max_spent - self._max_spent // 4
+        if len(self._kept.revoked) >= share:
+            self._forget_over(now)
+        if len(self._kept.revoked) >= share:
+            raise self._full(
+                f"{share} revoked tokens are remembered, which is the limit; each is forgotten within a "
+                "day, and all of them when this tool server gets other keys (bind_session)"
+            )
+        self._kept.revoked[token_id] = until
 
     def is_spent(self, token_id: str) -> bool:
         """Whether it counts no more."""
-        return token_id in self._kept.spent
+        return token_id in self._kept.spent or token_id in self._kept.revoked
+
+    def forget_revoked(self) -> None:
+        """No key is left by which they could be good."""
+        self._kept.revoked.clear()
+
+    def _forget_over(self, now: float) -> None:
+        kept = self._kept
+        kept.spent = {each: end for each, end in kept.spent.items() if end >= now}
+        kept.revoked = {each: end for each, end in kept.revoked.items() if end >= now}
+
+    def _full(self, told: str) -> Busy:
+        return Busy(told, limit="maxSpentTokens", value=self._max_spent)
 
     def image(self) -> bytes:
         """What ``save`` writes, taken on the loop, where nobody changes it meanwhile."""

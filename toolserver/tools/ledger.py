@@ -22,9 +22,10 @@ import msgspec
 from protocol.errors import Busy, Cancelled, Internal, ToolError
 from protocol.limits import Limits
 from protocol.operations import Operation
+from toolserver.system import caller
 from toolserver.system.confinement import confined
 from toolserver.system.lag import Lag
-from toolserver.tools.admission import Door, refuse_beyond, refuse_over
+from toolserver.tools.admission import Admission, Door, refuse_beyond, refuse_over
 from toolserver.tools.auditing import Auditing
 from toolserver.tools.figures import Figures
 from toolserver.tools.rate import Rate
@@ -94,6 +95,7 @@ class Ledger:
             self.refused(what.name, error, call.request_id, call.admission.who)
             raise
         outcome, answer = "ok", None
+        before = caller.begin(call.admission.who)
         self._begin(call.admission.who)
         try:
             refuse_beyond(call.admission, what)
@@ -113,6 +115,7 @@ class Ledger:
             self.hit(told)
             raise told from error
         finally:
+            caller.end(before)
             self._end(call.admission.who)
             self.note_soon(what.name, call, outcome, begun, about, answer)
 
@@ -134,7 +137,11 @@ class Ledger:
             raise _too_many("all", "maxOperationsInAll", limits.max_operations_in_all)
         if self._of_each[call.admission.who] >= limits.max_operations:
             raise _too_many("this user's", "maxOperations", limits.max_operations)
-        self._rate.take(call.admission.token_id or call.admission.who, now)
+        self.charge(call.admission, now)
+
+    def charge(self, admission: Admission, now: float) -> None:
+        """Count something that was asked, also what is no request; raises RateLimited."""
+        self._rate.take(admission.token_id or admission.who, now)
 
     def note_soon(
         self, name: str, call: Call, outcome: str, begun: float, about: object, answer: object = None

@@ -8,6 +8,7 @@ import contextlib
 from protocol.errors import InvalidRequest, TooLarge
 from protocol.limits import Limits
 from protocol.messages.shells import Shell, ShellRecord
+from toolserver.system.caller import caller
 from toolserver.system.kept_shell import Ended, KeptShell
 from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process
@@ -65,6 +66,8 @@ class Slot:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.who = caller()
+        """Who was the first to ask for it."""
         self.shell: KeptShell | None = None
         self.turn = asyncio.Lock()
         self.waiting = 0

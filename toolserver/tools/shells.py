@@ -33,6 +33,7 @@ from protocol.messages.shells import (
     ShellStop,
     ShellStopAnswer,
 )
+from toolserver.system.caller import caller
 from toolserver.system.disk import Disk
 from toolserver.system.kept_shell import Ended, KeptShell
 from toolserver.system.output import OutputLog
@@ -166,13 +167,24 @@ class KeptShells:
             raise InvalidRequest(
                 "a shell's name has 1 to 64 letters, digits, dots, hyphens or underscores", field="name"
             )
-        if name not in self._slots and len(self._slots) >= self._limits.max_shells:
-            raise Busy(
-                f"{len(self._slots)} shells are kept, which is the limit; end one with 'shell_stop'",
-                limit="maxShells",
-                value=self._limits.max_shells,
-            )
+        if name not in self._slots:
+            self._refuse_when_full(caller())
         return self._slots.setdefault(name, Slot(name))
+
+    def _refuse_when_full(self, who: str) -> None:
+        limits, end = self._limits, "which is the limit; end one with 'shell_stop'"
+        if len(self._slots) >= limits.max_shells_in_all:
+            raise Busy(
+                f"{len(self._slots)} shells are kept, {end}",
+                limit="maxShellsInAll",
+                value=limits.max_shells_in_all,
+            )
+        if sum(slot.who == who for slot in self._slots.values()) >= limits.max_shells:
+            raise Busy(
+                f"{limits.max_shells} shells of this user are kept, {end}",
+                limit="maxShells",
+                value=limits.max_shells,
+            )
 
     def _known(self, name: str) -> Slot:
         if name not in self._slots:

@@ -128,7 +128,7 @@ class Tokens:
     async def revoke(self, token_id: str) -> None:
         """Let it count no more, also after a restart; raises Busy when too many are remembered."""
         now = self._clock()
-        self._memory.spend(token_id, now + _REMEMBERED_SECONDS, now)
+        self._memory.revoke(token_id, now + _REMEMBERED_SECONDS, now)
         await self._save()
 
     async def bind(self, wanted: BindSession, public_keys: list[bytes], admission: Admission) -> None:
@@ -150,6 +150,8 @@ class Tokens:
             )
         self.session_id = wanted.session_id
         if public_keys:
+            if not set(public_keys) & set(self._raw):
+                self._memory.forget_revoked()
             self._raw = tuple(public_keys)
             self._known.clear()
             await asyncio.to_thread(self.load)

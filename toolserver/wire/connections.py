@@ -145,8 +145,8 @@ class Doors(web.Server):
 
     def make_room(self, new: Connection) -> None:
         """For ``new``, or refuse it."""
-        if len(self._open) > self._limits.max_sockets:
-            limit, value = "maxSockets", self._limits.max_sockets
+        if len(self._open) > self._limits.max_sockets_in_all:
+            limit, value = "maxSocketsInAll", self._limits.max_sockets_in_all
         elif _descriptor(new) > self._last_descriptor:
             limit, value = "maxOpenFiles", self._files
         else:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -17,7 +18,9 @@ from protocol.codec import StreamFrame, encode
 from protocol.errors import Forbidden, Internal, InvalidRequest, NotFound, TooLarge, ToolError, Unauthorized
 from protocol.export.schema import ErrorAnswer
 from protocol.limits import Limits
-from protocol.messages.base import Event
+from protocol.messages.base import Event, Request
+from protocol.operations import Operation
+from toolserver.system.shares import Share, Shares
 from toolserver.tools.admission import Admission
 from toolserver.tools.call import Call, Dispatcher, Emit, find_operation, read_request
 from toolserver.tools.editing.aliases import spelled
@@ -44,8 +47,18 @@ T = TypeVar("T")
 log = logging.getLogger("toolserver.http")
 
 
-def middleware(guard: Guard, ledger: Ledger) -> Any:
+def middleware(guard: Guard, ledger: Ledger, limits: Limits = Limits()) -> Any:
     """Request id in, guard, errors as bodies out. Headers that every answer has: ``answering``."""
+    shares = Shares(_share(limits.max_sockets))
+
+    async def within_share(request: web.Request, handler: _Next, who: str) -> web.StreamResponse:
+        """A connection has one request at a time, a WebSocket's until it closes."""
+        shares.refuse(who)
+        shares.take(who)
+        try:
+            return await handler(request)
+        finally:
+            shares.give_back(who)
 
     @web.middleware
     async def handle(request: web.Request, handler: _Next) -> web.StreamResponse:
@@ -54,8 +67,10 @@ def middleware(guard: Guard, ledger: Ledger) -> Any:
             if (preflight := preflight_answer(guard, request)) is not None:
                 return preflight
             if request.path not in OPEN_ROUTES:
-                request["admission"] = await _admission(request, guard, ledger)
-            response = await handler(request)
+                admission = request["admission"] = await _admission(request, guard, ledger)
+                response = await within_share(request, handler, admission.who)
+            else:
+                response = await handler(request)
         except ToolError as error:
             ledger.hit(error)
             return error_response(error, request["id"])
@@ -68,6 +83,11 @@ def middleware(guard: Guard, ledger: Ledger) -> Any:
         return response
 
     return handle
+
+
+def _share(value: int) -> Share:
+    told = f"{value} connections of this user are at work, which is the limit; close some, or wait for one"
+    return Share("maxSockets", value, told)
 
 
 async def _admission(request: web.Request, guard: Guard, ledger: Ledger) -> Admission:
@@ -99,10 +119,18 @@ async def _admitted(guard: Guard, request: web.Request) -> Admission:
 def operation_handler(dispatcher: Dispatcher, limits: Limits = Limits()) -> _Next:
     """POST /v1/{operation}."""
 
+    async def asked(request: web.Request) -> tuple[Operation, Request, bytes]:
+        try:
+            operation = find_operation(request.match_info["operation"])
+            body = await body_of(request, limits)
+            return operation, read_request(operation, spelled(operation.name, body), "json"), body
+        except ToolError:
+            # What starts nothing counts as what does.
+            dispatcher.ledger.charge(request["admission"], time.monotonic())
+            raise
+
     async def handle(request: web.Request) -> web.StreamResponse:
-        operation = find_operation(request.match_info["operation"])
-        body = await body_of(request, limits)
-        params = read_request(operation, spelled(operation.name, body), "json")
+        operation, params, body = await asked(request)
         kind = stream_kind(request.headers.get("Accept", "")) if operation.streams else None
         if kind is not None:
             return await stream_answer(

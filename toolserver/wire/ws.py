@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from protocol.codec import Format
-from protocol.errors import Cancelled, ToolError
+from protocol.errors import Cancelled, RateLimited, ToolError
 from protocol.limits import Limits
 from protocol.messages.base import Answer, Event
 from protocol.routes import CLOSE_UNAUTHORIZED, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
@@ -177,8 +177,8 @@ class _Peer:
     async def _take(self, data: Any) -> None:
         decision = self._conversation.receive(data)
         match decision:
-            case Send(refusal):
-                await self._send(refusal)
+            case Send(refusal, id):
+                await self._send(self._beyond_rate(id) or refusal)
                 await self._others_turn()
             case CancelRun(id):
                 await self._cancel(id)
@@ -208,6 +208,17 @@ class _Peer:
         await asyncio.sleep(0)
         if id in self._running:
             self._running[id][0].cancel()
+
+    def _beyond_rate(self, id: str) -> bytes | None:
+        """What is told instead of a refusal to who has many: a frame that starts nothing counts as one that
+        does."""
+        ledger = self._dispatcher.ledger
+        try:
+            ledger.charge(self._stay.admission, time.monotonic())
+        except RateLimited as error:
+            ledger.hit(error)
+            return self._conversation.error(id, error)
+        return None
 
     def _renewed(self, id: str, token: str) -> bytes:
         ledger, begun, before = self._dispatcher.ledger, time.monotonic(), self._stay.admission

@@ -405,7 +405,9 @@ class TestIdentity:
                     await http.ok("command", command="sleep 1000", background=True)
                 refused = await http.refused("command", command="true")
         assert (refused.status, refused.code) == (503, "busy")
-        assert refused.message == "2 commands are running, which is the limit; stop one or wait for one"
+        assert refused.message == (
+            "2 commands of this user are running, which is the limit; stop one or wait for one"
+        )
         assert refused.details == {"limit": "maxProcesses", "value": 2}
 
 

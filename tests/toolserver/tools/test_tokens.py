@@ -236,6 +236,29 @@ def test_what_is_remembered_is_bounded_and_forgotten_once_it_is_over(tmp_path: P
     assert (memory.is_spent("t0"), memory.is_spent("t1")) == (False, True)
 
 
+def test_who_revokes_too_much_is_refused_and_addresses_go_on(tmp_path: Path) -> None:
+    """Nothing is forgotten to make room: it would be good again."""
+    memory = TokenMemory(tmp_path, max_spent=8)
+    for number in range(6):
+        memory.revoke(f"t{number}", until=100, now=0)
+    with pytest.raises(Busy, match="6 revoked tokens are remembered") as refused:
+        memory.revoke("one more", until=200, now=0)
+    assert refused.value.details["limit"] == "maxSpentTokens"
+    assert all(memory.is_spent(f"t{number}") for number in range(6))
+    memory.revoke("t0", until=100, now=0)
+    assert memory.spend("address", until=50, now=0)
+    memory.revoke("one more", until=200, now=101)
+    assert (memory.is_spent("t0"), memory.is_spent("one more")) == (False, True)
+
+
+async def test_when_every_key_is_another_nothing_revoked_has_to_be_remembered(tmp_path: Path) -> None:
+    tokens, newer = tokens_of(tmp_path), Signer()
+    await tokens.revoke("gone")
+    for keys, kept in (([SIGNER.raw, newer.raw], True), ([newer.raw], True), ([Signer().raw], False)):
+        await tokens.bind(BindSession(session_id="s1"), keys, STATIC)
+        assert TokenMemory(tmp_path).is_spent("gone") is kept
+
+
 class TestSignedAddresses:
     async def test_it_is_good_once(self, tokens: Tokens) -> None:
         ticket = SIGNER.ticket("GET", "/v1/archive", options={"format": "zstd"})

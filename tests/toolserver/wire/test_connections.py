@@ -48,7 +48,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One of few connections."""
-    with running(tmp_path_factory.mktemp("crowded"), TOOL_SERVER_MAX_SOCKETS="8") as daemon:
+    with running(tmp_path_factory.mktemp("crowded"), TOOL_SERVER_MAX_SOCKETS_IN_ALL="8") as daemon:
         yield daemon
 
 
@@ -190,7 +190,7 @@ async def test_one_socket_too_many_is_refused_while_all_are_at_work(crowded: Dae
             await stack.enter_async_context(socket_of(crowded))
     answer = caught.value.response
     assert answer.status_code == 503
-    assert json.loads(answer.body or b"")["error"]["details"] == {"limit": "maxSockets", "value": 8}
+    assert json.loads(answer.body or b"")["error"]["details"] == {"limit": "maxSocketsInAll", "value": 8}
 
 
 async def test_who_asks_for_nothing_makes_room(crowded: Daemon) -> None:
