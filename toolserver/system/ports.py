@@ -1,4 +1,4 @@
-"""Who listens where, read from /proc; and whether a port answers."""
+"""Who listens where, asked of the kernel or read from /proc; and whether a port answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from toolserver.system import sock_diag
 
 _LISTEN = "0A"
 _ESTABLISHED = "01"
@@ -47,6 +49,17 @@ def listening_inodes(port: int | None = None) -> dict[int, int]:
 
 def listeners() -> dict[int, Listener]:
     """All listening TCP sockets of this network namespace, by inode."""
+    try:
+        return {
+            inode: Listener(port, str(ipaddress.ip_address(address)), inode)
+            for port, address, inode in sock_diag.listening()
+        }
+    except OSError:
+        return listeners_of_proc()  # a filter or another kernel knows no netlink
+
+
+def listeners_of_proc() -> dict[int, Listener]:
+    """The same, slower."""
     found: dict[int, Listener] = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:

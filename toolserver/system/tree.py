@@ -176,9 +176,25 @@ def _tell(proc: Proc, number: int) -> bool:
 
 def children_of_this_process() -> Iterator[int]:
     """Pids of direct children, adopted ones included, zombies too."""
-    for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", "rb") as file:
-            yield from map(int, file.read().split())
+    yield from _children("self")
+
+
+def lineage(pid: int) -> list[int]:
+    """A process and everything below it, without a look at any other: who was adopted meanwhile is missing.
+
+    So are all where the kernel does not tell a process's children.
+    """
+    found = [pid]
+    for each in found:  # it grows on the way
+        found += _children(str(each))
+    return found
+
+
+def _children(pid: str) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                yield from map(int, file.read().split())
 
 
 def _proc(pid: int) -> Proc | None:

@@ -13,14 +13,16 @@ from protocol.errors import DevServerFailed, InvalidRequest
 from protocol.messages.devserver import Readiness
 from protocol.paths import ROOT
 from protocol.readiness import readiness_problems
-from toolserver.system import ports
+from toolserver.system import ports, tree
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.install import error_line, last_lines
 from toolserver.tools.shell import shell_argv
 
-_PAUSE_SECONDS = 0.05
-"""Between two looks at whether it answers: a page is seen at most this late."""
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.01, 0.05
+"""Between two looks at whether it answers: a page is seen at most this late. A look takes 0.2 ms."""
+_LATE = 50
+"""Pauses are this part of the time that it took so far: 2 % at most, and ten looks in the first 0.1 s."""
 _LOOK_BYTES = 1024 * 1024
 _MAX_LINE_BYTES = 64 * 1024
 """Of a line: a pattern is looked for in no more of it."""
@@ -53,8 +55,10 @@ class Readying:
         ask = self._question(process, readiness, port)
         # Around the question too: one that hangs must not outlast the clock.
         async with asyncio.timeout(timeout_ms / 1000):
+            first = _LAST_PAUSE_SECONDS if readiness.command else _FIRST_PAUSE_SECONDS
+            begun = time.monotonic()
             while not await ask() and process.running:  # noqa: ASYNC110 - another program is asked
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_pause(time.monotonic() - begun, first))
         if not process.running:
             raise await ended(process)
 
@@ -95,6 +99,15 @@ class Readying:
             if process.running:
                 await asyncio.shield(self._table.stop(process, grace_ms=0))
             self._table.forget(process)
+
+
+def _pause(seconds: float, first: float) -> float:
+    """Until the next look, when so many seconds have gone by; a command is run for each, so they wait longer.
+
+    >>> [round(_pause(seconds, 0.01), 3) for seconds in (0.1, 1, 10)]
+    [0.01, 0.02, 0.05]
+    """
+    return min(max(first, seconds / _LATE), _LAST_PAUSE_SECONDS)
 
 
 async def ended(process: Process) -> DevServerFailed:
@@ -139,8 +152,15 @@ async def too_late(process: Process, timeout_ms: int) -> DevServerFailed:
 
 
 async def _is_ours(process: Process, port: int) -> bool:
+    # Most are found below the command itself, in a millisecond: a walk over all processes takes twenty.
+    if await asyncio.to_thread(_listens_below, process.pid, port) and process.running:
+        return True
     family = await asyncio.to_thread(process.family)
     return await asyncio.to_thread(ports.listens, family, port)
+
+
+def _listens_below(pid: int, port: int) -> bool:
+    return ports.listens(tree.lineage(pid), port)
 
 
 def check_readiness(readiness: Readiness) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from tests.builder import free_port
 from toolserver.system import ports
+from toolserver.system.sock_diag import listening, messages
 
 
 @pytest.fixture
@@ -50,6 +52,42 @@ def test_a_listener_on_the_other_family_counts() -> None:
         listener.listen()
         assert not ports.is_free("127.0.0.1", port_of(listener))
         assert port_of(listener) in ports.ports_of([os.getpid()])
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_the_kernel_tells_the_same_of_a_listener_as_proc(family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        inode = os.fstat(listener.fileno()).st_ino
+        assert inode not in ports.listeners()
+        listener.listen()
+        wanted = ports.Listener(port_of(listener), address, inode)
+        assert ports.listeners()[inode] == ports.listeners_of_proc()[inode] == wanted
+
+
+def test_many_listeners_come_in_more_than_one_piece() -> None:
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(socket.socket()) for _ in range(600)]
+        for each in many:
+            each.bind(("127.0.0.1", 0))
+            each.listen(1)
+        assert {os.fstat(each.fileno()).st_ino for each in many} <= {inode for _, _, inode in listening()}
+
+
+def test_where_the_kernel_is_not_to_be_asked_proc_is_read(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> list[tuple[int, bytes, int]]:
+        raise OSError("a filter")
+
+    monkeypatch.setattr("toolserver.system.sock_diag.listening", refused)
+    assert not ports.is_free("127.0.0.1", port_of(listener))
+
+
+def test_what_the_kernel_cuts_short_is_an_error() -> None:
+    for data in (b"x" * 7, b"\xff" * 16, b"\0" * 16):
+        with pytest.raises(OSError, match="half a"):
+            list(messages(data))
 
 
 def test_a_connection_that_is_closing_does_not_keep_the_port(listener: socket.socket) -> None:
