@@ -20,6 +20,7 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.client import Client, load_http
+from orchestrator.following import Following
 from orchestrator.packing import Packed, packed, planned
 from orchestrator.paths import UserId, WorkspaceId
 from orchestrator.plan import LaunchPlan
@@ -31,7 +32,7 @@ from orchestrator.units import count_text, size_text
 from protocol.errors import DevServerFailed, ToolError
 from protocol.messages.archives import InjectAnswer
 from protocol.messages.base import Log
-from protocol.messages.devserver import DevState, Progress, StartAnswer, Step
+from protocol.messages.devserver import DevState, Progress, Start, StartAnswer, Step
 from protocol.templates import Template
 
 
@@ -186,7 +187,7 @@ async def _bring_up(
     try:
         async with sessions.client(record) as client:
             injected = await inject(client, archive, stages)
-            started = await start(client, source.template, record, stages)
+            started = await start(sessions, client, source.template, record, stages)
         if keep_first:
             await _keep_first(sessions, record, stages.observer)
         record = await sessions.ready(record)
@@ -252,14 +253,14 @@ def other_ports(record: SessionRecord, wishes: PortWishes) -> Iterator[str]:
             yield f"port {wished} is taken: the {what} gets {given}"
 
 
-async def start(client: Client, template: Template, record: SessionRecord, stages: Stages) -> StartAnswer:
-    """Install what it needs and start its dev server."""
+async def start(
+    sessions: Sessions, client: Client, template: Template, record: SessionRecord, stages: Stages
+) -> StartAnswer:
+    """Install what it needs and start its dev server; by another socket where this client's breaks."""
     # The session's own port, for template.json only says which one is liked best.
     dev = msgspec.structs.replace(template.dev_request(), port=record.dev_port)
-    async with client.start.stream(install=template.install_request(), dev=dev) as events:
-        async for event in events:
-            stages.take(event)
-        return await events.result()
+    following = Following(Start(install=template.install_request(), dev=dev), stages.take)
+    return await following.to_its_end(client, lambda: sessions.client(record))
 
 
 def preview_of(sessions: Sessions, record: SessionRecord, started: StartAnswer) -> str | None:

@@ -148,14 +148,14 @@ async def restore_running(
         packed, stages = Packed(path, None, size_text(path.stat().st_size)), Stages(observer)
         async with sessions.client(record) as client:
             await inject(client, packed, stages)
-            problem = await _started(client, record, stages)
+            problem = await _started(sessions, client, record, stages)
     return Restored(content.name, before, problem)
 
 
-async def _started(client: Client, record: SessionRecord, stages: Stages) -> str:
+async def _started(sessions: Sessions, client: Client, record: SessionRecord, stages: Stages) -> str:
     """Why its packages or its dev server failed; empty when they did not."""
     try:
-        await start(client, await own_template(client), record, stages)
+        await start(sessions, client, await own_template(client), record, stages)
     except (InstallFailed, DevServerFailed) as error:
         return error.message
     return ""

@@ -100,7 +100,7 @@ async def _brought_up(
         template = await own_template(client)
         problem, started = "", None
         try:
-            started = await start(client, template, record, stages)
+            started = await start(sessions, client, template, record, stages)
         except (InstallFailed, DevServerFailed) as error:
             problem = error.message
     record = await sessions.ready(record)

@@ -207,7 +207,8 @@ class DevLogs(Request, frozen=True, kw_only=True):
 class DevLogsAnswer(Answer, frozen=True, kw_only=True):
     """The log from ``fromOffset`` on, as kept; streamed, ``text`` is empty.
 
-    One log from ``dev_start`` on: a dev server that is started again by itself goes on in it.
+    One log from ``dev_start`` on: a dev server that is started again by itself goes on in it. A read ends
+    where bytes are missing in between; the next one begins behind them.
     """
 
     text: str

@@ -82,6 +82,18 @@ class DevLog:
                 missing, offset = missing + skipped + run.end - run.base - at, run.end
         return Piece(0, b"")
 
+    def read_on(self, offset: int, max_bytes: int) -> Piece:
+        """The same over all runs, as far as nothing is missing between them, cut at a whole character."""
+        first = self.read(offset, max_bytes)
+        data, end = first.data, first.offset + len(first.data)
+        while len(data) < max_bytes and end < self.end:
+            more = self.read(end, max_bytes - len(data))
+            if more.missing or not more.data:
+                break
+            data, end = data + more.data, end + len(more.data)
+        whole = whole_characters(data) if end < self.end else len(data)
+        return Piece(first.offset, data[: whole or len(data)], first.missing)
+
     async def follow(self, call: Call, offset: int, next_run: Callable[[], Awaitable[bool]]) -> int:
         """Tell all from ``offset`` on, run after run; the offset where it ended.
 

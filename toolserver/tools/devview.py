@@ -37,7 +37,7 @@ class DevView:
         if call.streaming and request.follow:
             end = await log.follow(call, request.from_offset, self._dev.runs_on)
             return DevLogsAnswer(text="", from_offset=request.from_offset, next_offset=end)
-        piece = log.read(request.from_offset, min(request.max_bytes or _MAX_LOG_BYTES, _MAX_LOG_BYTES))
+        piece = log.read_on(request.from_offset, min(request.max_bytes or _MAX_LOG_BYTES, _MAX_LOG_BYTES))
         return DevLogsAnswer(
             text=piece.data.decode(errors="replace"),
             from_offset=piece.offset,

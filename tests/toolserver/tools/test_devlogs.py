@@ -37,6 +37,23 @@ async def test_a_read_begins_in_the_run_that_has_the_offset(directory: Path) -> 
     assert (log.end, log.begin_of_run) == (10, 4)
 
 
+async def test_one_read_goes_on_over_all_runs(directory: Path) -> None:
+    log, second = DevLog(), run(directory, b"two\n")
+    log.begin(run(directory, b"one\n"))
+    log.go_on(second)
+    log.go_on(run(directory, "drei €\n".encode()))
+    whole = "one\ntwo\ndrei €\n".encode()
+    assert [log.read_on(offset, 100).data for offset in (0, 6, 99)] == [whole, whole[6:], b""]
+    assert log.read_on(2, 4).data == whole[2:6]
+    assert log.read_on(0, len(whole) - 2).data == b"one\ntwo\ndrei "
+    assert log.read_on(13, 2).data == "€".encode()[:2]
+    second.abandon()
+    pieces = [log.read_on(offset, 100) for offset in (0, 4)]
+    assert [(each.offset, each.data, each.missing) for each in pieces] == [
+        (0, b"one\n", 0), (8, "drei €\n".encode(), 4),
+    ]  # fmt: skip
+
+
 async def test_what_a_run_leaves_behind_comes_too_late_for_the_next_ones_place(directory: Path) -> None:
     log, first = DevLog(), run(directory, b"one\n")
     log.begin(first)
