@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -394,6 +396,15 @@ class TestStopping:
         assert len(daemon.children()) >= 2
         status = await http.ok("dev_stop")
         assert (status["state"], status["url"], status["pid"]) == ("down", None, None)
+        assert daemon.children() == set()
+
+    async def test_one_that_hangs_is_stopped_though_it_hears_nothing(
+        self, http: Http, daemon: Daemon, site: Path, port: int
+    ) -> None:
+        started = await http.ok("dev_start", command=f"trap '' TERM; {SERVE} & wait; sleep 1000", port=port)
+        server = next(each for each in daemon.children() if each != started["pid"])
+        os.kill(server, signal.SIGSTOP)
+        assert (await http.ok("dev_stop"))["state"] == "down"
         assert daemon.children() == set()
 
     async def test_a_stop_of_nothing_is_no_error(self, http: Http, site: Path) -> None:
