@@ -49,6 +49,8 @@ class Pipes:
         """In the loop. To put one in and take it out costs eight system calls: where readers catch up and
         fall behind in turns, what comes next is read without."""
         self._large: set[int] = set()
+        self._over: list[int] = []
+        """At their end, and still to be closed."""
         self._timer: asyncio.TimerHandle | None = None
         self._inputs: set[Input] = set()
 
@@ -85,6 +87,7 @@ class Pipes:
             os.close(fd)
         self._readers.clear()
         self._fds.clear()
+        self._let_go()
         for each in list(self._inputs):
             each.close()
 
@@ -133,7 +136,7 @@ class Pipes:
                 self._listen_no_more(fd)
                 del self._readers[fd], self._fds[into]
                 self._large.discard(fd)
-                os.close(fd)
+                self._let_go_soon(fd)
                 into.close()
                 break
             into.append(data)
@@ -141,6 +144,16 @@ class Pipes:
             if len(data) >= _FULL_BYTES and fd not in self._large:
                 self._enlarge(fd)
         return at_most - rest
+
+    def _let_go_soon(self, fd: int) -> None:
+        """In the next turn: whoever waits for the end goes first."""
+        if not self._over:
+            asyncio.get_running_loop().call_soon(self._let_go)
+        self._over.append(fd)
+
+    def _let_go(self) -> None:
+        while self._over:
+            os.close(self._over.pop())
 
     def _enlarge(self, fd: int) -> None:
         self._large.add(fd)

@@ -36,7 +36,7 @@ from toolserver.system.reaping import Reaper
 from toolserver.system.retention import Kept, too_many
 from toolserver.system.separation import NOTHING_DONE, Separation
 from toolserver.system.shares import Share, Shares
-from toolserver.system.starting import Launch, Starter
+from toolserver.system.starting import Launch, SparePipes, Starter
 
 __all__ = ["Exit", "Outcome", "Process", "ProcessTable", "Snapshot", "signal_name"]
 
@@ -158,6 +158,7 @@ class ProcessTable:
         self._at_chores: asyncio.Task[None] | None = None
         self._closing = False
         self._starter = Starter(self._marks)
+        self._spare = SparePipes()
         self._not_lowered: set[Process] = set()
         self.separation = NOTHING_DONE
         """What keeps programs from the daemon, once it is open."""
@@ -366,6 +367,7 @@ class ProcessTable:
         self._reaper.sweep()
         self._reaper.close()
         self._pipes.close()
+        self._spare.close()
         self._starter.close()
         await asyncio.to_thread(self._groups.close)
         await asyncio.to_thread(self._cgroups.close)
@@ -443,7 +445,7 @@ class ProcessTable:
         if pty is not None:
             launch.on_terminal(pty)
         else:
-            launch.on_pipes(fed=fed, merged=merged)
+            launch.on_pipes(self._spare.take, fed=fed, merged=merged)
         self._shares.take(launch.who)
         return launch
 
@@ -469,6 +471,8 @@ class ProcessTable:
             on_terminal = launch.terminal_size is not None
             process.input = self._pipes.input(launch.into, self._limits, terminal=on_terminal)
         launch.adopted = True
+        # The program is on its way, and nobody waits for us.
+        self._spare.make()
         return self._keep(process, launch.number, launch.who)
 
     def _log(self) -> OutputLog:

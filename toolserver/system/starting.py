@@ -7,6 +7,7 @@ a thread while the last ones took long; one at a time, for the daemon wears the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -61,13 +62,15 @@ class Launch:
         refuse_missing(program, self.cwd)
         self.tried, self.argv = self.argv, bounded([program, *self.argv[1:]], options)
 
-    def on_pipes(self, *, fed: bool, merged: bool) -> None:
-        """Give it pipes. ``merged``: one for both streams of output."""
+    def on_pipes(self, pipe: Callable[[], tuple[int, int]], *, fed: bool, merged: bool) -> None:
+        """Give it pipes, of which each is made by ``pipe``. ``merged``: one for both streams of output."""
         try:
-            self.out, out = self._pipe()
+            self.out, out = pipe()
+            self._theirs.append(out)
             err = out
             if not merged:
-                self.err, err = self._pipe()
+                self.err, err = pipe()
+                self._theirs.append(err)
             into = DEVNULL
             if fed:
                 into, self.into = os.pipe()
@@ -105,10 +108,28 @@ class Launch:
             if fd >= 0:
                 os.close(fd)
 
-    def _pipe(self) -> tuple[int, int]:
-        ours, theirs = os.pipe()
-        self._theirs.append(theirs)
-        return ours, theirs
+
+class SparePipes:
+    """Two, for the output of the next program: made while the last one runs, when there is time."""
+
+    def __init__(self) -> None:
+        self._ready: list[tuple[int, int]] = []
+
+    def take(self) -> tuple[int, int]:
+        """One that is there, or a new one: (reading, writing). Raises OSError where there is none."""
+        return self._ready.pop() if self._ready else os.pipe()
+
+    def make(self) -> None:
+        """Have them ready again; where there is no room, the next start will say so."""
+        with contextlib.suppress(OSError):
+            while len(self._ready) < 2:
+                self._ready.append(os.pipe())
+
+    def close(self) -> None:
+        """Let go of what is there."""
+        for fd in (end for each in self._ready for end in each):
+            os.close(fd)
+        self._ready.clear()
 
 
 class Starter:
