@@ -43,7 +43,9 @@ def workspace_path(raw: str, root: str = "/app", max_bytes: int = Limits().max_p
     Traceback (most recent call last):
     protocol.errors.OutsideWorkspace: '/application/x' is outside the workspace; use a path below its root
     """
-    # Nearly every path that is ever asked for; no name in it is longer than all of it.
+    if raw == ".":
+        return ROOT
+    # Nearly every other path that is ever asked for; no name in it is longer than all of it.
     if len(raw) <= min(MAX_NAME_BYTES, max_bytes) and _PLAIN.fullmatch(raw):
         return WorkspacePath(raw)
     _refuse_unusable(raw, max_bytes)

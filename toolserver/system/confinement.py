@@ -14,11 +14,12 @@ from protocol.errors import Forbidden
 from protocol.paths import ROOT, WorkspacePath, is_within
 
 _PREFIX: ContextVar[WorkspacePath] = ContextVar("confinement", default=ROOT)
+_AS_IT_IS = contextlib.nullcontext()
 
 
 def confined(prefix: WorkspacePath) -> contextlib.AbstractContextManager[None]:
     """While the caller may reach only ``prefix`` and what is below it."""
-    return contextlib.nullcontext() if prefix == _PREFIX.get() else _confined(prefix)
+    return _AS_IT_IS if prefix == _PREFIX.get() else _confined(prefix)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,9 @@ or the disk; but whoever appends may ask whether one wants to be waited for.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -59,7 +58,8 @@ class OutputLog:
         self._ring: Ring | None = None
         self._changed: asyncio.Event | None = None
         """For those who wait for the next change; made by the first of them."""
-        self._readers = 0
+        self.readers = 0
+        """Who is in ``being_read``."""
         self._awaited: dict[object, int] = {}
         self._on_room: Callable[[], None] | None = None
         self._abandoned = False
@@ -67,7 +67,7 @@ class OutputLog:
     @property
     def followed(self) -> bool:
         """Whether somebody reads it now."""
-        return self._readers > 0
+        return self.readers > 0
 
     @property
     def full(self) -> bool:
@@ -118,14 +118,9 @@ class OutputLog:
             # The ring has it.
             self._head = b""
 
-    @contextlib.contextmanager
-    def being_read(self) -> Iterator[None]:
+    def being_read(self) -> _BeingRead:
         """Somebody reads it in here: whoever tidies up leaves it alone."""
-        self._readers += 1
-        try:
-            yield
-        finally:
-            self._readers -= 1
+        return _BeingRead(self)
 
     @property
     def start(self) -> int:
@@ -151,15 +146,21 @@ class OutputLog:
         """Mark where the program's own output ends."""
         if self.settled is None:
             self.settled = self.end
-            self._spill(0)
-            self._wake()
-            self._tell_room()
+            # Each only where there is something to do: most programs write little, and nobody follows.
+            if self.end:
+                self._spill(0)
+            if self._changed is not None:
+                self._wake()
+            if self._on_room is not None:
+                self._tell_room()
 
     def close(self) -> None:
         """Mark the end of the stream."""
         self.closed = True
-        self._wake()
-        self.settle()
+        if self._changed is not None:
+            self._wake()
+        if self.settled is None:
+            self.settle()
 
     def release(self) -> None:
         """Let go of everything kept; readers see a gap."""
@@ -295,3 +296,17 @@ class OutputLog:
             self._ring = None
             # Nobody waits for a disk any more.
             self._tell_room()
+
+
+class _BeingRead:
+    # No generator: it is on the way of every command.
+    __slots__ = ("_log",)
+
+    def __init__(self, log: OutputLog) -> None:
+        self._log = log
+
+    def __enter__(self) -> None:
+        self._log.readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._log.readers -= 1

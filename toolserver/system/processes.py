@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -438,7 +438,7 @@ class ProcessTable:
         merged: bool,
     ) -> Launch:
         self._refuse_when_full()
-        id = id or f"p{secrets.token_hex(8)}"
+        id = id or f"p{os.urandom(8).hex()}"
         launch = Launch(id, argv, cwd, env, self._marks.new(), who=caller())
         if self._bounds:
             launch.within(self._bounds)

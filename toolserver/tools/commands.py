@@ -83,7 +83,8 @@ class Commands:
 
     async def command(self, request: Command, call: Call) -> CommandAnswer:
         """Start it, or find the run that has this ``commandId`` already; then follow it to its end."""
-        _refuse_negative(yieldMs=request.yield_ms)
+        if request.yield_ms is not None:
+            _refuse_negative(yieldMs=request.yield_ms)
         process = self._running_already(request) or await self._start(request)
         view = _view_of(request, (0, 0))
         if request.background:

@@ -135,7 +135,7 @@ class Ledger:
         limits = self._limits
         if self.under_way >= limits.max_operations_in_all:
             raise _too_many("all", "maxOperationsInAll", limits.max_operations_in_all)
-        if self._of_each[call.admission.who] >= limits.max_operations:
+        if self._of_each.get(call.admission.who, 0) >= limits.max_operations:
             raise _too_many("this user's", "maxOperations", limits.max_operations)
         self.charge(call.admission, now)
 

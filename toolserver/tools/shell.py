@@ -102,9 +102,9 @@ def refuse_no_command(request: Command) -> None:
     parts = request.argv if request.argv is not None else [request.command or ""]
     if not parts or not parts[0].strip():
         raise InvalidRequest("the command is empty", field="command" if request.argv is None else "argv")
-    if any("\0" in part for part in (*parts, *request.env, *request.env.values())):
+    if "\0" in "".join((*parts, *request.env, *request.env.values())):
         raise InvalidRequest("a command or its environment holds a NUL character", field="command")
-    if bad := [name for name in request.env if not name or "=" in name]:
+    if request.env and (bad := [name for name in request.env if not name or "=" in name]):
         raise InvalidRequest(f"{bad[0]!r} is no name of a variable", field="env")
 
 

@@ -36,6 +36,7 @@ Mark = Callable[[Call, tuple[str, ...]], contextlib.AbstractContextManager[None]
 """Makes the context in which somebody touches these paths."""
 _CHANGING = frozenset((Move, Copy, Write, Mkdir, Remove, Chmod, Rollback, Inject, Undo, Redo))
 _MAX_DEBOUNCE_MS = 60_000
+_NOTHING = contextlib.nullcontext()
 _BATCH = 1000
 """Changes in one event; an injection has thousands."""
 
@@ -122,7 +123,7 @@ class Watches:
     def mark(self, call: Call, paths: tuple[str, ...]) -> contextlib.AbstractContextManager[None]:
         """While the caller touches these paths, as it names them."""
         if not paths:
-            return contextlib.nullcontext()
+            return _NOTHING
         try:
             named = tuple(self._disk.path(each) for each in paths)
         except ToolError:  # the request itself will be refused
