@@ -15,7 +15,8 @@ from benchmarks.crowds import crowds
 from benchmarks.growth import growth
 from benchmarks.measure import UNTIL, Figure, missing
 from benchmarks.memory import memory
-from benchmarks.processes import commands, outputs
+from benchmarks.outputs import outputs
+from benchmarks.processes import commands
 from benchmarks.readiness import readiness
 from benchmarks.requests import files, large_files, small
 from benchmarks.searches import searches, watched

@@ -1,29 +1,21 @@
-"""Commands: what starting one costs, in a kept shell too, and what its output takes to one reader."""
+"""Commands: what starting one costs, in a kept shell too."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
-import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from benchmarks.arena import Arena, floor
 from benchmarks.floors import kept_bash, program, spawn, spawner
-from benchmarks.measure import Act, Entry, Figure, Taken, compare, value
-from benchmarks.memory import resident_mib
-from benchmarks.peers.ours import TELL_THE_TIME
+from benchmarks.measure import Act, Entry, Figure, Taken, compare
 from benchmarks.peers.piped import Pipe, piped
 from benchmarks.peers.tools import SAY_MARK, found_program
 from orchestrator.client import open_client
 
 _BALLAST_BYTES = 500_000_000
 _HEAVY = f"ballast = bytearray(b'x' * {_BALLAST_BYTES}); from toolserver.__main__ import main; main()"
-OUTPUTS = ((1_000_000, "1 MB"), (100_000_000, "100 MB"))
 
 
 async def commands(arena: Arena) -> AsyncGenerator[list[Figure], None]:
@@ -60,37 +52,5 @@ async def _held(arena: Arena, true: str) -> list[Figure]:
         return await compare("command true, in pairs", entries, scale.runs, scale.seconds)
 
 
-async def outputs(arena: Arena) -> AsyncGenerator[list[Figure], None]:
-    """The first byte of a stream, then 1 MB and 100 MB to their last."""
-    yield await arena.contest("first byte of a stream", "first_byte", (), [floor("a pipe", _piped_byte)])
-    for size, name in OUTPUTS:
-        path = arena.root / f"output-{size}.txt"
-        await asyncio.to_thread(path.write_bytes, (b"0123456789abcde\n" * (size // 16 + 1))[:size])
-        through = floor("cat to Python", functools.partial(asyncio.to_thread, _through_a_pipe, path))
-        heavy = size > OUTPUTS[0][0]
-        yield await arena.contest(f"{name} of output", "output", (path.name, size), [through], heavy=heavy)
-        path.unlink()
-    pid = arena.client.pid
-    assert pid is not None
-    yield [value("memory after 100 MB of output", "ours", resident_mib(pid), "MiB")]
-
-
 async def _spawned(pipe: Pipe) -> Taken:
     return Taken((await pipe.ask({}))["taken"])
-
-
-async def _piped_byte() -> Taken:
-    def first() -> float:
-        with subprocess.Popen([sys.executable, "-S", "-c", TELL_THE_TIME], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            line = os.read(process.stdout.fileno(), 65536)
-            return (time.monotonic_ns() - int(line.split()[0])) / 1e6
-
-    return Taken(await asyncio.to_thread(first))
-
-
-def _through_a_pipe(path: Path) -> None:
-    with subprocess.Popen([found_program("cat"), path], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        while os.read(process.stdout.fileno(), 65536):
-            pass

@@ -75,6 +75,16 @@ def _true_of_peers(figures: Figures) -> Target:
     return Target("`true`, beside the quickest peer", 1.0, "", found)
 
 
+def _output(figures: Figures) -> Target:
+    found = _against(figures, "100 MB of output, in pairs", "cat to Python")
+    return Target("100 MB of output to one reader, beside cat", 2.0, "", found)
+
+
+def _first_byte(figures: Figures) -> Target:
+    found = _median(figures, "first byte of a stream")
+    return Target("first byte of a stream", 2.0, " ms", found)
+
+
 def _small_read(figures: Figures) -> Target:
     found = _against(figures, "read 1 KiB, frames alone", "bare echo socket")
     return Target("small read over the WebSocket, beside an echo", 1.5, "", found)
@@ -126,6 +136,8 @@ _ALL: tuple[Callable[[Figures], Target], ...] = (
     _memory,
     _true,
     _true_of_peers,
+    _output,
+    _first_byte,
     _small_read,
     _token,
     _p99("read 1 KiB, 64 at once", "small read over HTTP"),

@@ -15,8 +15,7 @@ from benchmarks.floors import program
 from benchmarks.measure import Kind, Taken
 from benchmarks.peers.tools import MARK, SAY_MARK, Tools, expect, found_program
 from orchestrator.client import Client, open_client
-from protocol.messages.base import Encoding
-from protocol.messages.commands import Stdout, WhenSlow
+from protocol.messages.commands import Stdout, StdoutBytes, WhenSlow
 from protocol.messages.search import PatternKind, Where
 
 TELL_THE_TIME = "import os, time; os.write(1, b'%d\\n' % time.monotonic_ns()); time.sleep(0.02)"
@@ -44,16 +43,24 @@ class ByClient(Tools):
         await self.client.command(argv=["sleep", "1000"], background=True)
 
     async def output(self, path: str, size: int) -> None:
+        """As bytes: exact whatever a command writes, and the quickest."""
+        await self._output(path, size, raw=True)
+
+    async def text_output(self, path: str, size: int) -> None:
+        """As text, which is what one gets unasked."""
+        await self._output(path, size, raw=False)
+
+    async def _output(self, path: str, size: int, *, raw: bool) -> None:
         received = 0
         async with self.client.command.stream(
             argv=[_CAT, str(self.root / path)],
-            encoding=Encoding.UTF8,
+            raw_events=raw,
             max_output_bytes=0,
             when_slow=WhenSlow.WAIT,
         ) as events:
             async for event in events:
-                if isinstance(event, Stdout):
-                    received += event.next_offset - event.offset
+                if isinstance(event, Stdout | StdoutBytes):
+                    received += len(event.data)
         expect(received == size, f"{received} bytes of {size}")
 
     async def first_byte(self) -> Taken:
