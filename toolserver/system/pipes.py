@@ -53,6 +53,8 @@ class Pipes:
         """At their end, and still to be closed."""
         self._timer: asyncio.TimerHandle | None = None
         self._inputs: set[Input] = set()
+        self.read_bytes = 0
+        """Of all programs so far."""
 
     def listen(self, fd: int, into: OutputLog) -> None:
         """Record what comes out of ``fd``, which is ours to close from here on, until nobody writes to it."""
@@ -140,6 +142,7 @@ class Pipes:
                 into.close()
                 break
             into.append(data)
+            self.read_bytes += len(data)
             rest -= len(data)
             if len(data) >= _FULL_BYTES and fd not in self._large:
                 self._enlarge(fd)

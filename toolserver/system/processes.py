@@ -8,6 +8,7 @@ the end of its output are two things: a child of it may hold the pipe.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -144,6 +145,8 @@ class ProcessTable:
         self._limits = limits
         self._spill_directory = spill_directory
         self._processes: dict[str, Process] = {}
+        self._over: dict[str, Process] = {}
+        """Those that have ended, in the order of their ends."""
         self._pipes = Pipes()
         self._reaper = Reaper()
         self._marks = LimitMarks()
@@ -302,14 +305,40 @@ class ProcessTable:
 
     def forget_old(self) -> None:
         """Drop the records that the limits keep no longer; one that somebody reads stays until he is done."""
-        kept = [_kept(each) for each in self._processes.values() if each.ended is not None]
-        for id in too_many(kept, time.monotonic(), self._limits):
-            process = self._processes.pop(id)
-            self._forgotten_bytes += process.stdout.end + process.stderr.end
-            self._census.strike(id)
+        for id in self._too_many():
+            process = self._processes[id]
+            self._strike(process)
             process.stdout.abandon()
             process.stderr.abandon()
-        self._put_away()
+        if self._most_kept_bytes > ENDED_MEMORY_BYTES:
+            self._put_away()
+
+    @property
+    def _most_kept_bytes(self) -> int:
+        """Records hold no more than what was read, and the beginnings of it a second time."""
+        return 2 * (self._pipes.read_bytes - self._forgotten_bytes)
+
+    def _too_many(self) -> Sequence[str]:
+        """Ids of the records to drop. To look at each of 256 keeps the loop for 0.7 ms, ten times a second
+        while commands come and go: mostly it is only their number, and the oldest go."""
+        now, limits = time.monotonic(), self._limits
+        oldest = next(iter(self._over.values()), None)
+        if oldest is None:
+            return ()
+        young = (now - (oldest.ended or now)) * 1000 <= limits.max_kept_process_age_ms
+        if young and self._most_kept_bytes <= limits.max_kept_output_in_all_bytes:
+            excess = max(0, len(self._over) - limits.max_kept_processes)
+            free = (each.id for each in map(_kept, self._over.values()) if not (each.open or each.followed))
+            found = list(itertools.islice(free, excess))
+            if len(found) == excess:
+                return found
+        return too_many(map(_kept, self._over.values()), now, limits)
+
+    def _strike(self, process: Process) -> None:
+        del self._processes[process.id]
+        self._over.pop(process.id, None)
+        self._forgotten_bytes += process.stdout.end + process.stderr.end
+        self._census.strike(process.id)
 
     def _put_away(self) -> None:
         """Of what ended programs wrote, only the newest stays in memory."""
@@ -324,9 +353,8 @@ class ProcessTable:
 
     def forget(self, process: Process) -> None:
         """Drop the record of a program that was the daemon's own errand."""
-        if self._processes.pop(process.id, None) is not None:
-            self._forgotten_bytes += process.stdout.end + process.stderr.end
-            self._census.strike(process.id)
+        if self._processes.get(process.id) is process:
+            self._strike(process)
         process.stdout.release()
         process.stderr.release()
 
@@ -494,6 +522,8 @@ class ProcessTable:
                 process.group.over = True
                 self._chores_soon()
             process._ended(Exit.of(status, usage))
+            if self._processes.get(process.id) is process:
+                self._over[process.id] = process
             if process.input is not None:
                 process.input.program_ended()
 
