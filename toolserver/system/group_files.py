@@ -115,14 +115,23 @@ def _quota(cpus: float) -> int:
     return max(1000, round(cpus * _PERIOD_MICROSECONDS))
 
 
-def met(read: Mapping[str, str]) -> list[str]:
-    """Which limits a command has met, by what the files of its group say.
+def counts(read: Mapping[str, str]) -> dict[str, int]:
+    """How often limits were met, by their names, out of what the files of a group say.
 
-    >>> met({"memory": "oom_kill_disable 0\\nunder_oom 0\\noom_kill 2", "pids": "max 0"})
+    >>> counts({"memory": "oom_kill_disable 0\\nunder_oom 0\\noom_kill 2", "pids": "max 0"})
+    {'commandMemoryBytes': 2, 'commandProcesses': 0}
+    """
+    keys = {"memory": "oom_kill", "pids": "max"}
+    return {CONTROLLERS[each]: _count(read.get(each, ""), key) for each, key in keys.items()}
+
+
+def met(now: Mapping[str, int], before: Mapping[str, int] = {}) -> list[str]:
+    """Which were met since.
+
+    >>> met({"commandMemoryBytes": 2, "commandProcesses": 1}, {"commandProcesses": 1})
     ['commandMemoryBytes']
     """
-    found = {"memory": "oom_kill", "pids": "max"}
-    return [CONTROLLERS[each] for each, key in found.items() if _count(read.get(each, ""), key)]
+    return [name for name, count in now.items() if count > before.get(name, 0)]
 
 
 def _count(text: str, key: str) -> int:

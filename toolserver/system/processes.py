@@ -26,7 +26,7 @@ from toolserver.system.census import Census, Snapshot
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.ending import Ending, Outcome
 from toolserver.system.exits import Exit, signal_name
-from toolserver.system.group_files import CONTROLLERS, Wanted, giving_way
+from toolserver.system.group_files import CONTROLLERS, Wanted, giving_way, met
 from toolserver.system.input import Input
 from toolserver.system.limit_groups import Group, LimitGroups
 from toolserver.system.marks import LimitMarks
@@ -87,8 +87,8 @@ class Process:
         """In a cgroup of its own."""
         self.group: Group | None = None
         """That holds it to its limits."""
-        self.limits_met: list[str] = []
-        """Which of those it has met by its end, by their names for callers."""
+        self.at_end: dict[str, int] = {}
+        """How often it had met each of those by its end, by their names for callers."""
         self._family = family
         self._begun = time.monotonic()
         self._when_ended: list[Callable[[], object]] = []
@@ -99,6 +99,15 @@ class Process:
     def running(self) -> bool:
         """Whether the leader still runs."""
         return self.exit is None
+
+    @property
+    def limits_met(self) -> list[str]:
+        """Limits of its own that it has met by its end."""
+        return met(self.at_end)
+
+    def met_so_far(self) -> dict[str, int]:
+        """How often it has met each, now or by its end."""
+        return self.group.counts() if self.group is not None and self.running else self.at_end
 
     @property
     def duration_ms(self) -> float:
@@ -518,7 +527,7 @@ class ProcessTable:
             self._shares.give_back(who)
             self._pipes.drain((process.stdout, process.stderr))
             if process.group is not None:
-                process.limits_met = process.group.met()
+                process.at_end = process.group.counts()
                 process.group.over = True
                 self._chores_soon()
             process._ended(Exit.of(status, usage))

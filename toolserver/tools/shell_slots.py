@@ -25,6 +25,8 @@ class Run:
         self.process: Process
         """The shell's."""
         self.started = self.restarted = False
+        self.limits_met: list[str] = []
+        """Of the shell's own, while this command ran."""
         self.begun = 0.0
         self.ended = 0.0
         loop = asyncio.get_running_loop()

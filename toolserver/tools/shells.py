@@ -35,6 +35,7 @@ from protocol.messages.shells import (
 )
 from toolserver.system.caller import caller
 from toolserver.system.disk import Disk
+from toolserver.system.group_files import met
 from toolserver.system.kept_shell import Ended, KeptShell
 from toolserver.system.output import OutputLog
 from toolserver.system.pipes import Pipes
@@ -261,7 +262,10 @@ class KeptShells:
         run.process, run.begun = shell.process, time.monotonic()
         run.has_begun.set_result(None)
         seconds = (request.timeout_ms or self._limits.command_timeout_ms) / 1000
-        return await shell.run(request.command, stdin, (run.stdout, run.stderr), seconds, run.unwanted)
+        before = shell.process.met_so_far()
+        ended = await shell.run(request.command, stdin, (run.stdout, run.stderr), seconds, run.unwanted)
+        run.limits_met = met(shell.process.met_so_far(), before)
+        return ended
 
     async def _fresh(self, slot: Slot) -> KeptShell:
         """Start one in place of whatever the name had."""
@@ -322,6 +326,7 @@ class KeptShells:
             restarted=run.restarted,
             shell_ended=ended.shell is not None,
             open_output=run.open_output,
+            limits_met=run.limits_met,
         )
 
 

@@ -192,6 +192,10 @@ async def test_callers_are_told(tmp_path: Path) -> None:
             assert (await http.ok("wait", processId="hog"))["limitsMet"] == ["commandMemoryBytes"]
             (record,) = (await http.ok("processes"))["processes"]
             assert record["limitsMet"] == ["commandMemoryBytes"]
+            # A kept shell goes on, and tells it of the command that it happened to.
+            shell = [await http.ok("shell", command=line) for line in ("true", "tail /dev/zero", "true")]
+            assert [each["limitsMet"] for each in shell] == [[], ["commandMemoryBytes"], []]
+            assert [each["exitCode"] for each in shell] == [0, 137, 0]
 
 
 # Version 2 ------------------------------------------------------------------------------------------
