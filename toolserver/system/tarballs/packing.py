@@ -201,12 +201,12 @@ class Packing(Iterator[bytes]):
                 self._tar_bytes += len(block)
                 if self._tar_bytes > _ALONE_BYTES:
                     hashing.give(block)
-                    yield (deflating.give(block) or b"") if is_alone else deflate.compress(block)
+                    yield b"".join(deflating.give(block)) if is_alone else deflate.compress(block)
                 else:
                     self._digest.update(block)
                     yield deflate.compress(block)
             hashing.wait()
-            yield deflating.wait() or b""
+            yield b"".join(deflating.wait())
             yield deflate.flush()
 
     def _summary(self) -> Packed:
