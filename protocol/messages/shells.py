@@ -73,8 +73,8 @@ class ShellAnswer(Answer, frozen=True, kw_only=True):
     open_output: bool
     """Whether something that it left behind may still write to its output; ``shell_output`` has that too."""
     limits_met: list[str] = []
-    """As in the answer of ``command``, while this one ran. The shell, its jobs and all its commands have these
-    limits together."""
+    """As in the answer of ``command``, while this one ran. The shell, its jobs and all its commands have them
+    together."""
 
 
 class ShellOutput(Request, frozen=True, kw_only=True):
