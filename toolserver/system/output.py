@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,9 @@ SPILL_BYTES = 256 * 1024
 reader took 160 ms of processor time, by 512 KiB 135."""
 CHUNK_BYTES = 64 * 1024
 """Small appends are joined up to this much, so that a reader does not walk over thousands of lines."""
+
+_LEFT_BYTES = 16 * 1024
+"""Of a stream, in memory whatever the others have: no file is made for less."""
 
 T = TypeVar("T")
 
@@ -310,3 +313,13 @@ class _BeingRead:
 
     def __exit__(self, *_: object) -> None:
         self._log.readers -= 1
+
+
+def put_older_away(newest_first: Iterable[OutputLog], room: int) -> None:
+    """Leave ``room`` bytes of all of these in memory, of the newest, and next to none of the others."""
+    for log in newest_first:
+        size = log.memory_bytes
+        if size > max(room, _LEFT_BYTES):
+            log.put_away()
+        else:
+            room = max(0, room - size)

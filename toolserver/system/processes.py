@@ -30,7 +30,7 @@ from toolserver.system.group_files import CONTROLLERS, Wanted, giving_way, met
 from toolserver.system.input import Input
 from toolserver.system.limit_groups import Group, LimitGroups
 from toolserver.system.marks import LimitMarks
-from toolserver.system.output import OutputLog
+from toolserver.system.output import OutputLog, put_older_away
 from toolserver.system.pipes import Pipes
 from toolserver.system.priority import lower
 from toolserver.system.reaping import Reaper
@@ -45,8 +45,6 @@ _CHORES_SECONDS = 0.1
 """After a start: a command that is over by then is never placed in a cgroup."""
 ENDED_MEMORY_BYTES = 8 * 1024 * 1024
 """Of all ended programs' output; the rest is in files. 256 of them with 1 MB each held 80 MiB before."""
-_LEFT_BYTES = 16 * 1024
-"""Of a stream, in memory whatever the others have: no file is made for less."""
 _TIDY_SECONDS = 5.0
 """Between two looks whether what a command left behind in its group is gone."""
 _PLACING_LOOKS = 2
@@ -350,15 +348,8 @@ class ProcessTable:
         self._census.strike(process.id)
 
     def _put_away(self) -> None:
-        """Of what ended programs wrote, only the newest stays in memory."""
-        room = ENDED_MEMORY_BYTES
-        for process in reversed(self._processes.values()):
-            for output in (process.stdout, process.stderr):
-                size = 0 if process.running else output.memory_bytes
-                if size > max(room, _LEFT_BYTES):
-                    output.put_away()
-                else:
-                    room = max(0, room - size)
+        ended = reversed(self._over.values())
+        put_older_away((log for each in ended for log in (each.stdout, each.stderr)), ENDED_MEMORY_BYTES)
 
     def forget(self, process: Process) -> None:
         """Drop the record of a program that was the daemon's own errand."""

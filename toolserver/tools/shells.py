@@ -37,7 +37,7 @@ from toolserver.system.caller import caller
 from toolserver.system.disk import Disk
 from toolserver.system.group_files import met
 from toolserver.system.kept_shell import Ended, KeptShell
-from toolserver.system.output import OutputLog
+from toolserver.system.output import OutputLog, put_older_away
 from toolserver.system.pipes import Pipes
 from toolserver.system.processes import ProcessTable
 from toolserver.tools.answers import shown
@@ -47,6 +47,10 @@ from toolserver.tools.shell_slots import Run, Slot, refuse
 from toolserver.tools.text import decoded
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ENDED_MEMORY_BYTES = 1024 * 1024
+"""Of what a shell's ended commands wrote; the rest is in files."""
+_PUT_AWAY_EVERY = 8
+"""Commands of a shell: none is to wait for a look at all before it."""
 
 
 class KeptShells:
@@ -292,6 +296,9 @@ class KeptShells:
 
     def _forget_old(self, slot: Slot) -> None:
         """The oldest first; not one that waits, runs, or is being written to by what it left behind."""
+        if slot.given % _PUT_AWAY_EVERY == 0:
+            ended = [each for each in reversed(slot.runs.values()) if each.ended]
+            put_older_away((log for each in ended for log in (each.stdout, each.stderr)), _ENDED_MEMORY_BYTES)
         if len(slot.runs) <= self._limits.max_kept_shell_commands:
             return
         old = [each for each in slot.runs.values() if each.ended and not each.open_output]

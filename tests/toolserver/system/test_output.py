@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.toolserver.system.disks import on_the_disk
 from toolserver.system import output, spill
-from toolserver.system.output import OutputLog
+from toolserver.system.output import OutputLog, put_older_away
 
 MEMORY = 64
 RING = 100
@@ -188,6 +188,21 @@ def test_output_stays_in_memory_while_it_is_written_read_or_has_no_disk(
     monkeypatch.setattr(spill.Writer, "stuck", True)
     log.put_away()
     assert log.memory_bytes == 40 + HEAD
+
+
+def test_the_newest_that_fit_stay_in_memory_and_small_ones_anyway(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_LEFT_BYTES", 4)
+    logs = [OutputLog(directory, RING, HEAD) for _ in range(4)]
+    for log, size in zip(logs, (30, 40, 2, 20), strict=True):
+        log.append(numbered(size))
+        log.settle()
+    put_older_away(reversed(logs), room=20 + HEAD + 4)
+    assert [log.memory_bytes for log in logs] == [0, 0, 4, 20 + HEAD]
+    assert [everything(log)[0] for log in logs] == [numbered(size) for size in (30, 40, 2, 20)]
+    for log in logs:
+        log.release()
 
 
 def test_a_released_log_tells_a_gap(log: OutputLog) -> None:
