@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -63,6 +64,9 @@ def prepare() -> None:
         import toolserver.app  # noqa: F401
     from toolserver.tools.tokens import load_verifier
 
+    # Loaded late otherwise, and nearly every workspace comes to need them: content, a write, a token.
+    for name in ("isal.igzip_lib", "isal.isal_zlib", "pathspec", "sqlite3", "zstandard"):
+        importlib.import_module(name)
     load_verifier()
 
 

@@ -26,7 +26,7 @@ from orchestrator.client import open_client
 from orchestrator.isolation.isolation import Setting
 from orchestrator.isolation.nursery import Order
 from orchestrator.isolation.tiers import Wish
-from orchestrator.paths import PathManager
+from orchestrator.paths import PathManager, SessionArea
 from tests.backend_suite import launch
 
 PROJECT = Path(__file__).parents[2]
@@ -70,6 +70,8 @@ def data() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="nursery-"))
     directory.chmod(0o711)
     yield directory / "data"
+    for area in directory.glob("data/workspaces/*/.*"):
+        processes.send(processes.members(area_marker(SessionArea(area))), signal.SIGKILL)
     shutil.rmtree(directory)
 
 
