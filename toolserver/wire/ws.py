@@ -21,6 +21,7 @@ from toolserver.tools.access import Access, renewal_answer
 from toolserver.tools.call import Call, Dispatcher
 from toolserver.tools.ledger import failed
 from toolserver.tools.presence import Stay
+from toolserver.wire.heartbeat import Heartbeat
 
 _HEARTBEAT_SECONDS = 20.0
 """A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
@@ -75,7 +76,7 @@ class WebSocketDoor:
         socket = web.WebSocketResponse(
             protocols=(SUBPROTOCOL_MSGPACK, SUBPROTOCOL_JSON),
             max_msg_size=self._limits.max_frame_bytes,
-            heartbeat=_HEARTBEAT_SECONDS,
+            autoping=False,
             compress=False,
             decode_text=False,
         )
@@ -144,6 +145,7 @@ class _Peer:
         self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
         self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
         self._answered = 0
+        self._heartbeat = Heartbeat(socket, request, _HEARTBEAT_SECONDS)
 
     async def speak(self) -> None:
         """Until the socket closes, or its token ends; then requests lose their caller, not their commands."""
@@ -165,15 +167,23 @@ class _Peer:
     async def _speak(self) -> None:
         writer = asyncio.create_task(self._write())
         try:
-            async for message in self._socket:
-                if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    break
-                await self._take(message.data)
+            with self._heartbeat.beating():
+                await self._listen()
         finally:
             # All are cancelled before anything is awaited: aiohttp may cancel us here, while we wait.
             writer.cancel()
             closing = [self._closing] if self._closing is not None else []
             await asyncio.gather(writer, *closing, *self._abandon(), return_exceptions=True)
+
+    async def _listen(self) -> None:
+        async for message in self._socket:
+            self._heartbeat.heard = True
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                await self._take(message.data)
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                break
 
     async def _take(self, data: Any) -> None:
         decision = self._conversation.receive(data)
