@@ -221,6 +221,54 @@ async def test_variables_that_python_reads_at_its_start_are_given_to_a_python_th
     await driver.destroy(guest.id)
 
 
+class Standin:
+    """A nursery of a small package whose ``prepare`` is ``line``; its ``main`` says that it ran."""
+
+    def __init__(self, directory: Path, line: str = "pass") -> None:
+        (directory / "standin").mkdir()
+        main = f"def prepare():\n    {line}\ndef main(words):\n    print(*words, flush=True)\n"
+        (directory / "standin" / "__main__.py").write_text(main)
+        self.log, self.out, self.error = (directory / name for name in ("log", "out", "error"))
+        self.nursery = Nursery("standin", {"PYTHONPATH": str(directory)}, self.log)
+
+    async def becomes(self, *words: str) -> int:
+        """How it was told to tie itself down; back when it has ended."""
+        order = Order(["standin"], ["it", "ran"], [*words], {}, "/")
+        with self.out.open("ab") as out, self.error.open("ab") as error:
+            pid, started = await asyncio.to_thread(self.nursery.begin, order, out.fileno(), error.fileno())
+        assert await ended(processes.Process(pid, 0, 0, "", started))
+        return pid
+
+
+async def test_one_that_is_to_be_tied_down_and_cannot_be_does_not_run(tmp_path: Path) -> None:
+    standin = Standin(tmp_path)
+    await standin.becomes()
+    assert standin.out.read_text() == "it ran\n"
+    await standin.becomes("cover", "/no/such", "tmp", "/no/such", "passwd", "/no/such")
+    assert standin.out.read_text() == "it ran\n"
+    assert standin.error.read_text().startswith("this host does not let a workspace be isolated: ")
+
+
+async def test_where_the_kernel_gives_a_fork_no_environment_of_its_own_none_is_asked_for_twice(
+    tmp_path: Path,
+) -> None:
+    """Refused by a stand-in for a kernel that was built without that."""
+    line = "from orchestrator.isolation import appearance; appearance.take_on = lambda *_: open('/no/such')"
+    standin = Standin(tmp_path, line)
+    for _ in range(2):
+        with pytest.raises(NurseryGone, match="a forked process cannot have an environment of its own"):
+            await standin.becomes()
+    assert not standin.out.read_text()
+
+
+async def test_a_module_that_starts_a_thread_when_it_is_loaded_is_not_forked(tmp_path: Path) -> None:
+    line = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    standin = Standin(tmp_path, line)
+    with pytest.raises(NurseryGone, match="has ended"):
+        await standin.becomes()
+    assert "standin has started a thread while it was loaded" in standin.log.read_text()
+
+
 def test_one_that_cannot_load_its_module_says_where_its_complaint_is(tmp_path: Path) -> None:
     nursery, log = Nursery("no_such_module", {}, tmp_path / "log"), tmp_path / "log"
     order = Order([], [], [], {}, "/")
