@@ -14,8 +14,8 @@ import pytest
 from orchestrator.client import Client, open_client
 from orchestrator.templates import read_template
 from protocol.messages.devserver import DevState, StartAnswer, StoreOutcome
-from tests.journeys.hmr import text
-from tests.journeys.support import DATA, REPOSITORY, Route
+from tests.journeys.hmr import page_text, text
+from tests.journeys.support import DATA, REPOSITORY, ROUTES, Route
 from tests.journeys.test_own_client import edit_reaches_the_page, up
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
@@ -27,6 +27,8 @@ WITH_HOT_RELOAD = (
 )
 QUICKLY_BUILT = {"vite-react-ts", "vite-svelte-ts"}
 """In a second or three. Astro takes longer to check and build than all the rest of its journey."""
+LARGE = {"astro-minimal"}
+"""Two minutes for npm alone on a machine that has much to do; the other Astro goes that way."""
 RESTART_SECONDS = 60.0
 KEPT_SECONDS = 120.0
 """From an install to its pack: some seconds, more when others want the disk."""
@@ -44,6 +46,37 @@ async def test_an_edit_reaches_the_open_page_also_after_an_install_without_a_net
                 await builds(client)
                 await starts_out_of_the_store(client, route.template, session["user"])
         await edit_reaches_the_page(session, route, route.new, route.old)
+
+
+@pytest.mark.parametrize("template", [route.template for route in ROUTES])
+async def test_its_packages_come_back_without_npm(template: str) -> None:
+    async with up(template) as session:
+        async with open_client(session["toolServerUrl"], session["token"]) as client:
+            if template not in LARGE:
+                await starts_again_offline(client, template)
+            await starts_out_of_the_store(client, template, session["user"])
+        assert "</html>" in await page_text(session["previewUrl"].rstrip("/"))
+
+
+async def test_a_page_that_installs_nothing_is_there_and_shows_an_edit() -> None:
+    async with up("static-html") as session:
+        before = await page_text(session["previewUrl"].rstrip("/"))
+        async with open_client(session["toolServerUrl"], session["token"]) as client:
+            assert (await client.install(offline=True)).command is None
+            title = before.partition("<title>")[2].partition("</title>")[0]
+            await client.edit(path="index.html", old_text=f"<title>{title}<", new_text="<title>Mine now<")
+        assert title
+        assert "<title>Mine now<" in await page_text(session["previewUrl"].rstrip("/"))
+
+
+async def test_stages_without_a_page_are_there_to_be_worked_on() -> None:
+    async with up("research-pipeline") as session:
+        assert session["previewUrl"] is None
+        async with open_client(session["toolServerUrl"], session["token"]) as client:
+            assert (await client.dev_status()).state is DevState.DOWN
+            there = {entry.path for entry in (await client.list(depth=1)).entries}
+    sent = {path.name for path in (REPOSITORY / "templates" / "research-pipeline").iterdir()}
+    assert there == sent
 
 
 async def builds(client: Client) -> None:
