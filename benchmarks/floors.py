@@ -128,9 +128,9 @@ async def kept_bash() -> AsyncIterator[Callable[[str], Awaitable[bytes]]]:
     await bash.wait()
 
 
-async def run(*argv: str, cwd: Path | None = None) -> None:
-    """A program to its end, its output thrown away."""
+async def run(*argv: str, cwd: Path | None = None, check: bool = False) -> None:
+    """A program to its end, its output thrown away. ``check``: raises CalledProcessError when it fails."""
     found = shutil.which(argv[0]) or argv[0]
     await asyncio.to_thread(
-        subprocess.run, [found, *argv[1:]], cwd=cwd, check=False, stdout=subprocess.DEVNULL
+        subprocess.run, [found, *argv[1:]], cwd=cwd, check=check, stdout=subprocess.DEVNULL
     )

@@ -54,7 +54,7 @@ ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("tokens", 0, 10): tokens,
     Group("starts", 40, 60): starts,
     Group("sessions", 20, 60): rates,
-    Group("archives", 30, 115): tarballs,
+    Group("archives", 36, 170): tarballs,
     Group("deltas", 0, 40): deltas,
     Group("checkpoints", 0, 30): past,
     Group("growth", 0, 50): growth,

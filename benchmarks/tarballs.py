@@ -1,4 +1,8 @@
-"""Archives in and out: a small tree, a large one, one large file; beside GNU tar on the same file system."""
+"""Archives in and out: a small tree, a large one, one large file; beside GNU tar on the same file system.
+
+Both leave what they make there, unsynced. Neither begins before the disk has what was written earlier and the
+tool server has removed the tree before: a large case is not to pay for the one before it.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,23 @@ import os
 import random
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from benchmarks.arena import Bench
 from benchmarks.floors import run
 from benchmarks.measure import Act, Entry, Figure, Kind, Taken, compare
-from benchmarks.peers.ours import ours
-from orchestrator.client import Client
+from benchmarks.peers.ours import ByHttp, ours
+from benchmarks.transfers import receive, send
+from protocol import routes
 from protocol.messages.archives import ArchiveFormat
 
 _SMALL_FILES = 50
-_CHUNK_BYTES = 1024 * 1024
 _WARMED = 10
 """Rounds of a case that is worth one unmeasured turn; the large trees take seconds each."""
+_LOOK_SECONDS = 0.1
+_QUIET_SECONDS = 10.0
+"""At most, for the tool server to come to rest."""
 
 
 async def tarballs(bench: Bench) -> AsyncGenerator[list[Figure], None]:
@@ -37,59 +44,84 @@ async def tarballs(bench: Bench) -> AsyncGenerator[list[Figure], None]:
         source = place / "source"
         source.mkdir(parents=True)
         await asyncio.to_thread(make, source)
-        async with ours(place / "app") as (client, _):
-            for each in (
-                (await _in(what, client.client, place, runs, scale.seconds * 3)),
-                (await _out(what, client.client, place, runs, scale.seconds * 3)),
-            ):
-                yield each
+        async with ours(place / "app") as (_, http):
+            yield await _in(what, http, place, runs, scale.seconds * 3)
+            yield await _out(what, http, place, runs, scale.seconds * 3)
         await asyncio.to_thread(shutil.rmtree, place)
 
 
-async def _in(what: str, client: Client, place: Path, runs: int, seconds: float) -> list[Figure]:
+async def _in(what: str, http: ByHttp, place: Path, runs: int, seconds: float) -> list[Figure]:
     packed, target = place / "in.tar.gz", place / "unpacked"
-    await run("tar", "-czf", str(packed), "-C", str(place / "source"), ".")
+    await run("tar", "-czf", str(packed), "-C", str(place / "source"), ".", check=True)
 
-    async def tar() -> Taken:
-        # What was there before is not tar's to remove; ours is timed with it.
+    async def made_anew() -> None:
+        # What was there before is not tar's to remove; the tool server puts the new tree in its place.
         await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
         target.mkdir()
-        begun = time.perf_counter()
-        await run("tar", "-xzf", str(packed), "-C", str(target))
-        return Taken((time.perf_counter() - begun) * 1000)
 
-    async def ours_in() -> None:
-        await client.put_archive(_chunks(packed))
+    tar = functools.partial(run, "tar", "-xzf", str(packed), "-C", str(target), check=True)
+    ours_in = functools.partial(send, http.url + routes.ARCHIVE, packed)
+    is_small = runs > _WARMED
+    entries = [
+        ("tar xzf", _apart(tar, http, is_small, made_anew)),
+        ("ours", _apart(ours_in, http, is_small)),
+    ]
+    return await compare(f"archive in, {what}", entries, runs, seconds, warm=is_small)
 
-    return await compare(
-        f"archive in, {what}", [("tar xzf", tar), ("ours", ours_in)], runs, seconds, warm=runs > _WARMED
-    )
 
+async def _out(what: str, http: ByHttp, place: Path, runs: int, seconds: float) -> list[Figure]:
+    is_small = runs > _WARMED
 
-async def _out(what: str, client: Client, place: Path, runs: int, seconds: float) -> list[Figure]:
-    source = str(place / "source")
+    def tar(*how: str) -> Act:
+        act = functools.partial(run, "tar", *how, str(place / "out"), "-C", str(place / "source"), ".")
+        return _apart(functools.partial(act, check=True), http, is_small)
 
-    async def received(format: ArchiveFormat) -> None:
-        async for _ in client.get_archive(format):
-            pass
+    def received(format: ArchiveFormat) -> Act:
+        url = f"{http.url}{routes.ARCHIVE}?format={format.value}"
+        return _apart(functools.partial(receive, url, place / "out"), http, is_small)
 
-    gzip: list[Entry | tuple[str, Act]] = [
-        ("tar czf", functools.partial(run, "tar", "-czf", str(place / "out"), "-C", source, ".")),
-        Entry("ours, gzip", functools.partial(received, ArchiveFormat.GZIP)),
-        Entry("ours, zstd", functools.partial(received, ArchiveFormat.ZSTD)),
+    entries = [
+        Entry("tar czf", tar("-czf"), Kind.FLOOR),
+        Entry("ours, gzip", received(ArchiveFormat.GZIP)),
+        Entry("ours, zstd", received(ArchiveFormat.ZSTD)),
     ]
     if shutil.which("zstd"):
-        zstd = functools.partial(
-            run, "tar", "-I", "zstd -1", "-cf", str(place / "out.zst"), "-C", source, "."
-        )
-        gzip.insert(1, Entry("tar -I 'zstd -1'", zstd, Kind.FLOOR))
-    return await compare(f"archive out, {what}", gzip, runs, seconds, warm=runs > _WARMED)
+        entries.insert(1, Entry("tar -I 'zstd -1'", tar("-I", "zstd -1", "-cf"), Kind.FLOOR))
+    return await compare(f"archive out, {what}", entries, runs, seconds, warm=is_small)
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            yield chunk
+async def _nothing() -> None:
+    pass
+
+
+def _apart(act: Act, http: ByHttp, is_small: bool, before: Act = _nothing) -> Act:
+    """``act`` on its own: ``before`` it, and until what came earlier is over, the clock stands still."""
+
+    async def alone() -> Taken:
+        await before()
+        if not is_small:  # thousands of those fit between two looks
+            await asyncio.to_thread(os.sync)
+            assert http.pid is not None
+            await _at_rest(http.pid)
+        begun = time.perf_counter()
+        await act()
+        return Taken((time.perf_counter() - begun) * 1000)
+
+    return alone
+
+
+async def _at_rest(pid: int) -> None:
+    """Until a program takes no processor time any more."""
+    ends = time.monotonic() + _QUIET_SECONDS
+    taken, before = _ticks(pid), -1
+    while taken != before and time.monotonic() < ends:
+        await asyncio.sleep(_LOOK_SECONDS)
+        taken, before = _ticks(pid), taken
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def sources(top: Path, count: int) -> None:

@@ -117,6 +117,20 @@ def _search(count: int) -> Callable[[Figures], Target]:
     return made
 
 
+def _large_archive(way: str, bound: float, ours: str, floor: str) -> Callable[[Figures], Target]:
+    def made(figures: Figures) -> Target:
+        case = next((each for each in figures if each.startswith(f"archive {way}, one file of ")), "")
+        median, beside = _of(figures, case, ours), _of(figures, case, floor)
+        found = median / beside if median and beside else None
+        return Target(f"archive {way}, one large file, beside {floor}", bound, "", found)
+
+    return made
+
+
+def _few_in(figures: Figures) -> Target:
+    return Target("archive in, 50 files", 30, " ms", _median(figures, "archive in, 50 files"))
+
+
 def _archive(way: str, bound: float) -> Callable[[Figures], Target]:
     def made(figures: Figures) -> Target:
         # The largest tree of small files of the run; a few files, or a lone large one, say other things.
@@ -147,6 +161,10 @@ _ALL: tuple[Callable[[Figures], Target], ...] = (
     _search(50_000),
     _archive("in", 0.75),
     _archive("out", 0.25),
+    _few_in,
+    _large_archive("in", 0.3, "ours", "tar xzf"),
+    _large_archive("out", 0.25, "ours, gzip", "tar czf"),
+    _large_archive("out", 1.5, "ours, zstd", "tar -I 'zstd -1'"),
 )
 
 
