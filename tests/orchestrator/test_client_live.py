@@ -135,22 +135,22 @@ async def test_leaving_a_command_early_ends_it(client: Client) -> None:
 
 
 async def test_large_output_of_any_bytes_comes_exactly_and_in_order(client: Client) -> None:
-    """Pieces small and large, with a reader that lets them pile up first."""
+    """To a reader that takes nothing before the command has ended, and so through every queue on the way."""
     written = os.urandom(10 * MIB) + b"\xff\0\n" + b"text\n" * 400_000
     await client.put_file("bytes", written)
     line = "cat bytes; cat bytes >&2; printf end"
-    async with client.command.stream(
-        command=line, raw_events=True, max_output_bytes=0, when_slow=WhenSlow.WAIT
-    ) as events:
-        got = {StdoutBytes: b"", StderrBytes: b""}
+    got = {StdoutBytes: b"", StderrBytes: b""}
+    async with (
+        open_client(client.base_url, TOKEN) as other,
+        client.command.stream(command=line, raw_events=True, max_output_bytes=0) as events,
+    ):
         async for event in events:
-            if isinstance(event, StdoutBytes | StderrBytes):
-                if not got[StdoutBytes]:
-                    assert len([chunk async for chunk in client.get_file("bytes")]) > 1
+            if isinstance(event, Started):
+                assert (await other.wait(process_id=event.process_id)).exit_code == 0
+            elif isinstance(event, StdoutBytes | StderrBytes):
                 assert event.offset == len(got[type(event)])
                 got[type(event)] += event.data
                 assert event.next_offset == len(got[type(event)])
-        assert (await events.result()).exit_code == 0
     assert got == {StdoutBytes: written + b"end", StderrBytes: written}
 
 
