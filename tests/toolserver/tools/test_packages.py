@@ -113,6 +113,19 @@ async def test_the_next_workspace_finds_a_spare_tree(env: Json, ran: Path, tmp_p
     assert trees[0] == trees[1] == trees[2]
 
 
+async def test_a_tree_given_for_other_packages_is_removed(env: Json, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    options = {"TOOL_SERVER_STORE_DIR": str(store), "TOOL_SERVER_STORE_DELAY_MS": "1"}
+    with running(tmp_path / "one", **options, TOOL_SERVER_STATE_DIR=str(tmp_path / "state")) as daemon:
+        given = tmp_path / "state/spares" / f"{'b' * 64}-12"
+        (given / "other").mkdir(parents=True)
+        project(daemon.root, "given")
+        async with http_of(daemon) as http:
+            assert (await http.ok("install", env=env))["store"]["outcome"] == "miss"
+            await until(lambda: not list(given.parent.iterdir()))
+        assert not (daemon.root / "node_modules/other").exists()
+
+
 async def test_what_installs_differently_is_another_key(
     http: Http, root: Path, store: Path, env: Json
 ) -> None:
