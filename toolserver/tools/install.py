@@ -38,6 +38,8 @@ _HINTS = {
     "bun": "; install it by `npm install -g bun`",
     "npm": "; it comes with Node: install Node 22.12 or newer",
 }
+_UNSIGNED = ("No compatible signature found", "Cannot find matching keyid")
+"""What Corepack says of a registry that does not sign, or not by a key that it knows."""
 _USAGE, _USAGE_END = "npm error Usage:", 'npm error Run "npm help'
 _ERROR_LINE = re.compile(r"(?i)\berr(or)?\b|ERR!|not found|ENOENT|404")
 _COMPLAINT = re.compile(r"(?i)\b(forbidden|cannot|can't|couldn't|no candidates)\b")
@@ -209,12 +211,29 @@ def error_line(lines: list[str]) -> str:
     >>> error_line(["> dev", "> node x.js", "no such port"])
     'no such port'
     """
+    lines = [line for line in lines if "throw new " not in line]  # Node shows the source before the sentence
     telling = [line for line in lines if _ERROR_LINE.search(line) and "log" not in line.lower()]
     telling = telling or [line for line in lines if _COMPLAINT.search(line)]
     long = [line for line in telling if len(line.split()) > 5]
     sentences = [line for line in long if "http" not in line] or long
     own = [line for line in lines if not line.startswith((">", "npm "))]
     return (sentences[:1] or telling[:1] or own[-1:] or lines[-1:] or ["it printed nothing"])[0].strip()
+
+
+def corepack_hint(lines: list[str]) -> str:
+    """What helps when Corepack did not get the package manager; empty when it is not that.
+
+    >>> corepack_hint(["Error: Cannot find matching keyid: {}"])
+    '; pin the version with its hash in package.json, as `corepack use` writes it'
+    >>> corepack_hint(["npm error 404"])
+    ''
+    """
+    text = "\n".join(lines)
+    if any(sign in text for sign in _UNSIGNED):
+        return "; pin the version with its hash in package.json, as `corepack use` writes it"
+    if "corepack#troubleshooting" in text:
+        return "; set npm_config_registry on the host, and Corepack fetches it from that registry"
+    return ""
 
 
 def _reason(command: str, process: Process) -> str:
@@ -225,7 +244,7 @@ def _reason(command: str, process: Process) -> str:
 def _failed(commands: list[str], failures: list[Process], manager: str | None) -> InstallFailed:
     last = failures[-1]
     code = last.exit.code if last.exit else None
-    hint = _HINTS.get(manager or "", "") if code == _NO_PROGRAM else ""
+    hint = _HINTS.get(manager or "", "") if code == _NO_PROGRAM else corepack_hint(last_lines(last))
     return InstallFailed(
         _reason(commands[-1], last) + hint,
         command=commands[-1],

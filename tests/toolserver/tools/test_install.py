@@ -91,6 +91,16 @@ async def test_a_failed_install_is_told_with_its_last_words(http: Http, root: Pa
     }
 
 
+async def test_what_corepack_did_not_get_is_told_with_what_helps(http: Http, root: Path, npm: Json) -> None:
+    (root / "package.json").write_text("{}")
+    told = "Error: Error when performing the request to there; see corepack#troubleshooting"
+    (root.parent / "tools" / "npm").write_text(f"#!/bin/sh\necho '{told}'; exit 1\n")
+    refused = await http.refused("install", env=npm)
+    assert refused.message.endswith(
+        f"{told}; set npm_config_registry on the host, and Corepack fetches it from that registry"
+    )
+
+
 async def test_a_command_that_does_not_exist_is_told(http: Http, root: Path) -> None:
     refused = await http.refused("install", command="no-such-manager install")
     assert refused.code == "install_failed"
@@ -179,6 +189,14 @@ async def test_what_npm_ci_misses_is_told_and_not_its_options(http: Http, root: 
         (
             ["> dev", "> vite", "Error: port is in use by another program now"],
             "Error: port is in use by another program now",
+        ),
+        (
+            [
+                "if (!found) throw new Error(`No signature was found in it`);",
+                "^",
+                "Error: No signature was found in it",
+            ],
+            "Error: No signature was found in it",
         ),
         (
             ["➤ YN0028: │ The lockfile is explicitly forbidden to change", "➤ YN0000: · Failed with errors"],
