@@ -17,6 +17,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,8 @@ from toolserver.system.spawn import births_into_groups
 _PATIENCE_SECONDS = 10.0
 """For a group to be made: a thousand times what it takes on a busy machine."""
 _EVENTS_BYTES = 4096
+_LEAVING_SECONDS, _PAUSE_SECONDS = 2.0, 0.01
+"""A thread has ended for us a moment before it has for the kernel: its group is busy until then."""
 
 log = logging.getLogger("toolserver.processes")
 
@@ -188,8 +191,9 @@ class LimitGroups:
         if self._worker is not None:
             self._worker.shutdown()
         spare = [self._next.result()] if self._next is not None and not self._next.exception() else []
-        for each in [*self._given, *spare]:
-            each.remove()
+        left, deadline = [*self._given, *spare], time.monotonic() + _LEAVING_SECONDS
+        while (left := [each for each in left if not each.remove()]) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
         if self._delegation is not None:
             self._delegation.close()
         elif self.version == 1:
@@ -198,7 +202,11 @@ class LimitGroups:
                     base.rmdir()
 
     def give_up(self, why: str) -> None:
-        """There are none after all."""
+        """There are none after all. Called by the thread that starts programs, which may be in one."""
+        if self.version == 1:
+            for base in self._bases.values():
+                with contextlib.suppress(OSError):
+                    _write(base.parent / "tasks", str(self._spawner))
         self.close()
         self.missing, self.version = dict.fromkeys(self._wanted.controllers, why), 0
         self._bases, self._delegation, self._given = {}, None, []

@@ -41,6 +41,7 @@ def mcp_handler(
             frozenset(wanted.split(",")) if wanted else None,
         )
         if not isinstance(decision, CallTool):
+            dispatcher.ledger.charge(request["admission"], time.monotonic())
             return web.Response(status=decision.status, body=decision.body, content_type=_JSON)
         if decision.operation.streams and SSE in request.headers.get("Accept", ""):
             return await _stream(request, dispatcher, decision)

@@ -36,6 +36,7 @@ async def opened(directory: Path, limits: Limits = LIMITS) -> AsyncIterator[Proc
         yield table
     finally:
         assert await table.close() == []
+        assert not [each for each in table._groups._bases.values() if each.exists()]
 
 
 @pytest.fixture
