@@ -44,7 +44,6 @@ from toolserver.system.threads import whole
 from toolserver.system.tree_index import MAX_DEPTH, Entry, TooMany, TreeIndex
 from toolserver.system.watcher import Watcher
 from toolserver.tools.call import Call
-from toolserver.tools.diff import unified_diff
 from toolserver.tools.text import as_text, printable
 from toolserver.tools.undo import Undoing, told_unkept
 
@@ -268,6 +267,8 @@ class CheckpointFamily:
         texts = [self._text(path, each) for each in (old, new)]
         if texts[0] is None or texts[1] is None:
             return None
+        from toolserver.tools.diff import unified_diff  # likewise by the first who asks
+
         return unified_diff(printable(path), texts[0], texts[1])
 
     def _text(self, path: str, state: State) -> str | None:

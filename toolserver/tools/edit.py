@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,12 +30,12 @@ from toolserver.system.gate import Gate
 from toolserver.system.threads import whole
 from toolserver.tools.call import Call
 from toolserver.tools.diagnostics import Diagnostics
-from toolserver.tools.editing.changes import Act, Planned, acts_of, plan
-from toolserver.tools.editing.described import Result, described, results
-from toolserver.tools.editing.documents import document_of
-from toolserver.tools.editing.steps import steps
 from toolserver.tools.files import refuse_stale, refuse_too_large
 from toolserver.tools.locks import PathLocks
+
+if TYPE_CHECKING:
+    from toolserver.tools.editing.changes import Act, Planned
+    from toolserver.tools.editing.described import Result
 
 Around = Callable[..., contextlib.AbstractContextManager[None]]
 """``(request id, "edit", *real paths)``: the context, on a worker thread, in which these paths change."""
@@ -42,6 +45,15 @@ _MAX_TOLD = 1000
 """Edits told of one by one in an answer."""
 _FRESH_BYTES = 64 * 1024
 """Of a file's content, and of the diff, that a conflict carries."""
+
+
+async def load() -> None:
+    """Have what reads and plans edits loaded, before it is imported where it is used.
+
+    By the first who edits, on a thread: a few milliseconds, and half a MB that an idle daemon does not have.
+    """
+    if "toolserver.tools.editing.described" not in sys.modules:
+        await asyncio.to_thread(importlib.import_module, "toolserver.tools.editing.described")
 
 
 @dataclass
@@ -87,6 +99,10 @@ class Edits:
 
     async def edit(self, request: Edit, call: Call) -> EditAnswer:
         """Plan every file first; only when all of it holds is anything written."""
+        await load()
+        from toolserver.tools.editing.changes import acts_of
+        from toolserver.tools.editing.steps import steps
+
         edits = steps(request)
         has_patch = any(each.patch is not None for each in edits)  # which may be long
         acts = await asyncio.to_thread(acts_of, edits) if has_patch else acts_of(edits)
@@ -206,6 +222,9 @@ class Edits:
         loaded: _Loaded,
         expected: Sequence[FileEdit],
     ) -> Changed:
+        from toolserver.tools.editing.changes import plan
+        from toolserver.tools.editing.described import described, results
+
         self._refuse_stale(acts, names, loaded, expected)
         planned = plan(acts, names, loaded.before)
         found = list(results(planned, loaded.shown))
@@ -242,6 +261,10 @@ class Edits:
         path: WorkspacePath,
     ) -> dict[str, str | None]:
         """For who was too late: the content now, and what the request would make of it if it still fits."""
+        from toolserver.tools.editing.changes import plan
+        from toolserver.tools.editing.described import described, results
+        from toolserver.tools.editing.documents import document_of
+
         content = diff = None
         with contextlib.suppress(ToolError):
             data = loaded.before.get(path, b"")

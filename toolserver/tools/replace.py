@@ -18,9 +18,7 @@ from protocol.messages.search import PatternKind, Search
 from protocol.paths import ROOT
 from toolserver.system.disk import Disk
 from toolserver.tools.call import Call
-from toolserver.tools.edit import Edits
-from toolserver.tools.editing.changes import Act
-from toolserver.tools.editing.splices import Splice
+from toolserver.tools.edit import Edits, load
 from toolserver.tools.ripgrep import Text
 from toolserver.tools.search import Searches
 
@@ -63,6 +61,10 @@ class Replaces:
         if request.max_files is not None and request.max_files < 1:
             raise InvalidRequest("'maxFiles' is 1 or more", field="maxFiles")
         found = await self._found(request, search)
+        await load()
+        from toolserver.tools.editing.changes import Act
+        from toolserver.tools.editing.splices import Splice
+
         acts = [
             Act(0, Splice(path, tuple(pieces), request.replacement.isascii()))
             for path, pieces in sorted(found.items())

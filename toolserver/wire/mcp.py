@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from protocol.errors import ToolError
 from protocol.limits import Limits
-from toolserver.mcp import METHOD_HEADER, NAME_HEADER, VERSION_HEADER, CallTool, receive
 from toolserver.tools.call import Dispatcher
 from toolserver.wire.http import SSE, body_of, call_of, keep_alive, open_stream, until_over
+
+if TYPE_CHECKING:
+    from toolserver.mcp import CallTool
 
 _PROGRESS_SECONDS = 10.0
 """The SDKs' clients give up after 60 seconds of silence, or 30."""
@@ -30,6 +35,11 @@ def mcp_handler(
     """POST /mcp; ``?tools=read,edit`` offers these alone, for a model that has little room."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if "toolserver.mcp" not in sys.modules:
+            # By the first agent that speaks it, on a thread: an idle daemon does without.
+            await asyncio.to_thread(importlib.import_module, "toolserver.mcp")
+        from toolserver.mcp import METHOD_HEADER, NAME_HEADER, VERSION_HEADER, CallTool, receive
+
         headers = {
             name: request.headers.getall(name, []) for name in (VERSION_HEADER, METHOD_HEADER, NAME_HEADER)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +10,6 @@ from aiohttp import web
 
 from protocol import __version__
 from protocol.errors import InvalidRequest, ToolError
-from protocol.export.openapi import document
 from protocol.messages.devserver import DevState
 from protocol.operations import OPERATIONS
 from protocol.templates import dev_command
@@ -45,7 +45,13 @@ def ready(begun: float, disk: Disk, dev: DevServer, installs: Installs) -> _Hand
 
 async def openapi(_: web.Request) -> web.Response:
     """GET /openapi.json."""
-    return web.Response(body=document(), content_type="application/json")
+    return web.Response(body=await asyncio.to_thread(_document), content_type="application/json")
+
+
+def _document() -> bytes:
+    from protocol.export.openapi import document  # for those who ask; kept by itself
+
+    return document()
 
 
 async def index(request: web.Request) -> web.Response:
