@@ -11,7 +11,7 @@ import http.client
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_PIECE_BYTES = 128 * 1024
+_PIECE_BYTES = 64 * 1024
 _LIMIT_SECONDS = 120.0
 """Without a byte either way."""
 
