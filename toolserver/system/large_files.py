@@ -1,6 +1,6 @@
 """How a large file is written quickly: its room asked for before, its bytes in slices.
 
-500 MB on ext4, seconds of the kernel's processor time, medians of three or four by turns on a virtual machine:
+500 MB on ext4, seconds of the kernel's time, medians of three or four by turns on a virtual machine:
 
     slice, KiB                  16    32    64    128   256   512           10, and no room asked for
     from 1024 bytes on         0.23  0.17  0.12  0.09  0.69  0.97           0.29
