@@ -73,10 +73,13 @@ class Pipes:
 
     def drain(self, logs: Collection[OutputLog]) -> None:
         """Their program has ended, so all its output lies in the pipes: take it, and mark where it ends."""
-        for fd in [self._fds[each] for each in logs if each in self._fds]:
-            self._read(fd, self._readers[fd], _DRAIN_BYTES)
         for each in logs:
-            each.settle()
+            fd = self._fds.get(each)
+            if fd is not None:
+                self._read(fd, each, _DRAIN_BYTES)
+        for each in logs:
+            if each.settled is None:
+                each.settle()
 
     def close(self) -> None:
         """Let go of every end."""
@@ -135,7 +138,8 @@ class Pipes:
                 break
             if not data:
                 self._new.pop(fd, None)
-                self._listen_no_more(fd)
+                if fd in self._listening:
+                    self._listen_no_more(fd)
                 del self._readers[fd], self._fds[into]
                 self._large.discard(fd)
                 self._let_go_soon(fd)

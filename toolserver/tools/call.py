@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -111,12 +111,9 @@ class Dispatcher:
             self.ledger.note_later(operation.name, call, begun, request)
         return answer
 
-    async def run(self, operation: Operation, request: Request, call: Call) -> Answer:
+    def run(self, operation: Operation, request: Request, call: Call) -> Coroutine[Any, Any, Answer]:
         """The operation's answer; raises ToolError only, but for a cancellation."""
-
-        return await self.ledger.through(
-            operation, call, lambda: self._handled(operation, request, call), request
-        )
+        return self.ledger.through(operation, call, lambda: self._handled(operation, request, call), request)
 
     async def _handled(self, operation: Operation, request: Request, call: Call) -> Answer:
         with self._around(request, call), self._pulse.request(operation.name):

@@ -206,7 +206,7 @@ class _Peer:
         if answer is None:
             self._running[run.id] = asyncio.create_task(self._answer(run, call)), call
             return
-        await self._send_now(self._result(run, answer, call))
+        self._send_now(self._result(run, answer, call))
         await self._others_turn()
 
     async def _others_turn(self) -> None:
@@ -303,7 +303,7 @@ class _Peer:
     async def _send(self, frame: bytes) -> None:
         """At once where the socket has room and nobody waits; else behind those who wait."""
         if self._has_room():
-            await self._send_now(frame)
+            self._send_now(frame)
         else:
             await self._outgoing.put(frame)
 
@@ -316,7 +316,7 @@ class _Peer:
         before = frame_head(len(head) + len(rest), WSMsgType.BINARY) + head
         transport.writelines((before, rest))
 
-    async def _send_now(self, frame: bytes) -> None:
+    def _send_now(self, frame: bytes) -> None:
         transport = self._request.transport
         if transport is None or self._socket.closed:
             # The client is gone; its reader sees the same and ends the conversation.

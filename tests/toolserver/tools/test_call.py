@@ -86,8 +86,9 @@ async def test_every_request_leaves_one_line(caplog: pytest.LogCaptureFixture) -
 async def test_what_is_answered_at_once_leaves_its_line_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     families = family(*OPERATIONS), SimpleNamespace(read_at_once=lambda request: request.path)
-    found: object = Dispatcher(*families).at_once(OPERATIONS["read"], Read(path="a"), Call("r1"))
-    await asyncio.sleep(0)
+    dispatcher = Dispatcher(*families)
+    found: object = dispatcher.at_once(OPERATIONS["read"], Read(path="a"), Call("r1"))
+    dispatcher.ledger.settle()
     ((_, data),) = lines(caplog)
     assert (found, data["requestId"], data["outcome"]) == ("a", "r1", "ok")
 
