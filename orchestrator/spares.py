@@ -32,7 +32,7 @@ AFTER_SECONDS = 10.0
 """From a session's start until its spare is replaced: its dev server, up in 0.4 to 3 s when quiet, wants the
 disk for itself until then."""
 MAKE_SECONDS = 600.0
-"""For one that is waited for: an Astro site's takes 3 s when quiet, and only what others leave is used."""
+"""For one that is waited for: an Astro site's takes 3 s when quiet."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -2,13 +2,12 @@
 
     python -m toolserver.system.depstore DIRECTORY KEY COUNT MAX_BYTES AFTER_SECONDS
 
-A program of its own, because it unfolds for seconds and nobody waits for it: only an idle processor runs it.
-Nothing is said when all is well; an end with 1 says why there are fewer than COUNT.
+A program of its own, because it unfolds for seconds and must not take them from the orchestrator. Nothing is
+said when all is well; an end with 1 says why there are fewer than COUNT.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,6 @@ from toolserver.system.depstore.store import Layer, Store
 def main(words: list[str]) -> int:
     """Make what is missing."""
     directory, key, count, max_bytes, after = words
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     time.sleep(float(after))
     store = Store((Layer(Path(directory), shared=False),), int(max_bytes), int(count))
     try:
