@@ -128,8 +128,15 @@ class LocalBackend:
         )
         self._isolation.refuse_ports((launch.tool_port, launch.dev_port))
         place = _Place.of(self._paths, guest.id)
-        await asyncio.to_thread(place.make, launch.existing)
+        made = False
+
+        def make() -> None:
+            nonlocal made
+            place.make(launch.existing)
+            made = True
+
         try:
+            await _to_the_end(make)
             async with self._turns:
                 with self._tool_port(launch) as told:
                     guest = await _to_the_end(self._spawned, guest, told, place)
@@ -137,8 +144,10 @@ class LocalBackend:
             guest = msgspec.structs.replace(guest, tool_port=port, labels=self._labels(guest, place))
             await asyncio.to_thread(place.write_label, guest)
         except BaseException:
-            # Also when cancelled: an orphan would hold the port, and nobody would know of it.
-            await asyncio.shield(self.destroy(guest.id))
+            # Also when cancelled: an orphan would hold the port, and nobody would know of it. But not what
+            # another one has made, and not the files that were there before.
+            if made:
+                await asyncio.shield(self.destroy(guest.id, keep_files=launch.existing))
             raise
         return guest
 
@@ -380,6 +389,7 @@ async def _to_the_end(work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
+        running.exception()  # nobody else asks for it
         raise
 
 

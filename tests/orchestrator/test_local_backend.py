@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,13 +11,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator import processes
-from orchestrator.backends import Endpoint, Guest, GuestState, Launch
+from orchestrator.backends import Endpoint, Guest, GuestState, Launch, local
 from orchestrator.backends.environment import marker
 from orchestrator.backends.local import LocalBackend, Settings
 from orchestrator.isolation.isolation import Setting
@@ -207,6 +209,51 @@ async def test_cancelling_a_start_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert left_of() == set()
+    assert not area(tmp_path).exists()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    begun, go, over, make = threading.Event(), threading.Event(), threading.Event(), local._Place.make
+
+    def slowly(place: local._Place, existing: bool) -> None:
+        begun.set()
+        assert go.wait(30)
+        try:
+            make(place, existing)
+        finally:
+            over.set()
+
+    root = tmp_path / "workspaces" / "ann" / "session_1"
+    if refused:  # for they are another one's
+        root.mkdir(parents=True)
+    monkeypatch.setattr(local._Place, "make", slowly)
+    starting = asyncio.create_task(backend(tmp_path).create(launch()))
+    assert await asyncio.to_thread(begun.wait, 30)
+    starting.cancel()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert await asyncio.to_thread(over.wait, 30)
+    assert root.exists() == refused
+    assert not area(tmp_path).exists()
+
+
+async def test_files_that_were_there_before_outlive_a_start_that_fails(tmp_path: Path) -> None:
+    work = tmp_path / "workspaces" / "ann" / "session_1" / "work.txt"
+    work.parent.mkdir(parents=True)
+    work.write_text("mine")
+    again = dataclasses.replace(launch(), existing=True)
+    with pytest.raises(Unavailable, match="the root is on fire"):
+        await backend(tmp_path, "die").create(again)
+    starting = asyncio.create_task(backend(tmp_path, "silent").create(again))
+    assert await processes.wait_until(lambda: bool(left_of()), 30)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert work.read_text() == "mine"
     assert not area(tmp_path).exists()
 
 
