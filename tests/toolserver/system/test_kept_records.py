@@ -41,11 +41,13 @@ async def test_above_the_number_the_oldest_go_but_not_what_is_read_or_written(
 ) -> None:
     async with opened(tmp_path, Limits(max_kept_processes=3, stop_grace_ms=200)) as table:
         await ended(table, "sleep 1000 &", "written")
-        read = await ended(table, "echo", "read")
+        read = table.start(["echo"], cwd="/", env={"PATH": "/usr/bin:/bin"}, id="read")
         running = table.start(["sleep", "1000"], cwd="/", env={"PATH": "/usr/bin:/bin"}, id="running")
-        for id in ("a", "b", "c"):
-            await ended(table, "true", id)
+        # From the start: the table also looks by itself, a tenth of a second after each.
         with read.stdout.being_read():
+            await read.wait()
+            for id in ("a", "b", "c"):
+                await ended(table, "true", id)
             assert left(table) == ["written", "read", "running", "c"]
         await ended(table, "true", "d")
         assert left(table) == ["written", "running", "c", "d"]
@@ -56,8 +58,9 @@ async def test_above_the_number_the_oldest_go_but_not_what_is_read_or_written(
 async def test_where_all_others_are_read_also_one_that_is_still_written_goes(tmp_path: Path) -> None:
     async with opened(tmp_path, Limits(max_kept_processes=1, stop_grace_ms=200)) as table:
         await ended(table, "sleep 1000 &", "written")
-        read = await ended(table, "echo", "read")
+        read = table.start(["echo"], cwd="/", env={"PATH": "/usr/bin:/bin"}, id="read")
         with read.stdout.being_read():
+            await read.wait()
             assert left(table) == ["read"]
 
 
