@@ -17,7 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from orchestrator.backends import Host
@@ -42,8 +43,13 @@ async def created(sessions: Sessions, number: int) -> list[float]:
     return taken
 
 
-async def started(sessions: Sessions, number: int, at_once: int) -> tuple[float, list[float]]:
-    """Seconds for all, and of each, from the asking to a tool server that answers; then all are ended."""
+async def started(
+    sessions: Sessions, number: int, at_once: int, look: Callable[[list[SessionRecord]], None] | None = None
+) -> tuple[float, list[float]]:
+    """Seconds for all, and of each, from the asking to a tool server that answers; then all are ended.
+
+    ``look`` is called while all are up.
+    """
     turns, taken, running = asyncio.Semaphore(at_once), [], []
 
     async def one(index: int) -> None:
@@ -60,7 +66,10 @@ async def started(sessions: Sessions, number: int, at_once: int) -> tuple[float,
         async with asyncio.TaskGroup() as group:
             for index in range(number):
                 group.create_task(one(index))
-        return time.perf_counter() - begun, taken
+        lasted = time.perf_counter() - begun
+        if look is not None:
+            look(running)
+        return lasted, taken
     finally:
         await end(sessions, running)
 
@@ -106,6 +115,21 @@ async def end(sessions: Sessions, running: list[SessionRecord]) -> None:
         await asyncio.gather(*(sessions.end(each, keep_files=False) for each in running[first : first + 8]))
 
 
+def cost(record: SessionRecord) -> tuple[float, float]:
+    """Of a tool server by now: milliseconds of processor time, MiB with shared pages in parts. Needs root."""
+    place = Path("/proc", record.guest.labels["pid"]) if record.guest else Path("/proc/self")
+    fields = (place / "stat").read_text().rpartition(")")[2].split()
+    ticks = sum(map(int, fields[11:15]))
+    parts = (line.split() for line in (place / "smaps_rollup").read_text().splitlines())
+    kib = next(int(words[1]) for words in parts if words[0] == "Pss:")
+    return ticks / os.sysconf("SC_CLK_TCK") * 1000, kib / 1024
+
+
+def _weigh(costs: list[tuple[float, float]], running: list[SessionRecord]) -> None:
+    with contextlib.suppress(PermissionError):
+        costs += map(cost, running)
+
+
 def told(name: str, taken: list[float]) -> None:
     """Milliseconds."""
     ordered = sorted(each * 1000 for each in taken)
@@ -128,6 +152,7 @@ async def main(arguments: argparse.Namespace, directory: Path) -> None:
     number, at_once = arguments.started // ROUNDS, arguments.at_once
     seconds = {"started": 0.0, "forked": 0.0}
     taken: dict[str, list[float]] = {"started": [], "forked": []}
+    costs: dict[str, list[tuple[float, float]]] = {"started": [], "forked": []}
     async with (
         opened(directory / "started", arguments.isolation, prefork=False) as anew,
         opened(directory / "forked", arguments.isolation, prefork=True) as forking,
@@ -137,7 +162,7 @@ async def main(arguments: argparse.Namespace, directory: Path) -> None:
         first, _ = await started(forking, 1, 1)
         for _ in range(ROUNDS):
             for name, sessions in (("started", anew), ("forked", forking)):
-                lasted, of_each = await started(sessions, number, at_once)
+                lasted, of_each = await started(sessions, number, at_once, partial(_weigh, costs[name]))
                 seconds[name] += lasted
                 taken[name] += of_each
     floor = await bare(directory, number * ROUNDS, at_once)
@@ -147,6 +172,10 @@ async def main(arguments: argparse.Namespace, directory: Path) -> None:
         print(
             f"{rate:.0f} {name} a minute, {at_once} at once; {beside:.2f} times what bare tool servers take"
         )
+    for name, each in costs.items():
+        if each:
+            processor, memory = (statistics.median(column) for column in zip(*each, strict=True))
+            print(f"{name}: {processor:.0f} ms of processor time and {memory:.1f} MiB each")
     print(f"the first that was forked, with the process that forks them: {first * 1000:.0f} ms")
     print(f"{number * ROUNDS / floor * 60:.0f} bare tool servers a minute")
 
