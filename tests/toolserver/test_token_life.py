@@ -341,5 +341,5 @@ async def test_the_memory_of_tokens_is_the_daemons_own(daemon: Daemon) -> None:
     async with http_of(daemon) as http:
         await http.ok("revoke", tokenId="remembered")
     file = daemon.state / "tokens.json"
-    await until(lambda: file.exists() and "remembered" in json.loads(file.read_text())["spent"])
+    await until(lambda: file.exists() and "remembered" in json.loads(file.read_text())["revoked"])
     assert file.stat().st_mode & 0o777 == 0o600
