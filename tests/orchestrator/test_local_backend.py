@@ -27,6 +27,8 @@ from orchestrator.paths import PathManager, SessionId, UserId
 from protocol.errors import AlreadyExists, Unavailable
 
 FAKE = str(Path(__file__).with_name("fake_daemon.py"))
+SESSION = f"s{os.getpid()}"
+"""Of this run alone: processes are looked for by it on the whole machine, where other runs may be."""
 SECRET = {"AWS_SECRET_ACCESS_KEY": "x", "PATH": os.environ["PATH"]}
 
 
@@ -38,17 +40,17 @@ def backend(data: Path, *words: str, term_seconds: float = 5.0) -> LocalBackend:
     )
 
 
-def launch(session: str = "session_1", user: str = "ann") -> Launch:
+def launch(session: str = SESSION, user: str = "ann") -> Launch:
     return Launch(
         user_id=UserId(user), session_id=SessionId(session), token="t" * 20, tool_port=7001, dev_port=7002
     )
 
 
 def area(data: Path) -> Path:
-    return data / "workspaces" / "ann" / ".session_1"
+    return data / "workspaces" / "ann" / f".{SESSION}"
 
 
-def left_of(session: str = "session_1") -> set[int]:
+def left_of(session: str = SESSION) -> set[int]:
     return processes.members(marker(session))
 
 
@@ -59,7 +61,7 @@ def pid(guest: Guest) -> int:
 async def test_a_guest_runs_and_is_reached_on_loopback(tmp_path: Path) -> None:
     driver = backend(tmp_path)
     guest = await driver.create(launch())
-    assert (guest.id, guest.tool_port, guest.dev_port) == ("ann/session_1", 7001, 7002)
+    assert (guest.id, guest.tool_port, guest.dev_port) == (f"ann/{SESSION}", 7001, 7002)
     assert driver.endpoint(guest, guest.dev_port) == Endpoint("http://127.0.0.1:7002")
     await driver.destroy(guest.id)
 
@@ -70,7 +72,7 @@ async def test_the_daemon_is_told_all_by_its_environment_and_nothing_of_the_host
     driver = backend(tmp_path)
     guest = await driver.create(launch())
     environ = json.loads((area(tmp_path) / "environ.json").read_text())
-    root = str(tmp_path / "workspaces" / "ann" / "session_1")
+    root = str(tmp_path / "workspaces" / "ann" / SESSION)
     expected = {
         "TOOL_SERVER_HOST": "127.0.0.1",
         "TOOL_SERVER_PORT": "7001",
@@ -78,7 +80,7 @@ async def test_the_daemon_is_told_all_by_its_environment_and_nothing_of_the_host
         "TOOL_SERVER_STATE_DIR": str(area(tmp_path) / "state"),
         "WORKSPACE_ROOT": root,
         "DEV_SERVER_PORT": "7002",
-        "SESSION_ID": "session_1",
+        "SESSION_ID": SESSION,
         "HOME": str(area(tmp_path) / "home"),
     }
     assert expected.items() <= environ.items()
@@ -169,7 +171,7 @@ async def test_what_a_killed_daemon_left_behind_is_killed(tmp_path: Path) -> Non
 async def test_files_are_kept_when_asked_and_removed_later(tmp_path: Path) -> None:
     driver = backend(tmp_path)
     guest = await driver.create(launch())
-    root = tmp_path / "workspaces" / "ann" / "session_1"
+    root = tmp_path / "workspaces" / "ann" / SESSION
     (root / "work.txt").write_text("mine")
     assert (await driver.destroy(guest.id, keep_files=True)).kept == str(root)
     assert (root / "work.txt").read_text() == "mine"
@@ -190,7 +192,7 @@ async def test_a_daemon_that_dies_at_once_is_told_with_its_last_words(tmp_path: 
     with pytest.raises(Unavailable, match="ended at once: the root is on fire"):
         await driver.create(launch())
     assert await driver.guests() == []
-    assert not (tmp_path / "workspaces" / "ann" / "session_1").exists()
+    assert not (tmp_path / "workspaces" / "ann" / SESSION).exists()
 
 
 async def test_a_daemon_that_never_listens_is_given_up_and_ended(
@@ -226,7 +228,7 @@ async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_o
         finally:
             over.set()
 
-    root = tmp_path / "workspaces" / "ann" / "session_1"
+    root = tmp_path / "workspaces" / "ann" / SESSION
     if refused:  # for they are another one's
         root.mkdir(parents=True)
     monkeypatch.setattr(local._Place, "make", slowly)
@@ -242,7 +244,7 @@ async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_o
 
 
 async def test_files_that_were_there_before_outlive_a_start_that_fails(tmp_path: Path) -> None:
-    work = tmp_path / "workspaces" / "ann" / "session_1" / "work.txt"
+    work = tmp_path / "workspaces" / "ann" / SESSION / "work.txt"
     work.parent.mkdir(parents=True)
     work.write_text("mine")
     again = dataclasses.replace(launch(), existing=True)
@@ -260,7 +262,7 @@ async def test_files_that_were_there_before_outlive_a_start_that_fails(tmp_path:
 async def test_two_sessions_never_share_a_directory(tmp_path: Path) -> None:
     driver = backend(tmp_path)
     guest = await driver.create(launch())
-    with pytest.raises(AlreadyExists, match="session_1"):
+    with pytest.raises(AlreadyExists, match=SESSION):
         await driver.create(launch())
     assert [each.state for each in await driver.guests()] == [GuestState.RUNNING]
     await driver.destroy(guest.id)
