@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.limits import Limits
-from toolserver.system import processes
+from toolserver.system import records
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.system.retention import Kept
 
@@ -85,13 +85,13 @@ async def test_few_records_are_not_looked_at_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    look = processes._kept
+    look = records._kept
 
     def counted(process: Process) -> Kept:
         looked.append(process.id)
         return look(process)
 
-    monkeypatch.setattr(processes, "_kept", counted)
+    monkeypatch.setattr(records, "_kept", counted)
     async with opened(tmp_path, Limits(max_kept_processes=5)) as table:
         for number in range(5):
             await ended(table, "echo", f"p{number}")
