@@ -1,9 +1,9 @@
 """Sandboxes without Docker: one daemon process per workspace, on this host.
 
 The daemon is started by command line, never imported: the wall stays a wall. ``guest.json`` in the session's
-area is the label by which any orchestrator finds the daemon again; the process is told from a later one of
-the same id by its start time. What keeps workspaces apart is the business of ``orchestrator.isolation``; it
-depends on the host, and ``properties`` says what holds on this one.
+area (``local_place``) is the label by which any orchestrator finds the daemon again; the process is told from
+a later one of the same id by its start time. What keeps workspaces apart is the business of
+``orchestrator.isolation``; it depends on the host, and ``properties`` says what holds on this one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from orchestrator.backends import Destroyed, Endpoint, Guest, GuestState, Host, 
 from orchestrator.backends.environment import area_marker, host_environment, sandbox_environment
 from orchestrator.backends.local_daemons import Daemons, Start
 from orchestrator.backends.local_nursery import Nursery
+from orchestrator.backends.local_place import LABEL_FILE, PID, STARTED, WRAPPER, Place, observed, read_label
 from orchestrator.backends.local_provision import provision_home
 from orchestrator.backends.turns import Turns
-from orchestrator.directories import give_tree, private_directory, remove_tree
+from orchestrator.directories import give_tree
 from orchestrator.isolation.isolation import Isolation, Setting, yes
 from orchestrator.isolation.sandbox import Sandbox, Settled
-from orchestrator.paths import PathManager, SessionArea
+from orchestrator.paths import PathManager
 from orchestrator.spares import SpareTrees
-from protocol.errors import AlreadyExists, Busy, Unavailable
+from protocol.errors import Busy, Unavailable
 
 T = TypeVar("T")
 
@@ -42,10 +43,6 @@ NAME = "local"
 DAEMON = "toolserver"
 PREFORK_VARIABLE = "WORKSPACE_PREFORK"
 HOST = "127.0.0.1"
-LABEL_FILE = "guest.json"
-PID, STARTED = "pid", "started"
-WRAPPER = "wrapper"
-"""The process around the daemon, when there is one: ``pid:started``."""
 
 MEMORY = "addresses in memory: tool servers that are forked share their layout, canaries and hash seed"
 
@@ -59,7 +56,6 @@ KILL_SECONDS = 5.0
 _LISTENING = re.compile(rb"listening on http://\S+:(\d+)\s*\n")
 _LOST_PORT = re.compile(r"(?:Failed to bind any port for '-t 127\.0\.0\.1/|port (?=\d+ is taken))(\d+)")
 """What the way into a network of its own says of a port that another program took since it was chosen."""
-_LOG_TAIL_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class LocalBackend:
             dev_port=launch.dev_port,
         )
         self._isolation.refuse_ports((launch.tool_port, launch.dev_port))
-        place = _Place.of(self._paths, guest.id)
+        place = Place.of(self._paths, guest.id)
         made = False
 
         def make() -> None:
@@ -153,7 +149,7 @@ class LocalBackend:
 
     async def destroy(self, guest_id: str, *, keep_files: bool = False) -> Destroyed:
         """TERM to the daemon, then KILL to all that is left of the sandbox; then the directories."""
-        place = _Place.of(self._paths, guest_id)
+        place = Place.of(self._paths, guest_id)
         if not await asyncio.to_thread(place.exists):
             return Destroyed(found=False)
         killed, survivors = await self._end(await asyncio.to_thread(place.read_label), place)
@@ -172,8 +168,8 @@ class LocalBackend:
     def _guests(self) -> list[Guest]:
         self._daemons.reap()
         labels = sorted(self._paths.base_dir.glob(f"workspaces/*/.*/{LABEL_FILE}"))
-        found = (_read_label(label) for label in labels)
-        return [_observed(guest) for guest in found if guest is not None]
+        found = (read_label(label) for label in labels)
+        return [observed(guest) for guest in found if guest is not None]
 
     @property
     def _forks(self) -> bool:
@@ -198,7 +194,7 @@ class LocalBackend:
             holder.bind((HOST, 0))
             yield dataclasses.replace(launch, tool_port=holder.getsockname()[1])
 
-    def _labels(self, guest: Guest, place: _Place) -> dict[str, str]:
+    def _labels(self, guest: Guest, place: Place) -> dict[str, str]:
         """Those of a daemon that runs: it may be another process than the one that we started."""
         if (pid := self._isolation.leader(place.area)) is None:
             return guest.labels
@@ -206,7 +202,7 @@ class LocalBackend:
         wrapper = f"{guest.labels[PID]}:{guest.labels[STARTED]}"
         return {PID: str(pid), STARTED: str(seen.started if seen else 0), WRAPPER: wrapper}
 
-    def _settled(self, launch: Launch, place: _Place) -> Settled:
+    def _settled(self, launch: Launch, place: Place) -> Settled:
         # Only now that our own directories are there: of two users who begin at once, one sees the other.
         self._isolation.refuse_company(launch.user_id, place.area)
         cache = self._paths.cache_dir(launch.user_id, "npm").parent
@@ -217,7 +213,7 @@ class LocalBackend:
             give_tree(place.root, settled.identity.uid)
         return settled
 
-    def _spawned(self, guest: Guest, launch: Launch, place: _Place) -> Guest:
+    def _spawned(self, guest: Guest, launch: Launch, place: Place) -> Guest:
         settled = self._settled(launch, place)
         provision_home(launch.plan, place.area.home, place.root, settled.identity)
         owner = settled.identity.uid if settled.identity else None
@@ -247,7 +243,7 @@ class LocalBackend:
                 self._daemons.leave(spares.refill(spare.key, stderr))
         return guest
 
-    def _environment(self, launch: Launch, place: _Place, settled: Settled) -> dict[str, str]:
+    def _environment(self, launch: Launch, place: Place, settled: Settled) -> dict[str, str]:
         settings = self._settings
         base = sandbox_environment(
             settings.environ, place.area, settled.cache, settings.tools, launch.session_id
@@ -267,7 +263,7 @@ class LocalBackend:
             "DEV_SERVER_PORT": str(launch.dev_port),
         }
 
-    async def _listening_port(self, guest: Guest, place: _Place) -> int:
+    async def _listening_port(self, guest: Guest, place: Place) -> int:
         def told() -> re.Match[bytes] | None:
             return _LISTENING.match(place.stdout.read_bytes())
 
@@ -285,7 +281,7 @@ class LocalBackend:
             output=lines,
         )
 
-    async def _end(self, guest: Guest | None, place: _Place) -> tuple[int, set[int]]:
+    async def _end(self, guest: Guest | None, place: Place) -> tuple[int, set[int]]:
         """How many had to be killed, and who could not be."""
         marked, leader = area_marker(place.area), None
         family: set[tuple[int, int]] = set()
@@ -308,9 +304,9 @@ class LocalBackend:
 
     def _runs(self, guest: Guest) -> bool:
         self._daemons.reap()
-        return _observed(guest).state is GuestState.RUNNING
+        return observed(guest).state is GuestState.RUNNING
 
-    def _around(self, guest: Guest | None, place: _Place) -> set[tuple[int, int]]:
+    def _around(self, guest: Guest | None, place: Place) -> set[tuple[int, int]]:
         """What serves the sandbox from outside, and ends by itself when the daemon has."""
         pid, _, started = (guest.labels if guest else {}).get(WRAPPER, "").partition(":")
         wrapper = {(int(pid), int(started))} if pid else set()
@@ -319,67 +315,6 @@ class LocalBackend:
     def _still_around(self, around: set[tuple[int, int]]) -> set[int]:
         self._daemons.reap()
         return processes.still_running(around)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """One sandbox's directories and files."""
-
-    session_id: str
-    root: Path
-    area: SessionArea
-    log: Path
-
-    @classmethod
-    def of(cls, paths: PathManager, guest_id: str) -> _Place:
-        user, _, session = guest_id.partition("/")
-        area = paths.session_area(user, session)
-        return cls(session, paths.workspace_dir(user, session), area, paths.log_path(user, session))
-
-    @property
-    def stdout(self) -> Path:
-        return self.area.directory / "stdout"
-
-    @property
-    def label(self) -> Path:
-        return self.area.directory / LABEL_FILE
-
-    def exists(self) -> bool:
-        return self.root.exists() or self.area.directory.exists()
-
-    def make(self, existing: bool = False) -> None:
-        try:
-            # Of two who start one session at once, one makes the first of these.
-            fresh = self.area.directories if existing else (self.root, *self.area.directories)
-            for directory in fresh:
-                private_directory(directory, exist_ok=False)
-            private_directory(self.root)
-        except FileExistsError:
-            raise AlreadyExists(
-                f"session {self.session_id} has a directory already; remove it by `workspace down "
-                f"{self.session_id} --remove`, or choose another id",
-                sessionId=self.session_id,
-            ) from None
-        private_directory(self.log.parent)
-
-    def remove(self, keep_root: bool) -> None:
-        remove_tree(self.area.directory)
-        if not keep_root:
-            remove_tree(self.root)
-
-    def write_label(self, guest: Guest) -> None:
-        # Renamed into place: another orchestrator may be reading it.
-        fresh = self.label.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(guest))
-        fresh.replace(self.label)
-
-    def read_label(self) -> Guest | None:
-        return _read_label(self.label)
-
-    def last_lines(self) -> list[str]:
-        with contextlib.suppress(OSError):
-            return self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip().splitlines()
-        return []
 
 
 async def _to_the_end(work: Callable[..., T], *arguments: object) -> T:
@@ -391,17 +326,3 @@ async def _to_the_end(work: Callable[..., T], *arguments: object) -> T:
         await asyncio.wait([running])
         running.exception()  # nobody else asks for it
         raise
-
-
-def _read_label(label: Path) -> Guest | None:
-    """None where there is none, or one that a crash cut short: then the marker alone finds the processes."""
-    try:
-        return msgspec.json.decode(label.read_bytes(), type=Guest)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def _observed(guest: Guest) -> Guest:
-    pid, started = int(guest.labels.get(PID, "0")), int(guest.labels.get(STARTED, "0"))
-    state = GuestState.RUNNING if processes.is_running(pid, started) else GuestState.DEAD
-    return msgspec.structs.replace(guest, state=state)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import processes
-from orchestrator.backends import local
+from orchestrator.backends import local_place
 from orchestrator.paths import PathManager, UserId
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish
 from orchestrator.records import Records
@@ -30,10 +30,10 @@ ANN = UserId("ann")
 WISHES = PortWishes(tool=Wish(9000, TOOL_PORTS), dev=Wish(8000, DEV_PORTS))
 STEPS: tuple[tuple[Any, str], ...] = (
     (Registry, "write"),
-    (local._Place, "make"),
+    (local_place.Place, "make"),
     (subprocess, "Popen"),
-    (local._Place, "write_label"),
-    (local._Place, "remove"),
+    (local_place.Place, "write_label"),
+    (local_place.Place, "remove"),
     (processes, "send"),
 )
 

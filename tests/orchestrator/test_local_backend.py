@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import processes
-from orchestrator.backends import Endpoint, Guest, GuestState, Launch, local
+from orchestrator.backends import Endpoint, Guest, GuestState, Launch, local_place
 from orchestrator.backends.environment import marker
 from orchestrator.backends.local import LocalBackend, Settings
 from orchestrator.isolation.isolation import Setting
@@ -218,9 +218,9 @@ async def test_cancelling_a_start_leaves_no_process(tmp_path: Path) -> None:
 async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
 ) -> None:
-    begun, go, over, make = threading.Event(), threading.Event(), threading.Event(), local._Place.make
+    begun, go, over, make = threading.Event(), threading.Event(), threading.Event(), local_place.Place.make
 
-    def slowly(place: local._Place, existing: bool) -> None:
+    def slowly(place: local_place.Place, existing: bool) -> None:
         begun.set()
         assert go.wait(30)
         try:
@@ -231,7 +231,7 @@ async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_o
     root = tmp_path / "workspaces" / "ann" / SESSION
     if refused:  # for they are another one's
         root.mkdir(parents=True)
-    monkeypatch.setattr(local._Place, "make", slowly)
+    monkeypatch.setattr(local_place.Place, "make", slowly)
     starting = asyncio.create_task(backend(tmp_path).create(launch()))
     assert await asyncio.to_thread(begun.wait, 30)
     starting.cancel()

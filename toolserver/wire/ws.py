@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import struct
 import time
 from contextlib import AsyncExitStack
 from typing import Any
@@ -22,6 +20,7 @@ from toolserver.tools.call import Call, Dispatcher
 from toolserver.tools.ledger import failed
 from toolserver.tools.presence import Stay
 from toolserver.wire.heartbeat import Heartbeat
+from toolserver.wire.outgoing import Outgoing
 
 _HEARTBEAT_SECONDS = 20.0
 """A ping this often keeps proxies (60 s is a common idle limit) from cutting a silent command."""
@@ -29,37 +28,9 @@ _HEARTBEAT_SECONDS = 20.0
 _CLOSE_SECONDS = 5.0
 """For the client to take that its token is over; then it is cut off."""
 
-_ROOM_BYTES = 64 * 1024
-"""Not yet taken by the socket: up to here a frame is given to it at once, which saves a turn of the loop;
-beyond it frames wait in the queue."""
-
-_QUEUED_BYTES = 4 * 1024 * 1024
-"""Frames wait for a client up to here; then who makes them waits."""
-
-_LARGE_BYTES = 16 * 1024
-"""A larger message is not copied to stand behind its head. aiohttp writes the head of one by itself, so that
-ten bytes cross the network alone and wake the client: a tenth of the time of 100 MB of output. Where there is
-room, messages of any size are put together here."""
-
-
 _ANSWERS_PER_TURN = 32
 """Given at once, one after the other, to a client that asks without waiting; then the others' turn: two
 milliseconds or so."""
-
-log = logging.getLogger("toolserver.ws")
-
-
-def frame_head(size: int, kind: WSMsgType) -> bytes:
-    """What goes before a whole message of so many bytes (RFC 6455, 5.2; a server masks nothing).
-
-    >>> frame_head(2, WSMsgType.TEXT), len(frame_head(1000, WSMsgType.BINARY))
-    (b'\\x81\\x02', 4)
-    """
-    if size < 126:
-        return struct.pack(">BB", 0x80 | kind, size)
-    if size < 1 << 16:
-        return struct.pack(">BBH", 0x80 | kind, 126, size)
-    return struct.pack(">BBQ", 0x80 | kind, 127, size)
 
 
 class WebSocketDoor:
@@ -100,27 +71,8 @@ class WebSocketDoor:
         )
 
 
-class _Frames(asyncio.Queue[bytes]):
-    """Bounded in number, and in bytes: as many large ones as small ones would be 16 MB a client."""
-
-    _bytes = 0
-
-    def full(self) -> bool:
-        """Whether the next one has to wait."""
-        return self._bytes >= _QUEUED_BYTES or super().full()
-
-    def _put(self, item: bytes) -> None:
-        self._bytes += len(item)
-        super()._put(item)
-
-    def _get(self) -> bytes:
-        item = super()._get()
-        self._bytes -= len(item)
-        return item
-
-
 class _Peer:
-    """One socket: a reader, a writer with a bounded queue, and a task per request."""
+    """One socket: a reader, a writer (``outgoing``), and a task per request."""
 
     _stay: Stay
     """By which token it is open, once it speaks."""
@@ -141,7 +93,7 @@ class _Peer:
         self._access = access
         self._closing: asyncio.Task[None] | None = None
         self._conversation = Conversation(form, limits.max_in_flight, dispatcher.ledger.hit)
-        self._outgoing = _Frames(limits.max_queued_frames)
+        self._outgoing = Outgoing(socket, request, self._binary, limits.max_queued_frames)
         self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
         self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
         self._answered = 0
@@ -165,7 +117,7 @@ class _Peer:
                 self._request.transport.abort()
 
     async def _speak(self) -> None:
-        writer = asyncio.create_task(self._write())
+        writer = asyncio.create_task(self._outgoing.write())
         try:
             with self._heartbeat.beating():
                 await self._listen()
@@ -189,12 +141,12 @@ class _Peer:
         decision = self._conversation.receive(data)
         match decision:
             case Send(refusal, id):
-                await self._send(self._beyond_rate(id) or refusal)
+                await self._outgoing.send(self._beyond_rate(id) or refusal)
                 await self._others_turn()
             case CancelRun(id):
                 await self._cancel(id)
             case Renew(id, token):
-                await self._send(self._renewed(id, token))
+                await self._outgoing.send(self._renewed(id, token))
             case Run():
                 await self._run(decision, len(data))
 
@@ -202,11 +154,13 @@ class _Peer:
         """By a task; but for what needs no wait at all, while the socket has room."""
         call = self._call(run.id, run.stream)
         call.received = size
-        answer = self._dispatcher.at_once(run.operation, run.request, call) if self._has_room() else None
+        answer = (
+            self._dispatcher.at_once(run.operation, run.request, call) if self._outgoing.has_room() else None
+        )
         if answer is None:
             self._running[run.id] = asyncio.create_task(self._answer(run, call)), call
             return
-        self._send_now(self._result(run, answer, call))
+        self._outgoing.send_now(self._result(run, answer, call))
         await self._others_turn()
 
     async def _others_turn(self) -> None:
@@ -254,13 +208,13 @@ class _Peer:
             frame = self._conversation.event(id, event)
             if id in self._running:
                 self._running[id][1].sent += len(frame)
-            await self._send(frame)
+            await self._outgoing.send(frame)
 
         async def pour(event: Event, data: bytes) -> None:
             head = self._conversation.opened(id, event, len(data))
             if id in self._running:
                 self._running[id][1].sent += len(head) + len(data)
-            await self._send_parts(head, data)
+            await self._outgoing.send_parts(head, data)
 
         call = Call(id, emit, self._stay.admission)
         call.pour = pour if self._binary else None
@@ -269,10 +223,10 @@ class _Peer:
     async def _answer(self, run: Run, call: Call) -> None:
         # Until it is taken: a client that asks and never reads would else have us hold all it asked for.
         if not run.operation.bulky:
-            await self._send(await self._last_frame(run, call))
+            await self._outgoing.send(await self._last_frame(run, call))
             return
         async with AsyncExitStack() as turn:
-            await self._send(await self._last_frame(run, call, turn))
+            await self._outgoing.send(await self._last_frame(run, call, turn))
 
     async def _last_frame(self, run: Run, call: Call, turn: AsyncExitStack | None = None) -> bytes:
         try:
@@ -299,60 +253,6 @@ class _Peer:
         except Exception:
             # Every request gets its last frame, also one whose answer could not be put into bytes.
             return self._conversation.error(run.id, failed(run.operation.name, run.id))
-
-    async def _send(self, frame: bytes) -> None:
-        """At once where the socket has room and nobody waits; else behind those who wait."""
-        if self._has_room():
-            self._send_now(frame)
-        else:
-            await self._outgoing.put(frame)
-
-    async def _send_parts(self, head: bytes, rest: bytes) -> None:
-        """One binary frame of two parts, which need not be put together where there is room."""
-        transport = self._request.transport
-        if not self._has_room() or transport is None or self._socket.closed:
-            await self._send(head + rest)
-            return
-        before = frame_head(len(head) + len(rest), WSMsgType.BINARY) + head
-        transport.writelines((before, rest))
-
-    def _send_now(self, frame: bytes) -> None:
-        transport = self._request.transport
-        if transport is None or self._socket.closed:
-            # The client is gone; its reader sees the same and ends the conversation.
-            return
-        head = frame_head(len(frame), WSMsgType.BINARY if self._binary else WSMsgType.TEXT)
-        if len(frame) > _LARGE_BYTES:
-            transport.writelines((head, frame))
-        else:
-            transport.write(head + frame)
-
-    def _has_room(self) -> bool:
-        transport = self._request.transport
-        if transport is None or not self._outgoing.empty():
-            return False
-        return transport.get_write_buffer_size() < _ROOM_BYTES
-
-    async def _write_frame(self, frame: bytes) -> None:
-        """The frame is whole in the transport when this first waits, so that two never mix."""
-        if self._binary:
-            await self._socket.send_bytes(frame)
-        else:
-            await self._socket.send_frame(frame, WSMsgType.TEXT)
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._write_frame(await self._outgoing.get())
-        except (ConnectionError, RuntimeError) as error:
-            # The client is gone; its reader sees the same and ends the conversation.
-            log.info("socket lost", extra={"data": {"reason": str(error)}})
-            await self._drop_rest()
-
-    async def _drop_rest(self) -> None:
-        """Keep the queue moving, so that no request waits for a client that is gone."""
-        while True:
-            await self._outgoing.get()
 
     def _abandon(self) -> list[asyncio.Task[None]]:
         running = list(self._running.values())
