@@ -27,8 +27,6 @@ WITH_HOT_RELOAD = (
 )
 QUICKLY_BUILT = {"vite-react-ts", "vite-svelte-ts"}
 """In a second or three. Astro takes longer to check and build than all the rest of its journey."""
-LARGE = {"astro-minimal"}
-"""Two minutes for npm alone on a machine that has much to do; the other Astro goes that way."""
 RESTART_SECONDS = 60.0
 KEPT_SECONDS = 120.0
 """From an install to its pack: some seconds, more when others want the disk."""
@@ -44,7 +42,7 @@ async def test_an_edit_reaches_the_open_page_also_after_an_install_without_a_net
             await starts_again_offline(client, route.template)
             if route.template in QUICKLY_BUILT:
                 await builds(client)
-                await starts_out_of_the_store(client, route.template, session["user"])
+            await starts_out_of_the_store(client, route.template, session["user"])
         await edit_reaches_the_page(session, route, route.new, route.old)
 
 
@@ -52,8 +50,7 @@ async def test_an_edit_reaches_the_open_page_also_after_an_install_without_a_net
 async def test_its_packages_come_back_without_npm(template: str) -> None:
     async with up(template) as session:
         async with open_client(session["toolServerUrl"], session["token"]) as client:
-            if template not in LARGE:
-                await starts_again_offline(client, template)
+            await starts_again_offline(client, template)
             await starts_out_of_the_store(client, template, session["user"])
         assert "</html>" in await page_text(session["previewUrl"].rstrip("/"))
 
