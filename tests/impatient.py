@@ -10,6 +10,7 @@ import toolserver.wire.ws
 from toolserver.__main__ import main
 
 if __name__ == "__main__":
-    toolserver.wire.ws._HEARTBEAT_SECONDS = 1.0
+    # A second for an answer: a client on a busy machine is not to be taken for one that is gone.
+    toolserver.wire.ws._HEARTBEAT_SECONDS = 2.0
     toolserver.wire.http._KEEPALIVE_SECONDS = 0.05
     main()

@@ -5,7 +5,7 @@
 
 The directory is a fresh one that nobody else uses yet (see ``swap``): a refusal leaves whatever was written
 before it there, for the caller to throw away. Call it from a worker thread, one call at a time. Past the
-first MiB what stands right of a bar runs on a thread of its own, one piece behind.
+first MiB what stands right of a bar runs on a thread of its own, up to two pieces behind.
 """
 
 from __future__ import annotations

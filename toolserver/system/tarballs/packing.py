@@ -1,8 +1,10 @@
 """A directory as a packed archive, made while it is sent.
 
-    walk -> tar -> | -> digest | -> deflate -> chunks
+    walk -> tar -> | -> digest
+                   | -> deflate -> chunks
 
-Past the first MiB what stands between bars runs on a thread of its own, one block behind.
+Past the first MiB what stands right of a bar runs on a thread of its own, up to two blocks behind; not zstd,
+which has threads itself.
 
 The same tree gives the same tar stream, and so the same digest: names are sorted, owners are 0:0, times are
 whole seconds. The packed bytes may differ from one version of a compressor to the next.
