@@ -140,7 +140,7 @@ def _count(text: str, key: str) -> int:
 
 
 def event_file(version: int, controller: str) -> str | None:
-    """Where ``met`` has it from; None where a group only makes wait."""
+    """Where ``counts`` has it from; None where a group only makes wait."""
     files = {"memory": "memory.oom_control" if version == 1 else "memory.events", "pids": "pids.events"}
     return files.get(controller)
 
