@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.builder import Daemon, Http, Json, http_of, running, socket_of
+from tests.builder import PATIENCE_SECONDS, Daemon, Http, Json, http_of, running, socket_of
 from tests.signing import ALL, Signer
 
 SIGNER = Signer()
@@ -112,3 +112,29 @@ async def test_frames_that_start_nothing_count_in_the_rate(
         async with http_of(daemon, **of("eve")) as http:
             refused = await asyncio.gather(*(http.refused_body("list", b"no json") for _ in range(FLOOD)))
             assert {each.code for each in refused} == {"invalid_request", "rate_limited"}
+
+
+UNANSWERED = {"ping": b"\x89\x80", "pong": b"\x8a\x80", "cancel": b'\x81\x9b{"id": "7", "op": "cancel"}'}
+"""Frames, but for the four bytes of the mask, which come after the first two."""
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+async def test_who_sends_too_many_frames_that_get_no_answer_is_read_more_slowly(
+    kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = {"TOOL_SERVER_PUBLIC_KEY": SIGNER.public, "SESSION_ID": "s1"}
+    frame = UNANSWERED[kind][:2] + bytes(4) + UNANSWERED[kind][2:]
+    with running(tmp_path_factory.mktemp("rate"), **keys, TOOL_SERVER_MAX_REQUESTS_PER_SECOND="10") as daemon:
+        async with asyncio.timeout(PATIENCE_SECONDS), http_of(daemon, **of("eve")) as eve:
+            async with socket_of(daemon, **of("ann")) as socket:
+                socket.connection.transport.write(frame * 10 * FLOOD)
+                while 'limits_met_total{limit="maxRequestsPerSecond"}' not in await figures(eve):
+                    await asyncio.sleep(0.1)  # so that eve stays within the rate herself
+                socket.connection.transport.abort()
+            while "toolserver_sockets 0" not in await figures(eve):
+                await asyncio.sleep(0.1)
+
+
+async def figures(http: Http) -> str:
+    async with http.session.get("/metrics") as response:
+        return await response.text()

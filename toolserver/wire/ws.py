@@ -132,10 +132,14 @@ class _Peer:
             self._heartbeat.heard = True
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await self._take(message.data)
-            elif message.type is WSMsgType.PING:
-                await self._socket.pong(message.data)
-            elif message.type is not WSMsgType.PONG:
+            elif message.type in (WSMsgType.PING, WSMsgType.PONG):
+                if message.type is WSMsgType.PING:
+                    await self._socket.pong(message.data)
+                await self._within_rate()
+            else:
                 break
+            if self._request.transport is None:
+                break  # nobody is there any more for what is still to be read
 
     async def _take(self, data: Any) -> None:
         decision = self._conversation.receive(data)
@@ -149,6 +153,8 @@ class _Peer:
                 await self._outgoing.send(self._renewed(id, token))
             case Run():
                 await self._run(decision, len(data))
+            case None:
+                await self._within_rate()
 
     async def _run(self, run: Run, size: int) -> None:
         """By a task; but for what needs no wait at all, while the socket has room."""
@@ -184,6 +190,17 @@ class _Peer:
             ledger.hit(error)
             return self._conversation.error(id, error)
         return None
+
+    async def _within_rate(self) -> None:
+        """After a frame that gets no answer. It counts as one that does; nobody could be told, so who sends
+        too many is read only as quickly as the rate has it."""
+        ledger = self._dispatcher.ledger
+        try:
+            ledger.charge(self._stay.admission, time.monotonic())
+        except RateLimited as error:
+            ledger.hit(error)
+            await asyncio.sleep(error.details["retryAfterMs"] / 1000)
+        await self._others_turn()
 
     def _renewed(self, id: str, token: str) -> bytes:
         ledger, begun, before = self._dispatcher.ledger, time.monotonic(), self._stay.admission
