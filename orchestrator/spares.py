@@ -137,5 +137,7 @@ class Reserved:
             self.close()
 
     def close(self) -> None:
-        """Let go of the place."""
-        os.close(self._goal)
+        """Let go of the place; again does nothing."""
+        goal, self._goal = self._goal, -1
+        if goal >= 0:
+            os.close(goal)

@@ -219,6 +219,20 @@ class LocalBackend:
         owner = settled.identity.uid if settled.identity else None
         spares = SpareTrees(self._paths.store_dir)
         spare = spares.reserve(launch.lock, place.area, owner)
+        if spare is None:
+            return self._begun(guest, launch, place, settled)
+        try:
+            guest = self._begun(guest, launch, place, settled)
+            # While it starts: that takes longer.
+            with contextlib.suppress(OSError):
+                spare.hand_over()
+            return guest
+        finally:
+            spare.close()
+            with contextlib.suppress(OSError), place.log.open("ab") as stderr:
+                self._daemons.leave(spares.refill(spare.key, stderr))
+
+    def _begun(self, guest: Guest, launch: Launch, place: Place, settled: Settled) -> Guest:
         # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
         with place.log.open("ab") as stderr, place.stdout.open("wb") as stdout:
             pid, started = self._daemons.begin(
@@ -235,12 +249,6 @@ class LocalBackend:
         labels = {PID: str(pid), STARTED: str(started)}
         guest = msgspec.structs.replace(guest, labels=labels)
         place.write_label(guest)
-        if spare is not None:
-            # While it starts: that takes longer.
-            with contextlib.suppress(OSError):
-                spare.hand_over()
-            with place.log.open("ab") as stderr:
-                self._daemons.leave(spares.refill(spare.key, stderr))
         return guest
 
     def _environment(self, launch: Launch, place: Place, settled: Settled) -> dict[str, str]:

@@ -21,9 +21,11 @@ from orchestrator import processes
 from orchestrator.backends import Endpoint, Guest, GuestState, Launch, local_place
 from orchestrator.backends.environment import marker
 from orchestrator.backends.local import LocalBackend, Settings
+from orchestrator.directories import private_directory
 from orchestrator.isolation.isolation import Setting
 from orchestrator.isolation.tiers import Wish
 from orchestrator.paths import PathManager, SessionId, UserId
+from orchestrator.spares import SpareTrees
 from protocol.errors import AlreadyExists, Unavailable
 
 FAKE = str(Path(__file__).with_name("fake_daemon.py"))
@@ -283,3 +285,26 @@ async def test_a_label_cut_short_by_a_crash_hides_no_process(tmp_path: Path) -> 
     assert await driver.guests() == []
     await driver.destroy(guest.id)
     assert left_of() == set()
+
+
+async def test_a_start_that_fails_with_a_spare_tree_holds_nothing_open_and_has_another_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def command(_: SpareTrees, key: str, after: float) -> list[str]:
+        asked.append(key)
+        return ["/bin/true"]
+
+    monkeypatch.setattr(SpareTrees, "_command", command)
+    driver = backend(tmp_path, "die")
+    driver._settings = dataclasses.replace(driver._settings, command=(str(tmp_path / "no such program"),))
+    spares = SpareTrees(private_directory(PathManager(tmp_path).store_dir))
+    spares.note("lock", "key")
+    (spares.store / "spares" / "key-1").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError):
+        await driver.create(dataclasses.replace(launch(), lock="lock"))
+    assert asked == ["key"]
+    held = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert not [each for each in held if each.startswith(str(tmp_path))]
+    assert not area(tmp_path).exists()
