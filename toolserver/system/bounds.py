@@ -69,9 +69,11 @@ class Held:
     """For what it counts, and what would be better, as a clause."""
 
 
-def held(limits: Limits, version: int, missing: Mapping[str, str], *, root: bool | None = None) -> list[Held]:
+def held(
+    limits: Limits, version: int, missing: Mapping[str, str], *, root: bool | None = None, kept: bool = True
+) -> list[Held]:
     """Those that are set. ``version`` is that of the control groups in use, 0 without; ``missing`` says why
-    some are not.
+    some are not; ``kept``: commands cannot write them.
 
     >>> [one] = held(Limits(command_processes=9), 0, {"pids": "they may not be written"}, root=True)
     >>> one.holds, one.means, one.why
@@ -79,6 +81,9 @@ def held(limits: Limits, version: int, missing: Mapping[str, str], *, root: bool
     >>> [one] = held(Limits(command_cpus=1.5), 1, {})
     >>> one.holds, one.means, one.why
     (True, 'cgroup v1', 'for a command with all that it starts')
+    >>> [one] = held(Limits(command_cpus=1.5), 1, {}, kept=False)
+    >>> one.why
+    'for a command with all that it starts, as long as it writes no control groups: it is not kept from them'
     """
     root = os.geteuid() == 0 if root is None else root
     found: list[Held] = []
@@ -86,7 +91,7 @@ def held(limits: Limits, version: int, missing: Mapping[str, str], *, root: bool
     def grouped(name: str, value: float, controller: str, otherwise: Callable[[str], Held]) -> None:
         if value and version and controller not in missing:
             means = f"cgroup v{version}"
-            found.append(Held(name, value, True, means, "for a command with all that it starts"))
+            found.append(Held(name, value, True, means, _ALL if kept else f"{_ALL}{_UNKEPT}"))
         elif value:
             found.append(otherwise(missing.get(controller, "control groups are not used")))
 
@@ -102,6 +107,8 @@ def held(limits: Limits, version: int, missing: Mapping[str, str], *, root: bool
 
 
 _EACH = "for each process of a command"
+_ALL = "for a command with all that it starts"
+_UNKEPT = ", as long as it writes no control groups: it is not kept from them"
 
 
 def _processes(value: int, root: bool, why: str) -> Held:

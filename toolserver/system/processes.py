@@ -90,7 +90,8 @@ class ProcessTable:
     @property
     def held(self) -> list[Held]:
         """The limits of each command that are wished for, and what holds them here."""
-        return held(self._limits, self._groups.version, self._groups.missing)
+        groups, kept = self._groups, self.separation.groups_kept
+        return held(self._limits, groups.version, groups.missing, kept=kept)
 
     @property
     def means(self) -> list[str]:

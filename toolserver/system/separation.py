@@ -46,6 +46,8 @@ class Reached:
     wish: Wish
     tier: Wish
     properties: tuple[Property, ...]
+    groups_kept: bool = False
+    """Whether commands are kept from the files of control groups, and so cannot leave theirs."""
 
 
 NOTHING_DONE = Reached(Wish.NONE, Wish.NONE, domain.properties(Wish.NONE, Facts(), Places()))
@@ -70,7 +72,7 @@ class Separation:
                 + "; ".join(f"{each.name}: {each.why}" for each in lacking)
                 + f"; or set {domain.VARIABLE}=auto, and take what there is"
             )
-        return Reached(self.wish, domain.tier(self.wish, facts, held), held)
+        return Reached(self.wish, domain.tier(self.wish, facts, held), held, facts.abi >= MIN_ABI)
 
     def _tie(self, root: bool, hidden: bool) -> Facts:
         """In the only order that works: rights go while there are some, the filter comes last."""

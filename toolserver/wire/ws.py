@@ -177,8 +177,12 @@ class _Peer:
     async def _cancel(self, id: str) -> None:
         # A task cancelled before its first step would end without a reply: let it begin.
         await asyncio.sleep(0)
-        if id in self._running:
-            self._running[id][0].cancel()
+        task = self._running[id][0] if id in self._running else None
+        if task is None or task.cancelling():
+            # Once is enough: a second time would end what the first has begun, such as to wait for the end.
+            await self._within_rate()
+        else:
+            task.cancel()
 
     def _beyond_rate(self, id: str) -> bytes | None:
         """What is told instead of a refusal to who has many: a frame that starts nothing counts as one that

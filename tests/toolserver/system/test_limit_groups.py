@@ -199,6 +199,24 @@ async def test_callers_are_told(tmp_path: Path) -> None:
             assert [each["exitCode"] for each in shell] == [0, 137, 0]
 
 
+async def test_it_is_told_where_commands_may_leave_their_groups(tmp_path: Path) -> None:
+    own = group_files.own_groups(*Cgroups.told()).get("memory")
+    if own is None:
+        pytest.skip("memory is not limited by version 1 here")
+    told = {}
+    for wish in ("auto", "none"):
+        few = {"TOOL_SERVER_COMMAND_MEMORY_BYTES": str(96 * MIB), "TOOL_SERVER_SEPARATION": wish}
+        (tmp_path / wish).mkdir()
+        with running(tmp_path / wish, **few) as daemon:
+            async with http_of(daemon) as http:
+                (limit,) = (await http.ok("separation"))["limits"]
+                if not limit["means"].startswith("cgroup"):
+                    pytest.skip(limit["why"])
+                left = await http.ok("command", command=f"echo $$ > {own}/tasks")
+                told[left["exitCode"]] = "as long as it writes no control groups" in limit["why"]
+    assert told in ({0: True, 1: False}, {0: True})  # the second where there is no Landlock
+
+
 # Version 2 ------------------------------------------------------------------------------------------
 
 
