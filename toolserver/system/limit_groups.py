@@ -26,74 +26,16 @@ from protocol.errors import Unavailable
 from toolserver.system import group_files
 from toolserver.system.cgroups import Cgroups, own_name, remove_left_behind
 from toolserver.system.delegation import Delegation, NotDelegated
-from toolserver.system.group_files import CONTROLLERS, Wanted, Write
+from toolserver.system.group_files import Wanted, Write
+from toolserver.system.limit_group import Group, write_text
 from toolserver.system.spawn import births_into_groups
 
 _PATIENCE_SECONDS = 10.0
 """For a group to be made: a thousand times what it takes on a busy machine."""
-_EVENTS_BYTES = 4096
 _LEAVING_SECONDS, _PAUSE_SECONDS = 2.0, 0.01
 """A thread has ended for us a moment before it has for the kernel: its group is busy until then."""
 
 log = logging.getLogger("toolserver.processes")
-
-
-class Group:
-    """One command's, made by ``LimitGroups``: a directory in each hierarchy, the same one in version 2."""
-
-    def __init__(self, version: int, directories: Mapping[str, Path]) -> None:
-        self.version = version
-        self.directories = dict(directories)
-        """By controller."""
-        self.descriptor: int | None = None
-        """Of version 2's directory, while a program may be started into it."""
-        self.over = False
-        """Its command has ended; what that left behind may still be in it."""
-
-    def counts(self) -> dict[str, int]:
-        """How often limits were met in it so far. Reads memory of the kernel's, which nobody waits for."""
-        return group_files.counts({name: self._events(name) for name in self.directories})
-
-    def met(self) -> list[str]:
-        """Which were."""
-        return group_files.met(self.counts())
-
-    def write(self, writes: list[Write]) -> None:
-        """Have these limits from now on; raises OSError."""
-        for each in writes:
-            if each.controller in self.directories:
-                _write(self.directories[each.controller] / each.file, each.text, needed=each.needed)
-
-    def remove(self) -> bool:
-        """Whether it is gone; somebody in it keeps it."""
-        self.let_go()
-        for directory in dict.fromkeys(self.directories.values()):
-            try:
-                directory.rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError:
-                return False
-        return True
-
-    def let_go(self) -> None:
-        """Nothing more is started into it."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
-
-    def _events(self, controller: str) -> str:
-        name = group_files.event_file(self.version, controller)
-        if name is None:
-            return ""
-        try:
-            fd = os.open(self.directories[controller] / name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return ""  # an older kernel does not tell
-        try:
-            return os.pread(fd, _EVENTS_BYTES, 0).decode()
-        finally:
-            os.close(fd)
 
 
 class LimitGroups:
@@ -206,7 +148,7 @@ class LimitGroups:
         if self.version == 1:
             for base in self._bases.values():
                 with contextlib.suppress(OSError):
-                    _write(base.parent / "tasks", str(self._spawner))
+                    write_text(base.parent / "tasks", str(self._spawner))
         self.close()
         self.missing, self.version = dict.fromkeys(self._wanted.controllers, why), 0
         self._bases, self._delegation, self._given = {}, None, []
@@ -224,7 +166,7 @@ class LimitGroups:
             group.write(group_files.before(self.version, self._wanted))
             if self.version == 1:
                 for directory in dict.fromkeys(group.directories.values()):
-                    _write(directory / "tasks", str(self._spawner))
+                    write_text(directory / "tasks", str(self._spawner))
             else:
                 group.descriptor = os.open(
                     group.directories[next(iter(self._bases))], os.O_RDONLY | os.O_CLOEXEC
@@ -257,8 +199,8 @@ class LimitGroups:
                 try:
                     limit = self._only(controller)
                     probe.write([*group_files.before(1, limit), *group_files.after(1, limit)])
-                    _write(probe.directories[controller] / "tasks", str(self._spawner))
-                    _write(base / "tasks", str(self._spawner))
+                    write_text(probe.directories[controller] / "tasks", str(self._spawner))
+                    write_text(base / "tasks", str(self._spawner))
                 finally:
                     probe.remove()
                 self._bases[controller] = base
@@ -312,23 +254,7 @@ def _tried(group: Group, write: Write) -> None:
         log.info("control group", extra={"data": {"file": write.file, "refused": str(error)}})
 
 
-def _write(path: Path, text: str, *, needed: bool = True) -> None:
-    """By one write, as the kernel wants it; raises OSError."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode("ascii"))
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if needed:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-
-
 def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} may not be written ({error.strerror})"
     return str(error)
-
-
-__all__ = ["CONTROLLERS", "Group", "LimitGroups", "try_out"]

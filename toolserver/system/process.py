@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from toolserver.system.exits import Exit
 from toolserver.system.group_files import met
 from toolserver.system.input import Input
-from toolserver.system.limit_groups import Group
+from toolserver.system.limit_group import Group
 from toolserver.system.output import OutputLog
 
 

@@ -19,7 +19,8 @@ from toolserver.system import terminal, tree
 from toolserver.system.bounds import bounded
 from toolserver.system.caller import NOBODY
 from toolserver.system.domain import Wish
-from toolserver.system.limit_groups import Group, LimitGroups, try_out
+from toolserver.system.limit_group import Group
+from toolserver.system.limit_groups import LimitGroups, try_out
 from toolserver.system.marks import LimitMarks
 from toolserver.system.separation import Reached, Separation
 from toolserver.system.spawn import DEVNULL, found, refuse_missing, spawn
