@@ -119,9 +119,31 @@ def ports_of(pids: Iterable[int]) -> set[int]:
     return {inodes[inode] for pid in pids for inode in sockets_of(pid) if inode in inodes}
 
 
-def listens(pids: Iterable[int], port: int) -> bool:
-    """Whether one of these processes listens on ``port``."""
-    return port in ports_of(pids)
+def listens(pids: Iterable[int], port: int, host: str) -> bool:
+    """Whether one of these processes is who answers at ``port`` of ``host``, an address of this machine.
+
+    On another of its addresses the same port may be another program's.
+    """
+    inodes = {
+        inode for inode, each in listeners().items() if each.port == port and _takes(each.address, host)
+    }
+    return any(inode in inodes for pid in pids for inode in sockets_of(pid)) if inodes else False
+
+
+def _takes(address: str, host: str) -> bool:
+    """Whether a socket at ``address`` takes what is sent to ``host``; 0.0.0.0 is loopback then.
+
+    >>> _takes("127.0.0.1", "0.0.0.0"), _takes("::", "127.0.0.1"), _takes("::ffff:7f00:1", "127.0.0.1")
+    (True, True, True)
+    >>> _takes("::1", "127.0.0.1"), _takes("192.0.2.1", "0.0.0.0")
+    (False, False)
+    """
+    at, to = ipaddress.ip_address(address), ipaddress.ip_address(host)
+    if isinstance(at, ipaddress.IPv6Address) and at.ipv4_mapped is not None:
+        at = at.ipv4_mapped
+    if to.is_unspecified:
+        to = ipaddress.ip_address("127.0.0.1" if to.version == 4 else "::1")
+    return at == to or at.is_unspecified
 
 
 def owner(port: int) -> int | None:

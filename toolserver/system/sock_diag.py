@@ -31,27 +31,24 @@ def listening() -> list[tuple[int, bytes, int]]:
     """Port, address (4 or 16 bytes) and inode of each; raises OSError where the kernel is not to be asked."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _DIAG) as asked:
         asked.settimeout(_SECONDS)
-        return [
-            found
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for found in _dump(asked, family, int(family))
-        ]
+        return [found for family in (socket.AF_INET, socket.AF_INET6) for found in dump(asked, family)]
 
 
-def _dump(asked: socket.socket, family: int, number: int) -> Iterator[tuple[int, bytes, int]]:
+def dump(asked: socket.socket, family: socket.AddressFamily) -> Iterator[tuple[int, bytes, int]]:
+    """Those of one family; raises OSError, also for what the kernel says at the end of a list."""
     query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, 0, _LISTENING)
-    asked.send(_HEADER.pack(_HEADER.size + len(query), _BY_FAMILY, _REQUEST_DUMP, number, 0) + query)
+    asked.send(_HEADER.pack(_HEADER.size + len(query), _BY_FAMILY, _REQUEST_DUMP, 0, 0) + query)
     size = 16 if family == socket.AF_INET6 else 4
     while True:
         data = asked.recv(_BYTES)
         if not data:
             raise OSError("netlink ended")
         for kind, content in messages(data):
-            if kind == _DONE:
+            if kind in (_DONE, _ERROR):
+                # Also the last message of a list tells an error: of a kernel without the module for TCP, say.
+                if code := -_CODE.unpack_from(content)[0]:
+                    raise OSError(code, os.strerror(code))
                 return
-            if kind == _ERROR:
-                code = -_CODE.unpack_from(content)[0]
-                raise OSError(code, os.strerror(code))
             port, address, inode = _ANSWER.unpack_from(content)
             yield socket.ntohs(port), address[:size], inode
 

@@ -80,13 +80,20 @@ class Readying:
     async def _listens(self, process: Process, port: int) -> bool:
         if not await ports.accepts(self._host, port):
             return False
-        return await _is_ours(process, port)
+        return await self._is_ours(process, port)
 
     async def _answers(self, process: Process, port: int, path: str, wanted: int | None) -> bool:
         status = await ports.http_status(self._host, port, path)
         if status is None or (status != wanted if wanted else status >= 500):
             return False
-        return await _is_ours(process, port)
+        return await self._is_ours(process, port)
+
+    async def _is_ours(self, process: Process, port: int) -> bool:
+        # Most are found below the command itself, in a millisecond: a walk over all processes takes twenty.
+        if await asyncio.to_thread(_listens_below, process.pid, port, self._host) and process.running:
+            return True
+        family = await asyncio.to_thread(process.family)
+        return await asyncio.to_thread(ports.listens, family, port, self._host)
 
     async def _succeeds(self, line: str, port: int) -> bool:
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)
@@ -151,16 +158,8 @@ async def too_late(process: Process, timeout_ms: int) -> DevServerFailed:
     )
 
 
-async def _is_ours(process: Process, port: int) -> bool:
-    # Most are found below the command itself, in a millisecond: a walk over all processes takes twenty.
-    if await asyncio.to_thread(_listens_below, process.pid, port) and process.running:
-        return True
-    family = await asyncio.to_thread(process.family)
-    return await asyncio.to_thread(ports.listens, family, port)
-
-
-def _listens_below(pid: int, port: int) -> bool:
-    return ports.listens(tree.lineage(pid), port)
+def _listens_below(pid: int, port: int, host: str) -> bool:
+    return ports.listens(tree.lineage(pid), port, host)
 
 
 def check_readiness(readiness: Readiness) -> None:

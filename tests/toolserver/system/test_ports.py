@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.builder import free_port
 from toolserver.system import ports
-from toolserver.system.sock_diag import listening, messages
+from toolserver.system.sock_diag import dump, listening, messages
 
 
 @pytest.fixture
@@ -84,6 +86,16 @@ def test_where_the_kernel_is_not_to_be_asked_proc_is_read(
     assert not ports.is_free("127.0.0.1", port_of(listener))
 
 
+@pytest.mark.parametrize("kind", [2, 3])
+def test_an_error_of_the_kernels_is_not_a_list_of_nobody(kind: int) -> None:
+    """Also at the end of the list: a kernel without the module for TCP says so there."""
+    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, kernel:
+        kernel.send(struct.pack("=IHHIIi", 20, kind, 2, 0, 0, -errno.ENOENT))
+        with pytest.raises(FileNotFoundError):
+            list(dump(ours, socket.AF_INET))
+
+
 def test_what_the_kernel_cuts_short_is_an_error() -> None:
     for data in (b"x" * 7, b"\xff" * 16, b"\0" * 16):
         with pytest.raises(OSError, match="half a"):
@@ -102,9 +114,24 @@ def test_a_connection_that_is_closing_does_not_keep_the_port(listener: socket.so
 
 def test_the_owner_is_found(listener: socket.socket) -> None:
     assert ports.owner(port_of(listener)) == os.getpid()
-    assert ports.listens([os.getpid()], port_of(listener))
-    assert not ports.listens([1], port_of(listener))
+    assert ports.listens([os.getpid()], port_of(listener), "127.0.0.1")
+    assert not ports.listens([1], port_of(listener), "127.0.0.1")
     assert ports.owner(free_port()) is None
+
+
+def test_who_listens_on_another_address_is_not_who_answers(listener: socket.socket) -> None:
+    us, port = [os.getpid()], port_of(listener)
+    assert ports.listens(us, port, "0.0.0.0")  # asked there, the kernel asks on loopback
+    assert not ports.listens(us, port, "127.0.0.2")
+    assert not ports.listens(us, port, "::1")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_who_listens_on_every_address_answers_on_loopback(family: socket.AddressFamily) -> None:
+    with socket.socket(family) as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        assert ports.listens([os.getpid()], port_of(listener), "127.0.0.1")
 
 
 def test_pids_that_are_gone_have_no_ports() -> None:
