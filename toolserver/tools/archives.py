@@ -237,7 +237,8 @@ class Archives:
 
     async def _extract(self, directory: Path, chunks: AsyncGenerator[bytes], call: Call) -> Extracted:
         told = time.monotonic()
-        with await whole(Extraction, directory, self._limits) as extraction:
+        extraction = await whole(Extraction, directory, self._limits)
+        try:
             async with aclosing(ahead(chunks)) as pieces:
                 async for chunk in pieces:
                     await whole(extraction.feed, chunk)
@@ -245,6 +246,9 @@ class Archives:
                         told = time.monotonic()
                         await call.emit(_progress(extraction))
             extracted = await whole(extraction.finish)
+        finally:
+            # A piece may be under way still, and it is waited for.
+            await whole(extraction.abort)
         await call.emit(_progress(extraction))
         return extracted
 

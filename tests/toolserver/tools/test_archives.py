@@ -1,0 +1,81 @@
+"""Injections that end before their archive does."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from protocol.limits import KIB, MIB, Limits
+from protocol.messages.archives import InjectMode
+from toolserver.system.disk import Disk
+from toolserver.system.gate import Gate
+from toolserver.system.tarballs.extraction import Extraction
+from toolserver.system.tarballs.writer import TreeWriter
+from toolserver.tools.archives import Archives
+from toolserver.tools.call import Call
+
+LIMIT = 10.0
+
+
+def one_file(size: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo("large.bin")
+        member.size = size
+        tar.addfile(member, io.BytesIO(bytes(size)))
+    return out.getvalue()
+
+
+async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, goes_on, released = threading.Event(), threading.Event(), []
+    write = TreeWriter.write
+
+    def slowly(self: TreeWriter, data: memoryview) -> None:
+        if threading.current_thread().name.startswith("archive"):
+            writes.set()
+            released.append(goes_on.wait(LIMIT))
+        write(self, data)
+
+    ends = threading.Event()
+    abort = Extraction.abort
+
+    def noticed(self: Extraction) -> None:
+        ends.set()
+        abort(self)
+
+    monkeypatch.setattr(TreeWriter, "write", slowly)
+    monkeypatch.setattr(Extraction, "abort", noticed)
+    root, state = tmp_path / "root", tmp_path / "state"
+    root.mkdir()
+    state.mkdir()
+    (root / "old").touch()
+    archive = one_file(4 * MIB)
+
+    async def source() -> AsyncGenerator[bytes]:
+        for at in range(0, 2 * MIB, 512 * KIB):
+            yield archive[at : at + 512 * KIB]
+            if at >= MIB:
+                assert await asyncio.to_thread(writes.wait, LIMIT)
+                raise ConnectionResetError("the sender is gone")
+
+    async def leave() -> None:
+        """Nothing runs that would have to be left."""
+
+    archives = Archives(Disk(root), state, Gate(), Limits(), before_replace=leave)
+    injecting = asyncio.create_task(archives.inject_stream(source(), InjectMode.REPLACE, None, Call("1")))
+    assert await asyncio.to_thread(ends.wait, LIMIT)
+    goes_on.set()
+    with pytest.raises(ConnectionResetError):
+        await injecting
+    assert released
+    assert all(released)
+    assert [path.name for path in root.iterdir()] == ["old"]
+    assert list(state.iterdir()) == []
