@@ -15,13 +15,14 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from orchestrator.dependency_store import MAX_BYTES, SPARES
+from orchestrator.dependency_store import MAX_BYTES, SPARES, SUFFIX
 from orchestrator.directories import give_tree, private_directory
 from orchestrator.paths import SessionArea
 from protocol.package_managers import LOCK_FILES
@@ -33,6 +34,9 @@ AFTER_SECONDS = 10.0
 disk for itself until then."""
 MAKE_SECONDS = 600.0
 """For one that is waited for: an Astro site's takes 3 s when quiet."""
+_MAX_LOCK_BYTES = 64 * 1024 * 1024
+"""The largest lock files have some megabytes; a gut feeling."""
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,8 +44,17 @@ def lock_digest(directory: Path) -> str:
     """What a directory's packages are guessed by; empty when it has no lock file."""
     for name in LOCK_FILES:
         with contextlib.suppress(OSError):
-            return hashlib.sha256(f"{name}\0".encode() + (directory / name).read_bytes()).hexdigest()
+            return hashlib.sha256(f"{name}\0".encode() + _content(directory / name)).hexdigest()
     return ""
+
+
+def _content(path: Path) -> bytes:
+    """Of a file; raises OSError for what is none, such as a fifo, which would be waited for."""
+    with os.fdopen(os.open(path, _FILE), "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_LOCK_BYTES:
+            raise OSError(f"{path} is no lock file")
+        return file.read(_MAX_LOCK_BYTES)
 
 
 @dataclass(frozen=True)
@@ -71,8 +84,6 @@ class SpareTrees:
         goal = area.state / SPARES
         try:
             goal.mkdir(mode=0o700)
-            if owner is not None:
-                os.chown(goal, owner, owner)
             # Held from now on: whoever runs in the session later decides what is at that path.
             reserved = Reserved(key, area.directory / f"{SPARES}-{secrets.token_hex(8)}", owner, goal)
         except OSError:
@@ -84,6 +95,16 @@ class SpareTrees:
                 return reserved
         reserved.close()
         return None
+
+    def lacking(self, lock: str) -> str:
+        """The key of packages that are there and have no spare tree; else empty.
+
+        Whoever was to replace the last one may have been killed, or found the disk full.
+        """
+        key = self.key_of(lock)
+        if not key or not (self.store / f"{key}{SUFFIX}").exists():
+            return ""
+        return "" if next((self.store / SPARES).glob(f"{key}-*"), None) else key
 
     def refill(self, key: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Replace what was taken, some seconds later; a program that nobody waits for, and that ends."""
@@ -125,6 +146,8 @@ class Reserved:
         self.key, self.path = key, path
         self._owner = owner
         self._goal = os.open(goal, _DIRECTORY)
+        if owner is not None:
+            os.fchown(self._goal, owner, owner)
 
     def hand_over(self) -> None:
         """Make it the session's own; what cannot be handed over goes with the area."""

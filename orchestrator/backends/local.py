@@ -15,6 +15,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,8 @@ KILL_SECONDS = 5.0
 _LISTENING = re.compile(rb"listening on http://\S+:(\d+)\s*\n")
 _LOST_PORT = re.compile(r"(?:Failed to bind any port for '-t 127\.0\.0\.1/|port (?=\d+ is taken))(\d+)")
 """What the way into a network of its own says of a port that another program took since it was chosen."""
+MISSED_SECONDS = 30.0
+"""Between two orders of a spare tree that was missed: it takes 10 s and what the tree takes."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class LocalBackend:
         self._isolation = Isolation.choose(
             settings.isolation, paths, settings.environ, settings.tools, settings.command
         )
+        self._missed: dict[str, float] = {}
+        """When a spare tree that was missed was last ordered, by the key of its packages."""
         self._daemons = Daemons(self._nursery() if self._forks else None)
 
     @property
@@ -218,9 +223,13 @@ class LocalBackend:
         provision_home(launch.plan, place.area.home, place.root, settled.identity)
         owner = settled.identity.uid if settled.identity else None
         spares = SpareTrees(self._paths.store_dir)
-        spare = spares.reserve(launch.lock, place.area, owner)
+        # Out of a view the root is a mount of its own, which no tree can be moved into.
+        lock = "" if self._isolation.tier.bwrap else launch.lock
+        spare = spares.reserve(lock, place.area, owner)
         if spare is None:
-            return self._begun(guest, launch, place, settled)
+            guest = self._begun(guest, launch, place, settled)
+            self._refill(spares, self._lacking(spares, lock), place)
+            return guest
         try:
             guest = self._begun(guest, launch, place, settled)
             # While it starts: that takes longer.
@@ -229,8 +238,12 @@ class LocalBackend:
             return guest
         finally:
             spare.close()
-            with contextlib.suppress(OSError), place.log.open("ab") as stderr:
-                self._daemons.leave(spares.refill(spare.key, stderr))
+            self._refill(spares, spare.key, place)
+
+    def _refill(self, spares: SpareTrees, key: str, place: Place) -> None:
+        with contextlib.suppress(OSError), place.log.open("ab") as stderr:
+            if key:
+                self._daemons.leave(spares.refill(key, stderr))
 
     def _begun(self, guest: Guest, launch: Launch, place: Place, settled: Settled) -> Guest:
         # Its first line goes to a file, not into a pipe: it outlives us, and must not then write to nobody.
@@ -250,6 +263,14 @@ class LocalBackend:
         guest = msgspec.structs.replace(guest, labels=labels)
         place.write_label(guest)
         return guest
+
+    def _lacking(self, spares: SpareTrees, lock: str) -> str:
+        """What nobody replaces, as far as we know; of many who miss it at once the first one sees to it."""
+        now, key = time.monotonic(), spares.lacking(lock)
+        if not key or now - self._missed.get(key, -MISSED_SECONDS) < MISSED_SECONDS:
+            return ""
+        self._missed[key] = now
+        return key
 
     def _environment(self, launch: Launch, place: Place, settled: Settled) -> dict[str, str]:
         settings = self._settings

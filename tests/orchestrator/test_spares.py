@@ -124,6 +124,20 @@ def test_a_lock_file_is_known_by_what_is_in_it(tmp_path: Path) -> None:
     assert len({"", first, lock_digest(tmp_path)}) == 3
 
 
+def test_what_is_no_lock_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "package-lock.json")
+    (tmp_path / "pnpm-lock.yaml").symlink_to("/dev/zero")
+    assert lock_digest(tmp_path) == ""
+
+
+def test_a_spare_that_nobody_replaced_is_missed_while_its_pack_is_there(spares: SpareTrees) -> None:
+    assert spares.lacking("lock") == ""
+    (spares.store / f"{KEY}.pack").touch()
+    assert (spares.lacking("lock"), spares.lacking("other"), spares.lacking("")) == (KEY, "", "")
+    spare(spares)
+    assert spares.lacking("lock") == ""
+
+
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
     yield data
 

@@ -69,7 +69,8 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
     async def leave() -> None:
         """Nothing runs that would have to be left."""
 
-    archives = Archives(Disk(root), state, Gate(), Limits(), before_replace=leave)
+    disk = Disk(root)
+    archives = Archives(disk, state, Gate(), Limits(), before_replace=leave)
     injecting = asyncio.create_task(archives.inject_stream(source(), InjectMode.REPLACE, None, Call("1")))
     assert await asyncio.to_thread(ends.wait, LIMIT)
     goes_on.set()
@@ -79,3 +80,4 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
     assert all(released)
     assert [path.name for path in root.iterdir()] == ["old"]
     assert list(state.iterdir()) == []
+    disk.close()
