@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from protocol.errors import Conflict, TooLarge
 from protocol.limits import Limits
 from toolserver.system.directories import DIRECTORY
+from toolserver.system.large_files import write_all
 from toolserver.system.room import Room
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -93,9 +94,7 @@ def _copy_bytes(source: int, target: int) -> None:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         while data := os.read(source, _SLOW_COPY_BYTES):
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(target, rest) :]
+            write_all(target, data)
 
 
 @contextlib.contextmanager

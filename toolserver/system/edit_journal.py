@@ -40,6 +40,7 @@ from toolserver.system.edit_undo import (
     tidy,
     undo,
 )
+from toolserver.system.large_files import write_all
 from toolserver.system.moving import exists
 
 _AREA = "edits"
@@ -174,7 +175,7 @@ class _Transaction:
         name = secrets.token_hex(8)
         fd = os.open(name, _STAGED, 0o600, dir_fd=self._area)
         try:
-            _write(fd, msgspec.msgpack.encode(journal))
+            write_all(fd, msgspec.msgpack.encode(journal))
             if self._durable:
                 os.fsync(fd)
                 os.fsync(self._area)
@@ -225,7 +226,7 @@ class _Transaction:
         above, _ = directories.of(entry.name)
         fd = os.open(entry.staged, _STAGED, 0o600, dir_fd=above)
         try:
-            _write(fd, write.content)
+            write_all(fd, write.content)
             keep_mode_and_owner(fd, write.seen or write.like, write.mode)
             os.fsync(fd)
         finally:
@@ -327,7 +328,7 @@ def _copy(above: int, name: str, new: str) -> None:
         out = os.open(new, _STAGED, 0o600, dir_fd=above)
         try:
             while data := os.read(fd, MIB):
-                _write(out, data)
+                write_all(out, data)
             keep_mode_and_owner(out, info, None)
             os.utime(out, ns=(info.st_atime_ns, info.st_mtime_ns))
             os.fsync(out)
@@ -335,12 +336,6 @@ def _copy(above: int, name: str, new: str) -> None:
             os.close(out)
     finally:
         os.close(fd)
-
-
-def _write(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 @contextlib.contextmanager

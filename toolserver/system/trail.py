@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from toolserver.system.large_files import write_all
+
 _TAIL_BYTES = 4 * 1024 * 1024
 """Read of each file at the start: more lines than are kept in memory."""
 _SMALLEST_SHARE = 64 * 1024
@@ -43,9 +45,7 @@ class Trail:
             elif size and not self._begun and os.pread(fd, 1, size - 1) != b"\n":
                 lines = b"\n" + lines  # after one that was cut by a kill
             self._begun = True
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            write_all(fd, lines)
         finally:
             os.close(fd)
 

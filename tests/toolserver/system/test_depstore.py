@@ -225,12 +225,12 @@ import os, sys, time
 from pathlib import Path
 from toolserver.system.depstore import filling
 from toolserver.system.depstore.store import Layer, Store
-write = filling._write
+write = filling.write_all
 def slowly(fd, data):
     write(fd, data)
     print("writes", flush=True)
     time.sleep(1000)
-filling._write = slowly
+filling.write_all = slowly
 store = Store((Layer(Path(sys.argv[1]), shared=False),), 1 << 30)
 store.fill(sys.argv[3], os.open(sys.argv[2], os.O_RDONLY), "/root", time.time_ns())
 """

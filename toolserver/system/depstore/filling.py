@@ -22,6 +22,7 @@ from toolserver.system.depstore.pack import (
     trailer_of,
 )
 from toolserver.system.directories import DIRECTORY
+from toolserver.system.large_files import write_all
 
 CARRIED = ".vite"
 """Vite's optimised dependencies. Vite itself compares lock file, settings and root before it uses them."""
@@ -66,7 +67,7 @@ def fill(order: Order, out: int) -> Index:
     )
     if not index.segments:
         raise Unfit("there are no files in it")
-    _write(out, trailer_of(index, filling.at))
+    write_all(out, trailer_of(index, filling.at))
     return index
 
 
@@ -149,7 +150,7 @@ class _Filling:
         self._put(b"\0" * (-self.at % PAGE))
 
     def _put(self, data: bytes) -> None:
-        _write(self._out, data)
+        write_all(self._out, data)
         self._digest.update(data)
         self.at += len(data)
 
@@ -183,9 +184,3 @@ def _text(path: str) -> str:
     except UnicodeEncodeError:
         raise Unfit("a name in it is no UTF-8") from None
     return path
-
-
-def _write(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

@@ -20,6 +20,7 @@ from toolserver.system.copying import held
 from toolserver.system.depstore.filling import CARRIED, Unfit
 from toolserver.system.depstore.pack import PAGE, CorruptPack, File, Index, Segment
 from toolserver.system.directories import DIRECTORY
+from toolserver.system.large_files import write_all
 
 HIDDEN_LOCK = ".package-lock.json"
 """npm believes it only when no directory beside it is newer: it is touched last."""
@@ -159,7 +160,7 @@ class _Unfolding:
     def _small(self, directory: int, file: File, data: memoryview) -> None:
         with held(self._created(directory, file.path.rpartition("/")[2], file)) as out:
             if not self._shared(out, file):
-                _write(out, data)
+                write_all(out, data)
 
     def _large(self, segment: Segment, file: File) -> None:
         if not self.wanted(file.path):
@@ -172,7 +173,7 @@ class _Unfolding:
                 digest.update(data)
                 if not shared:
                     begin = max(0, file.offset - at)
-                    _write(out, memoryview(data)[begin : max(begin, file.offset + file.size - at)])
+                    write_all(out, memoryview(data)[begin : max(begin, file.offset + file.size - at)])
         _compare(digest.digest(), segment)
 
     def _created(self, directory: int, name: str, file: File) -> int:
@@ -208,8 +209,3 @@ def _touch(target: int) -> None:
         os.utime(HIDDEN_LOCK, dir_fd=target)
     except FileNotFoundError:
         return
-
-
-def _write(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
