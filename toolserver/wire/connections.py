@@ -66,14 +66,19 @@ class Connection(web.RequestHandler):
 
     def _others_turn(self) -> None:
         """The next piece comes after what else waits for the loop."""
-        if self.transport is not None and not self._reading_paused:
+        if self.transport is not None and not self._held_up:
             self.transport.pause_reading()
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        # Meanwhile it may have been paused for a reason of aiohttp's, which then ends that itself.
-        if self.transport is not None and not self._reading_paused:
+        if self.transport is not None and not self._held_up:
             self.transport.resume_reading()
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether aiohttp has paused it, for a body that nobody reads or for too many requests, and ends that
+        itself."""
+        return self._reading_paused or self._buffer_paused
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 
+import pytest
 import uvloop
 from aiohttp import web
 
@@ -13,11 +15,13 @@ from protocol.limits import Limits
 from tests.builder import PATIENCE_SECONDS
 from toolserver.wire.connections import Connection, Doors
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 FULL_BYTES = 64 * 1024
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OPENING, FRAGMENT = b"\x01\x80" + bytes(4), b"\x00\x80" + bytes(4)
 FRAGMENTS = OPENING + FRAGMENT * 4_000_000
 
@@ -37,8 +41,20 @@ def send(port: int) -> None:
         client.sendall(FRAGMENTS)
 
 
-async def turns_of_full_pieces() -> list[int]:
-    """In which turn of the loop each of them came."""
+def ask(port: int) -> None:
+    """For much more than is held for anybody, without a look at the answers."""
+    with closing(socket.create_connection(("127.0.0.1", port), 1)) as client:
+        for _ in range(32):
+            client.sendall(REQUEST * 40_000)  # a megabyte
+
+
+async def wait(_: web.BaseRequest) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def turns_of_full_pieces(serve: Handler, send: Callable[[int], None]) -> list[int]:
+    """In which turn of the loop each came of what ``send`` sends to a port where ``serve`` answers."""
     loop, turn, came = asyncio.get_running_loop(), 0, []
 
     class Counted(Connection):
@@ -53,7 +69,7 @@ async def turns_of_full_pieces() -> list[int]:
         loop.call_soon(next_turn)
 
     next_turn()
-    doors = Doors(web.Server(take), Limits(), lambda _: None)
+    doors = Doors(web.Server(serve), Limits(), lambda _: None)
     server = await loop.create_server(lambda: Counted(doors, loop=loop), "127.0.0.1", 0)
     try:
         await asyncio.to_thread(send, server.sockets[0].getsockname()[1])
@@ -65,6 +81,11 @@ async def turns_of_full_pieces() -> list[int]:
 
 def test_pieces_that_fill_what_is_read_at_once_come_in_turns_of_their_own() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        came = runner.run(turns_of_full_pieces())
+        came = runner.run(turns_of_full_pieces(take, send))
     assert len(came) > 1
     assert len(came) == len(set(came))
+
+
+def test_of_requests_without_end_no_more_is_read_than_can_wait() -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(TimeoutError):
+        runner.run(turns_of_full_pieces(wait, ask))
