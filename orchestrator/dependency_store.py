@@ -25,6 +25,8 @@ MAX_BYTES = 8 * 1024**3
 used packs."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PASS = 0o011
+_UNFINISHED = "making-"
+"""Begins the names of spares that are not whole; whoever makes the next one removes them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class SharedStore:
             if kept and used + kept <= self.max_bytes:
                 used += kept
             else:
-                remove_tree(spare)
+                _remove(spare)
         for _, freed, path in packs:
             if used > self.max_bytes:
                 path.unlink(missing_ok=True)
@@ -83,6 +85,14 @@ class SharedStore:
             with contextlib.suppress(FileNotFoundError):
                 found.append((path.stat().st_ctime_ns, path))
         return [path for _, path in sorted(found, reverse=True)]
+
+
+def _remove(spare: Path) -> None:
+    """Under a name that nobody takes: a session is not to get what is half removed, nor after a kill."""
+    gone = spare.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):  # a session was quicker
+        spare.rename(gone)
+        remove_tree(gone)
 
 
 def _packs(directory: Path) -> Iterator[tuple[float, int, Path]]:

@@ -142,6 +142,24 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
+async def test_of_a_spare_whose_removal_was_killed_no_session_gets_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(tree: Path) -> None:
+        (tree / "left/index.js").unlink()
+        raise KeyboardInterrupt
+
+    store = SharedStore(private_directory(tmp_path / "store"), max_bytes=12)
+    spares = SpareTrees(store.directory)
+    spares.note("lock", KEY)
+    await store.put(KEY, pieces(b"12345"))
+    spare(spares)
+    monkeypatch.setattr("orchestrator.dependency_store.remove_tree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        await store.put("b" * 64, pieces(b"12345"))
+    assert spares.reserve("lock", area(tmp_path), None) is None
+
+
 async def test_spares_make_room_before_packs(tmp_path: Path) -> None:
     store = SharedStore(tmp_path / "store", max_bytes=12)
     packs = [await store.put(KEY, pieces(b"12345"))]
