@@ -64,7 +64,7 @@ class Holder:
         """This very one."""
         seen = processes.look_up(os.getpid())
         return cls(
-            boot=_read("/proc/sys/kernel/random/boot_id"),
+            boot=processes.boot(),
             namespace=_link("/proc/self/ns/pid"),
             pid=os.getpid(),
             started=seen.started if seen else 0,
@@ -125,13 +125,6 @@ def may_take(lease: Lease, wanted: Purpose, state: State) -> bool:
     False
     """
     return (lease.purpose, wanted, state) == (Purpose.START, Purpose.STOP, State.INITIALIZING)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip() or "-"
-    except OSError:
-        return "-"
 
 
 def _link(path: str) -> str:

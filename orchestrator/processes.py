@@ -36,6 +36,14 @@ class Process:
         return self.state not in ("Z", "X")
 
 
+def boot() -> str:
+    """Which start of this host it is: the same for all processes until the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 def look_up(pid: int) -> Process | None:
     """The process, or None when there is none."""
     try:

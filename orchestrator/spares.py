@@ -1,7 +1,7 @@
 """Spare trees of the shared store: packages unfolded in advance, handed to a session before it asks.
 
-    .store/spares/KEY-HEX     a spare, this orchestrator's; no user of a session can pass that directory
-    .store/locks/DIGEST       the key of the packages that a lock file of this digest came to on this host
+    .store/spares/KEY-BOOT-HEX  a spare, this orchestrator's; no user of a session can pass that directory
+    .store/locks/DIGEST         the key of the packages that a lock file of this digest came to on this host
 
 A session's tool server cannot take one: it may only read the store, and the files are to be its own user's.
 So the host moves one into the session's area, gives it to that user, and moves it on to the tool server's
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from orchestrator import processes
 from orchestrator.dependency_store import MAX_BYTES, SPARES, SUFFIX
 from orchestrator.directories import give_tree, private_directory
 from orchestrator.paths import SessionArea
@@ -57,6 +58,11 @@ def _content(path: Path) -> bytes:
         return file.read(_MAX_LOCK_BYTES)
 
 
+def _name(key: str, which: str) -> str:
+    """As the tool server writes and reads it."""
+    return f"{key}-{processes.boot()[:8]}-{which}"
+
+
 @dataclass(frozen=True)
 class SpareTrees:
     """Those of one shared store. All methods block."""
@@ -88,7 +94,7 @@ class SpareTrees:
             reserved = Reserved(key, area.directory / f"{SPARES}-{secrets.token_hex(8)}", owner, goal)
         except OSError:
             return None
-        for each in sorted((self.store / SPARES).glob(f"{key}-*")):
+        for each in self._of(key):
             # Another session was quicker, or it lies on another file system.
             with contextlib.suppress(OSError):
                 each.rename(reserved.path)
@@ -104,7 +110,7 @@ class SpareTrees:
         key = self.key_of(lock)
         if not key or not (self.store / f"{key}{SUFFIX}").exists():
             return ""
-        return "" if next((self.store / SPARES).glob(f"{key}-*"), None) else key
+        return "" if self._of(key) else key
 
     def refill(self, key: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Replace what was taken, some seconds later; a program that nobody waits for, and that ends."""
@@ -134,6 +140,10 @@ class SpareTrees:
             return f"no spare packages are made: that took more than {MAKE_SECONDS:g} s"
         return done.stderr.strip() if done.returncode else ""
 
+    def _of(self, key: str) -> list[Path]:
+        """Those of this boot: the others need not have reached the disk."""
+        return sorted((self.store / SPARES).glob(_name(key, "*")))
+
     def _command(self, key: str, after: float) -> list[str]:
         program = (sys.executable, "-P", "-m", "toolserver.system.depstore")
         return [*program, str(self.store), key, str(PER_KEY), str(MAX_BYTES), str(after)]
@@ -155,7 +165,7 @@ class Reserved:
             if self._owner is not None:
                 give_tree(self.path, self._owner)
                 os.chown(self.path, self._owner, self._owner)
-            os.rename(self.path, f"{self.key}-{secrets.token_hex(8)}", dst_dir_fd=self._goal)
+            os.rename(self.path, _name(self.key, secrets.token_hex(8)), dst_dir_fd=self._goal)
         finally:
             self.close()
 

@@ -301,7 +301,7 @@ async def test_a_start_that_fails_with_a_spare_tree_holds_nothing_open_and_has_a
     driver._settings = dataclasses.replace(driver._settings, command=(str(tmp_path / "no such program"),))
     spares = SpareTrees(private_directory(PathManager(tmp_path).store_dir))
     spares.note("lock", "key")
-    (spares.store / "spares" / "key-1").mkdir(parents=True)
+    (spares.store / "spares" / f"key-{processes.boot()[:8]}-1").mkdir(parents=True)
     with pytest.raises(FileNotFoundError):
         await driver.create(dataclasses.replace(launch(), lock="lock"))
     assert asked == ["key"]

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.dependency_store import SharedStore
 from orchestrator.directories import private_directory
 from orchestrator.paths import SessionArea
+from orchestrator.processes import boot
 from orchestrator.spares import Reserved, SpareTrees, lock_digest
 
 KEY = "a" * 64
@@ -28,9 +29,9 @@ def spares(tmp_path: Path) -> SpareTrees:
     return made
 
 
-def spare(spares: SpareTrees, name: str = f"{KEY}-1") -> Path:
+def spare(spares: SpareTrees, key: str = KEY, start: str = boot()[:8]) -> Path:
     """A tree as it is kept ready."""
-    tree = spares.store / "spares" / name
+    tree = spares.store / "spares" / f"{key}-{start}-1"
     (tree / "left").mkdir(parents=True)
     (tree / "left/index.js").write_text("left")
     (tree / "left/bin").symlink_to("index.js")
@@ -104,6 +105,13 @@ def test_links_are_given_and_not_where_they_lead(spares: SpareTrees, tmp_path: P
     assert (tmp_path / "others").stat().st_uid == os.geteuid()
 
 
+def test_one_of_another_boot_is_never_handed_out(spares: SpareTrees, tmp_path: Path) -> None:
+    spare(spares, start="00000000")
+    assert spares.reserve("lock", area(tmp_path), None) is None
+    (spares.store / f"{KEY}.pack").touch()
+    assert spares.lacking("lock") == KEY
+
+
 def test_what_a_killed_host_did_not_hand_over_goes_with_the_session(
     spares: SpareTrees, tmp_path: Path
 ) -> None:
@@ -164,7 +172,7 @@ async def test_spares_make_room_before_packs(tmp_path: Path) -> None:
     store = SharedStore(tmp_path / "store", max_bytes=12)
     packs = [await store.put(KEY, pieces(b"12345"))]
     spares = SpareTrees(store.directory)
-    tree, orphan = spare(spares), spare(spares, f"{'c' * 64}-1")
+    tree, orphan = spare(spares), spare(spares, "c" * 64)
     packs.append(await store.put("b" * 64, pieces(b"1")))
     assert (tree.exists(), orphan.exists()) == (True, False)
     packs.append(await store.put("d" * 64, pieces(b"12345")))

@@ -224,12 +224,24 @@ def test_one_that_is_stopped_leaves_nothing(store: Store, one: Place) -> None:
     assert list(spares_of(store).directory.iterdir()) == []
 
 
+def test_one_of_another_boot_is_never_taken_and_goes(store: Store, one: Place) -> None:
+    store.make_spare(KEY, "/elsewhere")
+    made = next(spares_of(store).directory.iterdir())
+    made.rename(made.with_name(f"{KEY}-00000000-12"))
+    assert spares_of(store).count(KEY) == 0
+    assert one.take(KEY) not in ("", "spare tree")
+    store.make_spare(KEY, "/elsewhere")
+    assert len(list(spares_of(store).directory.iterdir())) == 1
+    assert spares_of(store).count(KEY) == 1
+
+
 def test_one_that_was_given_is_taken_before_the_stores_own(tmp_path: Path, store: Store, one: Place) -> None:
     store.make_spare(KEY, "/elsewhere")
     two = Place(tmp_path, store, "two")
     given = Spares(two.state / NAME)
     given.directory.mkdir()
-    next(spares_of(store).directory.iterdir()).rename(given.directory / f"{KEY}-12")
+    made = next(spares_of(store).directory.iterdir())
+    made.rename(given.directory / made.name)
     store.make_spare(KEY, "/elsewhere")
     assert two.take(KEY, given) == "spare tree"
     assert (given.count(KEY), spares_of(store).count(KEY)) == (0, 1)

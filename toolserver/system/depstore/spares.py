@@ -1,7 +1,10 @@
 """Spares: trees of packages that were unfolded before anybody needs them, so that placing one is a rename.
 
-    DIRECTORY/KEY-HEX       a spare, whole: it was renamed to that name when its last byte was checked
+    DIRECTORY/KEY-BOOT-HEX  a spare, whole: it was renamed to that name when its last byte was checked
     DIRECTORY/making-HEX    one being made, by who has the directory's lock; the next removes a killed one's
+
+BOOT is the running system's: nobody waits until a spare is on the disk, so after a power cut one may be whole
+by its names and empty inside. Those of another boot are never taken, and go with the next one that is made.
 
 A spare has one owner, and the directory is for that one alone: nobody else can write to one, nor take it.
 Whoever takes it renames it, which the file system grants to one only, and from then on it is not here any
@@ -18,6 +21,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from toolserver.system.copying import held
@@ -73,7 +77,7 @@ class Spares:
             with held(os.open(making, DIRECTORY, dir_fd=spares)) as target:
                 os.fchmod(target, 0o755)
                 unfold_gently(pack, index, target, lambda path: not is_carried(path), stop)
-            os.rename(making, f"{key}-{secrets.token_hex(8)}", src_dir_fd=spares, dst_dir_fd=spares)
+            os.rename(making, f"{key}-{boot()}-{secrets.token_hex(8)}", src_dir_fd=spares, dst_dir_fd=spares)
 
     def tidy(self) -> None:
         """Remove what a killed one was making, unless somebody makes one now."""
@@ -81,10 +85,11 @@ class Spares:
             pass
 
     def drop(self, key: str | None = None) -> bool:
-        """Remove one of ``key``, or all; False when there was none."""
+        """Remove one of ``key``, or all, those of another boot too; False when there was none."""
         found = False
         with contextlib.suppress(OSError), held(os.open(self.directory, DIRECTORY)) as spares:
-            for name in _of(spares, key)[: None if key is None else 1]:
+            every = [name for name in os.listdir(spares) if not name.startswith((_MAKING, PREFIX))]
+            for name in every if key is None else _of(spares, key)[:1]:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(name, trash_name(), src_dir_fd=spares, dst_dir_fd=spares)
                     found = True
@@ -114,9 +119,9 @@ def _is_ours(spares: int) -> bool:
 
 
 def _tidy(spares: int) -> None:
-    """What was not finished goes, for who has the lock."""
+    """What was not finished goes, and what is of another boot, for who has the lock."""
     for name in os.listdir(spares):
-        if name.startswith(_MAKING):
+        if not _is_spare(name) and not name.startswith(PREFIX):
             os.rename(name, trash_name(), src_dir_fd=spares, dst_dir_fd=spares)
     remove_trash(spares)
 
@@ -128,11 +133,23 @@ def _of(spares: int, key: str | None) -> list[str]:
 
 def _is_spare(name: str, key: str | None = None) -> bool:
     """
-    >>> _is_spare("ab-12"), _is_spare("ab-12", "ab"), _is_spare("ab-12", "a"), _is_spare("making-12")
+    >>> name = f"ab-{boot()}-12"
+    >>> _is_spare(name), _is_spare(name, "ab"), _is_spare(name, "a"), _is_spare("ab-00000000-12")
     (True, True, False, False)
     """
-    begin, dash, _ = name.partition("-")
-    return bool(dash) and f"{begin}-" not in (_MAKING, PREFIX) and key in (None, begin)
+    match name.split("-"):
+        case [begin, system, _]:
+            return system == boot() and key in (None, begin)
+    return False
+
+
+@cache
+def boot() -> str:
+    """Which start of the system this is: the same for all processes until the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return "unknown"
 
 
 def _listed(directory: Path) -> list[Path]:
