@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator.client import open_client
+from tests.journeys.again import starts_again_offline, starts_out_of_the_store
 from tests.journeys.hmr import open_page, page_text
 from tests.journeys.support import DATA, REPOSITORY, ROUTES, Route, free_port, tree
 
@@ -53,6 +54,10 @@ async def test_template_to_ready_to_edit_to_save_to_restore(route: Route) -> Non
     async with up(route.template) as session:
         assert route.kept not in await page_or_file(session, route)
         await edit_reaches_the_page(session, route, route.old, route.new)
+        async with open_client(session["toolServerUrl"], session["token"]) as client:
+            await starts_again_offline(client, route.template)
+            await starts_out_of_the_store(client, route.template, session["user"])
+        assert route.kept in await page_or_file(session, route)
         await workspace("down", session["session"], "--save")
         before = tree(root_of(session))
     async with up("--workspace", session["workspace"]) as session:

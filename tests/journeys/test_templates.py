@@ -1,4 +1,7 @@
-"""The templates that a person starts from: cold to ready, an edit that arrives, and once more offline."""
+"""The templates that a person starts from: cold to ready, an edit that arrives, and once more offline.
+
+Two more, with a save on the way: ``test_own_client``.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,13 @@ import json
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
 from orchestrator.client import Client, open_client
-from orchestrator.templates import read_template
-from protocol.messages.devserver import DevState, StartAnswer, StoreOutcome
+from protocol.messages.devserver import DevState
+from tests.journeys.again import starts_again_offline, starts_out_of_the_store
 from tests.journeys.hmr import page_text, text
-from tests.journeys.support import DATA, REPOSITORY, ROUTES, Route
+from tests.journeys.support import REPOSITORY, Route
 from tests.journeys.test_own_client import edit_reaches_the_page, up
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
@@ -28,8 +30,6 @@ WITH_HOT_RELOAD = (
 QUICKLY_BUILT = {"vite-react-ts", "vite-svelte-ts"}
 """In a second or three. Astro takes longer to check and build than all the rest of its journey."""
 RESTART_SECONDS = 60.0
-KEPT_SECONDS = 120.0
-"""From an install to its pack: some seconds, more when others want the disk."""
 
 
 @pytest.mark.parametrize("route", WITH_HOT_RELOAD, ids=lambda route: route.template)
@@ -44,15 +44,6 @@ async def test_an_edit_reaches_the_open_page_also_after_an_install_without_a_net
                 await builds(client)
             await starts_out_of_the_store(client, route.template, session["user"])
         await edit_reaches_the_page(session, route, route.new, route.old)
-
-
-@pytest.mark.parametrize("template", [route.template for route in ROUTES])
-async def test_its_packages_come_back_without_npm(template: str) -> None:
-    async with up(template) as session:
-        async with open_client(session["toolServerUrl"], session["token"]) as client:
-            await starts_again_offline(client, template)
-            await starts_out_of_the_store(client, template, session["user"])
-        assert "</html>" in await page_text(session["previewUrl"].rstrip("/"))
 
 
 async def test_a_page_that_installs_nothing_is_there_and_shows_an_edit() -> None:
@@ -80,38 +71,6 @@ async def builds(client: Client) -> None:
     """Types included: each of them checks its own before it builds."""
     done = await client.command(command="npm run build")
     assert done.exit_code == 0, done.stdout + done.stderr
-
-
-async def starts_again_offline(client: Client, template: str) -> None:
-    """Everything that was installed goes, and comes back out of npm's cache alone."""
-    again = await started_again(client, template, store=False)
-    assert "--offline" in str(again.install.command)
-
-
-async def starts_out_of_the_store(client: Client, template: str, user: str) -> None:
-    """The same without npm: what was installed a moment ago was kept meanwhile."""
-    asked = read_template(REPOSITORY / "templates" / template)
-    use = (await client.install(env=asked.env, offline=True)).store
-    assert use is not None
-    async with asyncio.timeout(KEPT_SECONDS):
-        while not (DATA / "cache" / user / "store" / f"{use.key}.pack").exists():
-            await asyncio.sleep(0.1)
-    again = await started_again(client, template, store=True)
-    assert again.install.store is not None
-    assert (again.install.store.outcome, again.install.store.key) == (StoreOutcome.HIT, use.key)
-
-
-async def started_again(client: Client, template: str, *, store: bool) -> StartAnswer:
-    """From nothing installed to a dev server that answers, without a network."""
-    asked = read_template(REPOSITORY / "templates" / template)
-    port = (await client.dev_status()).port
-    await client.dev_stop()
-    await client.remove(path="node_modules", recursive=True, missing_ok=True)
-    install = msgspec.structs.replace(asked.install_request(), offline=True, store=store)
-    dev = msgspec.structs.replace(asked.dev_request(), port=port)
-    again = await client.start(install=install, dev=dev)
-    assert again.dev.state is DevState.READY
-    return again
 
 
 async def test_an_api_is_ready_by_its_health_and_starts_again_at_every_saved_change() -> None:
