@@ -1,5 +1,5 @@
 ## up [TEMPLATE=astro-minimal]  start a workspace on this machine; Ctrl-C ends it and leaves no process behind
-## test [ARGS="-k name -x"]     run the tests, on three processes; WORKERS=0 for one and a debugger
+## test [ARGS="-k name -x"]     run the tests, on two processes; WORKERS=0 for one and a debugger
 ## check                        everything that must hold: lint, format, types, import contracts, tests
 ## lint                         ruff's rules
 ## format                       rewrite the sources the way `check` wants them
@@ -16,7 +16,7 @@
 # PYTHON=python3.12 before or after any target asks for a certain interpreter.
 
 TEMPLATE ?= astro-minimal
-WORKERS ?= 3
+WORKERS ?= 2
 SECONDS ?= 30
 BIN := .venv/bin
 
