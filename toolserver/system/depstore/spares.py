@@ -61,9 +61,10 @@ class Spares:
     def oldest_first(self) -> list[str]:
         """Of each spare its key."""
         found = []
-        for path in _listed(self.directory):
-            with contextlib.suppress(FileNotFoundError):
-                found.append((path.stat().st_ctime_ns, path.name.partition("-")[0]))
+        with contextlib.suppress(OSError), held(os.open(self.directory, DIRECTORY)) as spares:
+            for name in _of(spares, None):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((os.stat(name, dir_fd=spares).st_ctime_ns, name.partition("-")[0]))
         return [key for _, key in sorted(found)]
 
     def make(self, key: str, pack: int, index: Index, stop: threading.Event) -> None:
@@ -150,13 +151,6 @@ def boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:
         return "unknown"
-
-
-def _listed(directory: Path) -> list[Path]:
-    try:
-        return [path for path in directory.iterdir() if _is_spare(path.name)]
-    except OSError:
-        return []
 
 
 def is_shared_by_users(directory: Path) -> bool:
