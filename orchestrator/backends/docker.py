@@ -187,7 +187,7 @@ class DockerBackend:
     async def _start(self, engine: Engine, container: str) -> None:
         try:
             await engine.start(container)
-        except Conflict:  # another orchestrator has just made the network too
+        except Conflict:  # another orchestrator has just made the network too, or removed the one it was
             await engine.network(self._settings.network)
             await engine.start(container)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -69,7 +69,7 @@ class Engine:
         """The network ``name``, made when it is missing, without traffic between its containers.
 
         An engine lets several be made at once of one name, and then starts no container on any of them: so
-        everybody removes all but the oldest, and goes on when there is one. Raises Unavailable.
+        everybody removes what is ``superfluous``, and goes on when there is one. Raises Unavailable.
         """
         refused: ToolError | None = None
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
@@ -78,8 +78,8 @@ class Engine:
                 raise refused or several_networks(name)
             if not found:
                 refused = await self._make_network(name)
-            for newer in found[1:]:
-                refused = await self._remove_network(newer["Id"])
+            for other in superfluous(found):
+                refused = await self._remove_network(other["Id"])
             await asyncio.sleep(_AGAIN_SECONDS if refused else 0)
         if any((found[0].get("Options") or {}).get(key) != value for key, value in _NO_TRAFFIC.items()):
             raise open_network(name)
@@ -130,7 +130,7 @@ class Engine:
             await container.put_archive(directory, archive)
 
     async def start(self, id: str) -> None:
-        """Start it. Raises Conflict while there are several networks of the one name that it is on."""
+        """Start it. Raises Conflict while there are several networks of the name that it is on, or none."""
         with _translated():
             await self._docker.containers.container(id).start()
 
@@ -170,10 +170,17 @@ class Engine:
         return "".join(text).splitlines()
 
     async def _networks(self, name: str) -> list[dict[str, Any]]:
+        """All of that name; when there are several, each with the containers that run on it."""
         with _translated():
             found = await self._docker.networks.list(filters={"name": [name]})
         exact = [network for network in found if network["Name"] == name]  # the filter takes parts of names
-        return sorted(exact, key=lambda network: (network["Created"], network["Id"]))
+        return exact if len(exact) < 2 else [shown for each in exact if (shown := await self._shown(each))]
+
+    async def _shown(self, network: Mapping[str, Any]) -> dict[str, Any] | None:
+        with contextlib.suppress(ToolError), _translated():  # another one may have removed it
+            shown: dict[str, Any] = await (await self._docker.networks.get(network["Id"])).show()
+            return shown
+        return None
 
     async def _make_network(self, name: str) -> ToolError | None:
         body = {"Name": name, "Driver": "bridge", "CheckDuplicate": True, "Options": _NO_TRAFFIC}
@@ -218,6 +225,21 @@ def _translated(asked_for: str = "", seconds: float = ANSWER_SECONDS) -> Iterato
         raise refusal(error.status, error.message, asked_for) from error
     except TimeoutError as error:
         raise Unavailable(f"the Docker engine did not answer within {seconds:g} s") from error
+
+
+def superfluous(networks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of networks of one name, those to remove: all but the one that is in use, else all but the oldest.
+
+    The oldest is not always the one that was there first: an engine tells when it began to make it.
+
+    >>> old, new = {"Id": "o", "Created": "1"}, {"Id": "n", "Created": "2"}
+    >>> [each["Id"] for each in superfluous([new, old])]
+    ['n']
+    >>> [each["Id"] for each in superfluous([new | {"Containers": {"c": {}}}, old])]
+    ['o']
+    """
+    unused_last = sorted(networks, key=lambda each: (not each.get("Containers"), each["Created"], each["Id"]))
+    return unused_last[1:]
 
 
 def is_local(address: str) -> bool:

@@ -24,6 +24,8 @@ def refusal(status: int, message: str, asked_for: str = "") -> ToolError:
     NotFound("the engine has no image 'workspace-core:latest'; build it by `make image`, or load it there")
     """
     said = message.strip()
+    if _NETWORK_GONE.search(said):
+        return _no_network(said, asked_for)
     for signs, made in _KNOWN:
         if any(sign in said.lower() for sign in signs):
             return made(said, asked_for)
@@ -59,6 +61,10 @@ def several_networks(name: str) -> ToolError:
 
 def _ambiguous(said: str, _: str) -> ToolError:
     return Conflict(f"the engine has several networks of one name ({said})")
+
+
+def _no_network(said: str, _: str) -> ToolError:
+    return Conflict(f"the network of a container was removed meanwhile ({said})")
 
 
 def _permission(said: str, _: str) -> ToolError:
@@ -101,6 +107,7 @@ def _port_taken(said: str, _: str) -> ToolError:
     )
 
 
+_NETWORK_GONE = re.compile(r"\bnetwork \S+ not found")
 _PORT = re.compile(r"127\.0\.0\.1:([0-9]+)")
 
 

@@ -143,7 +143,9 @@ def docker(*arguments: str, stdin: bytes | None = None) -> str:
     done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=False)
     if done.returncode:
         told = done.stderr.decode(errors="replace")
-        raise subprocess.CalledProcessError(done.returncode, ["docker", *arguments], done.stdout, told)
+        error = subprocess.CalledProcessError(done.returncode, ["docker", *arguments], done.stdout, told)
+        error.add_note(told)  # else a test's report has the code alone
+        raise error
     return done.stdout.decode(errors="replace").strip()
 
 

@@ -16,6 +16,7 @@ import pytest
 from orchestrator.backends import Guest, GuestState
 from orchestrator.backends.docker import DockerBackend
 from orchestrator.backends.docker_container import MIB, OWNER, Settings
+from orchestrator.backends.docker_engine import open_engine
 from orchestrator.paths import PathManager
 from protocol.errors import Busy, NotFound, ToolError, Unavailable
 from tests.backend_suite import PATIENCE_SECONDS, Open, Sandbox, launch
@@ -240,6 +241,31 @@ async def test_many_first_containers_at_once_are_on_the_one_network(tmp_path: Pa
         left = docker("network", "ls", "--quiet", "--filter", f"name={name}").split()
         docker("network", "rm", *left)
     assert len(left) == 1
+
+
+async def test_of_several_networks_of_one_name_the_one_in_use_stays() -> None:
+    name = f"{NETWORK}-twins"
+    apart = ("--opt", "com.docker.network.bridge.enable_icc=false")
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(twins := _oldest_first(name)) < 2:  # several, when asked at once
+                docker("network", "rm", *twins) if twins else None
+                making = (asyncio.to_thread(docker, "network", "create", *apart, name) for _ in range(6))
+                await asyncio.gather(*making, return_exceptions=True)
+        docker("run", "--detach", "--name", name, IMAGE, "sleep", "600")
+        docker("network", "connect", twins[-1], name)
+        async with asyncio.timeout(PATIENCE_SECONDS / 2), open_engine() as engine:
+            assert await engine.network(name) == name
+        assert _oldest_first(name) == twins[-1:]
+    finally:
+        docker("rm", "--force", name)
+        docker("network", "rm", *_oldest_first(name))
+
+
+def _oldest_first(network: str) -> list[str]:
+    ids = docker("network", "ls", "--quiet", "--no-trunc", "--filter", f"name={network}").split()
+    made = {id: docker("network", "inspect", "--format", "{{.Created.UnixNano}}", id) for id in ids}
+    return sorted(ids, key=lambda id: int(made[id]))
 
 
 async def test_no_engine_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

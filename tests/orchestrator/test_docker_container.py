@@ -224,6 +224,7 @@ async def test_a_data_directory_without_containers_asks_no_engine(
             "one of that name",
         ),
         (500, "network n is ambiguous (2 matches found on name)", Conflict, "several networks"),
+        (404, "network n1 not found", Conflict, "was removed meanwhile"),
         (500, "write /x: no space left on device", NoSpace, "docker system prune"),
         (404, "Could not find the file /x in container y", NotFound, "no such file"),
         (403, "all predefined address pools: non-overlapping IPv4", Unavailable, "network prune"),
