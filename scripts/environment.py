@@ -32,6 +32,7 @@ STAMP = VENV / "stamp.json"
 PROJECT = ROOT / "pyproject.toml"
 DEVELOPMENT_LOCK = ROOT / "locks" / "dev.txt"
 EMBEDDED_LOCK = ROOT / "locks" / "embedded.txt"
+PACKAGES = ("protocol", "toolserver", "orchestrator")
 
 OLDEST = (3, 11)
 PREFERRED = ("python3.13", "python3.12", "python3.11")
@@ -107,6 +108,8 @@ def bring_up_to_date(wish: str | None) -> None:
         install_project()
     if had.get("tools") != wanted["tools"]:
         install_missing_tools()
+    if had.get("sources") != wanted["sources"]:
+        compile_sources()
     STAMP.write_text(json.dumps(wanted_stamp(wish)))
     say(f"ready after {time.monotonic() - started:.0f} s")
 
@@ -135,7 +138,16 @@ def wanted_stamp(wish: str | None) -> dict[str, Any]:
         "lock": digest(DEVELOPMENT_LOCK),
         "project": digest(PROJECT),
         "tools": [digest(EMBEDDED_LOCK), *(shutil.which(name) for name in ("node", "npm", "rg"))],
+        "sources": times_of(PACKAGES),
     }
+
+
+def times_of(packages: tuple[str, ...]) -> str:
+    """A digest of what a compiled file is judged by: every source's name, time and size."""
+    sources = sorted(file for package in packages for file in (ROOT / package).rglob("*.py"))
+    looked = [(str(file), file.stat()) for file in sources]
+    told = [(name, stat.st_mtime_ns, stat.st_size) for name, stat in looked]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def digest(path: Path) -> str:
@@ -246,6 +258,13 @@ def install_missing_tools() -> None:
     if complaint:
         say(complaint)
         install_lock(EMBEDDED_LOCK)
+
+
+def compile_sources() -> None:
+    """For tool servers that may write none where they are: those of sessions with a user of their own."""
+    command = [str(VENV_PYTHON), "-I", "-m", "compileall", "-q", *(str(ROOT / name) for name in PACKAGES)]
+    # What does not compile is told when it is imported, and must not keep `make lint` from naming the line.
+    subprocess.run(command, env=own_environ(), stdout=subprocess.DEVNULL, check=False)
 
 
 def pip(arguments: list[str], failure: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from scripts import environment
 from scripts.environment import Python, Unfit, choose_python
 
-EVERYTHING = ["make_venv", "install_lock", "install_project", "install_missing_tools"]
+EVERYTHING = ["make_venv", "install_lock", "install_project", "install_missing_tools", "compile_sources"]
 
 
 @dataclass
@@ -65,7 +65,8 @@ def place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ROOT", "VENV", "VENV_PYTHON", "STAMP", "PROJECT", "DEVELOPMENT_LOCK", "EMBEDDED_LOCK"):
         path = root / getattr(environment, name).relative_to(old)
         monkeypatch.setattr(environment, name, path)
-    (root / "locks").mkdir(parents=True, exist_ok=True)
+    for directory in ("locks", "toolserver"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
     for path in (environment.PROJECT, environment.DEVELOPMENT_LOCK, environment.EMBEDDED_LOCK):
         path.write_text(f"# {path.name}\n")
 
@@ -93,6 +94,7 @@ def test_an_up_to_date_environment_is_found_without_starting_a_process(
         ("locks/dev.txt", "install_lock"),
         ("pyproject.toml", "install_project"),
         ("locks/embedded.txt", "install_missing_tools"),
+        ("toolserver/new.py", "compile_sources"),
     ],
 )
 def test_a_changed_file_has_its_own_step_done_again(checkout: Checkout, path: str, step: str) -> None:
@@ -100,6 +102,17 @@ def test_a_changed_file_has_its_own_step_done_again(checkout: Checkout, path: st
     (checkout.root / path).write_text("# changed\n")
     assert checkout.up() == [step]
     assert checkout.up() == []
+
+
+def test_sources_are_compiled_and_one_that_is_wrong_keeps_nothing_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path, monkeypatch)
+    monkeypatch.setattr(environment, "VENV_PYTHON", sys.executable)
+    (tmp_path / "toolserver" / "right.py").write_text("x = 1\n")
+    (tmp_path / "toolserver" / "wrong.py").write_text("x = \n")
+    environment.compile_sources()
+    assert [file.name.partition(".")[0] for file in tmp_path.rglob("*.pyc")] == ["right"]
 
 
 def test_a_node_that_came_or_went_has_the_tools_looked_at_again(
