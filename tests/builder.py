@@ -17,11 +17,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -40,6 +40,7 @@ STOP_SECONDS = 10.0
 """What a container engine gives before it kills: the one promise in seconds."""
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def exactly(message: str) -> str:
@@ -52,6 +53,19 @@ async def until(condition: Callable[[], object], what: str = "the condition") ->
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.01)
+
+
+CLOCKS_MS = (200, 1000, 5000, 20_000)
+"""For a command that is to run out of time: a short clock may be over before it has begun."""
+
+
+async def out_of_time(ask: Callable[[int], Awaitable[T]], begun: Callable[[T], object]) -> T:
+    """What ``ask`` answers on the first of the clocks that let it begin."""
+    for milliseconds in CLOCKS_MS[:-1]:
+        answer = await ask(milliseconds)
+        if begun(answer):
+            return answer
+    return await ask(CLOCKS_MS[-1])
 
 
 def is_alive(pid: int) -> bool:

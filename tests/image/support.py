@@ -23,7 +23,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "workspace-core:latest"
 TOKEN = "a-token-for-the-image-tests"
-HEALTH_SECONDS = 30.0
+HEALTH_SECONDS = 60.0
 PORTS = ("--publish", "127.0.0.1::3001", "--publish", "127.0.0.1::4321")
 
 HARDENED = (
@@ -102,6 +102,11 @@ class Guest:
         """(stdout, stderr) since its start."""
         done = subprocess.run(["docker", "logs", self.id], capture_output=True, text=True, check=True)
         return done.stdout, done.stderr
+
+    def first_line(self) -> str:
+        """The first line of its stdout. The engine may have it a moment after /health has answered."""
+        eventually("a line is printed", lambda: "\n" in self.logs()[0])
+        return self.logs()[0].splitlines()[0]
 
     def state(self, field: str) -> str:
         """A field of the engine's state of it, such as ``Running`` or ``Health.Status``."""
@@ -217,7 +222,7 @@ def members(archive: bytes) -> dict[str, tuple[str, int, str, bytes]]:
     return found
 
 
-def eventually(question: str, ask: Any, seconds: float = 30.0) -> None:
+def eventually(question: str, ask: Any, seconds: float = 60.0) -> None:
     """Until ``ask()`` is true; fails with the question as text."""
     deadline = time.monotonic() + seconds
     while not ask():

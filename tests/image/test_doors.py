@@ -21,7 +21,7 @@ def test_by_a_public_key_alone_session_tokens_are_good_for_what_they_say(options
     key = ("--env", f"TOOL_SERVER_PUBLIC_KEY={signer.public}", "--env=SESSION_ID=s1")
     with created(*PORTS, *key, *options, IMAGE) as guest:
         guest.wait_healthy()
-        assert guest.logs()[0] == "listening on http://0.0.0.0:3001\n", "no token of its own is made"
+        assert guest.first_line() == "listening on http://0.0.0.0:3001", "no token of its own is made"
         assert replace(guest, token=signer.token("command")).output("id -un") == "node"
         with pytest.raises(Refused, match="command needs the scope 'command'; this token has 'read'"):
             replace(guest, token=signer.token("read")).run("true")

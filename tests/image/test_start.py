@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,7 @@ ROUNDS = 5
 def test_docker_run_alone_is_usable_with_the_token_it_prints() -> None:
     with created(*PORTS, IMAGE) as started:
         started.wait_healthy()
-        first = started.logs()[0].splitlines()[0]
-        told = re.fullmatch(r"token: ([\w-]{32})", first)
+        told = re.fullmatch(r"token: ([\w-]{32})", started.first_line())
         assert told
         guest = Guest(started.id, told[1])
         guest.call("write", {"path": "notes/todo.md", "content": "- buy milk\n"})
@@ -46,13 +46,14 @@ def test_every_container_makes_a_token_of_its_own() -> None:
     tokens = set()
     for _ in range(2):
         with created(IMAGE) as guest:
-            eventually("a token is printed", lambda guest=guest: guest.logs()[0].startswith("token: "))
-            tokens.add(guest.logs()[0].splitlines()[0])
+            assert guest.first_line().startswith("token: ")
+            tokens.add(guest.first_line())
     assert len(tokens) == 2
 
 
 def test_a_chosen_token_is_never_printed() -> None:
     with workspace() as guest:
+        assert guest.first_line() == "listening on http://0.0.0.0:3001"
         assert guest.logs()[0] == "listening on http://0.0.0.0:3001\n"
         assert TOKEN not in "".join(guest.logs())
 
@@ -89,8 +90,10 @@ def test_the_log_is_json_on_stderr_one_object_a_line() -> None:
 def test_docker_stop_ends_a_running_command_in_order_and_within_its_grace() -> None:
     with workspace() as guest:
         trap = "trap 'echo bye > /app/bye; exit 0' TERM; echo up; while :; do sleep 0.1; done"
-        guest.run(trap, background=True)
-        guest.run("trap '' TERM; sleep 1000", background=True)
+        heeding = guest.run(trap, background=True)
+        deaf = guest.run("trap '' TERM; echo up; sleep 1000", background=True)
+        for each in (heeding, deaf):
+            eventually("its trap is set", lambda each=each: printed(guest, each) == "up\n")
         begun = time.monotonic()
         docker("stop", "--time", "10", guest.id)
         taken = time.monotonic() - begun
@@ -98,6 +101,11 @@ def test_docker_stop_ends_a_running_command_in_order_and_within_its_grace() -> N
         assert guest.state("ExitCode") in ("0", "143"), f"after {taken:.1f} s: {guest.logs()}"
         assert docker("cp", f"{guest.id}:/app/bye", "-")
         assert json.loads(guest.logs()[1].splitlines()[-1])["message"] == "stopping"
+
+
+def printed(guest: Guest, started: dict[str, Any]) -> str:
+    """What a command in the background has printed so far."""
+    return str(guest.call("output", {"processId": started["processId"]})["data"])
 
 
 def test_the_start_is_told_beside_a_bare_container(figures: Figures) -> None:

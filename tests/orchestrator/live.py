@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -22,7 +23,8 @@ from orchestrator.backends.environment import marker
 from orchestrator.cli import cli
 
 WORKSPACE = [sys.executable, "-m", "orchestrator"]
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
+"""Before a wait counts as a hang: half of what a whole test has."""
 
 
 class Host:
@@ -98,8 +100,12 @@ class Up:
         self.said: dict[str, Any] = {}
 
     def ready(self) -> Up:
-        """Wait until it says where the workspace is."""
+        """Wait until it says where the workspace is; what it said instead is in the failure."""
         assert self.process.stdout is not None
+        come, _, _ = select.select([self.process.stdout], [], [], WAIT_SECONDS)
+        if not come:
+            self.process.kill()
+            raise AssertionError(f"not ready within {WAIT_SECONDS} s:\n{self.end()[1]}")
         line = self.process.stdout.readline()
         if not line:
             raise AssertionError(self.end()[1])
@@ -144,7 +150,7 @@ def until(holds: Any) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not holds():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"it does not hold after {WAIT_SECONDS} s"
         time.sleep(0.02)
 
 

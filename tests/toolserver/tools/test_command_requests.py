@@ -19,6 +19,7 @@ from tests.builder import (
     Json,
     Socket,
     http_of,
+    out_of_time,
     raw_of,
     running,
     socket_of,
@@ -211,13 +212,14 @@ class TestClock:
         self, http: Http, root: Path
     ) -> None:
         """Only the time that was asked for ends a command; the answer has the partial output."""
-        answer: Json = {"stdout": ""}
-        timeout_ms = 100
-        # Until the machine is quick enough for it to write something first.
-        while not answer["stdout"] and timeout_ms < 30_000:
-            timeout_ms *= 2
-            line = "printf partial; exec sleep 1000"
-            answer = await http.ok("command", command=line, timeoutMs=timeout_ms)
+        asked: list[int] = []
+
+        async def ask(clock: int) -> Json:
+            asked.append(clock)
+            return await http.ok("command", command="printf partial; exec sleep 1000", timeoutMs=clock)
+
+        answer = await out_of_time(ask, lambda answer: answer["stdout"])
+        timeout_ms = asked[-1]
         assert answer["stdout"] == "partial"
         assert (answer["timedOut"], answer["timeoutMs"]) == (True, timeout_ms)
         assert answer["timeoutClock"] == "timeoutMs"

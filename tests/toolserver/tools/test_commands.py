@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from protocol.limits import Limits
-from tests.builder import Daemon, Http, Json, Socket, http_of, is_alive, running, socket_of, until
+from tests.builder import (
+    Daemon,
+    Http,
+    Json,
+    Socket,
+    http_of,
+    is_alive,
+    out_of_time,
+    running,
+    socket_of,
+    until,
+)
 
 EVERY_CHILD = (
     "sleep 1000 & (setsid sleep 1001 &); (setsid sh -c 'sleep 1002 & sleep 1003' &); "
@@ -287,8 +298,9 @@ class TestEnding:
     async def test_a_program_that_ignores_the_end_is_killed(
         self, http: Http, daemon: Daemon, root: Path
     ) -> None:
-        answer = await http.ok(
-            "command", command="trap '' TERM; while :; do sleep 0.05; done", timeoutMs=1000
+        line = "trap '' TERM; echo deaf; while :; do sleep 0.05; done"
+        answer = await out_of_time(
+            lambda clock: http.ok("command", command=line, timeoutMs=clock), lambda answer: answer["stdout"]
         )
         assert (answer["signal"], answer["exitCode"]) == ("SIGKILL", 137)
         assert daemon.children() == set()
