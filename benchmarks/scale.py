@@ -53,5 +53,14 @@ FULL = Scale(
     large_bytes=500_000_000,
     clients=(1, 16, 64, 256),
     sessions=48,
-    templates=("static-html", "vite-vanilla", "astro-minimal"),
+    templates=(
+        "static-html",
+        "vite-vanilla",
+        "vite-react-ts",
+        "vite-svelte-ts",
+        "node-api",
+        "research-pipeline",
+        "astro-minimal",
+        "astro-landing",
+    ),
 )

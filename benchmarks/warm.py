@@ -40,6 +40,7 @@ from protocol.templates import dev_command, filled
 from toolserver.tools.project import parse_package
 from toolserver.tools.shell import dev_environment
 
+CASE = "inject to ready, "
 TEMPLATES = ("vite-vanilla", "vite-react-ts", "vite-svelte-ts", "astro-minimal", "astro-landing")
 READY_SECONDS = 180.0
 _CACHES = (".vite", ".vite-temp", ".astro")
@@ -82,7 +83,7 @@ async def measured(bench: Bench, runs: int) -> list[Figure]:
             if turn:
                 taken[name].append(seconds * 1000)
     floor = statistics.median(taken["bare dev server"])
-    case = f"inject to ready, {bench.source.name}"
+    case = f"{CASE}{bench.source.name}"
     kinds = (Kind.FLOOR, Kind.OURS, Kind.OURS, Kind.OURS)
     return [figure(case, *each, floor, kind) for each, kind in zip(taken.items(), kinds, strict=True)]
 
