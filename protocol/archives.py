@@ -86,6 +86,18 @@ def member_path(name: str, limits: Limits = _LIMITS, what: str = "member") -> Me
     return MemberPath("/".join(parts) or ".")
 
 
+def refuse_oversized(path: str, limits: Limits = _LIMITS) -> None:
+    """The bounds alone, for a path in normal form, as a walk finds them.
+
+    >>> refuse_oversized("a/b", Limits(max_archive_depth=1))
+    >>> refuse_oversized("a/b/c", Limits(max_archive_depth=1))
+    Traceback (most recent call last):
+    protocol.errors.TooLarge: member 'a/b/c' lies deeper than 1 directories (maxArchiveDepth)
+    """
+    if len(path) * 4 > MAX_NAME_BYTES or path.count("/") > limits.max_archive_depth:
+        _refuse_oversized(path, path.split("/"), limits, "member")
+
+
 _NOTHING = frozenset(("", "."))
 
 

@@ -7,20 +7,36 @@ bytes only when its turn comes, and must give exactly as many as its member decl
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from protocol.errors import Conflict
-from protocol.tar.header import BLOCK_BYTES, EMPTY_BLOCK, MAX_OCTAL_SIZE, Kind, Member, shown, write_block
+from protocol.tar.header import (
+    BLOCK_BYTES,
+    EMPTY_BLOCK,
+    MAX_OCTAL_SIZE,
+    SECOND_NS,
+    Kind,
+    Member,
+    shown,
+    write_block,
+)
 from protocol.tar.pax import time_record, write_records
 
-CHUNK_BYTES = 512 * 1024
-"""At least this much in every chunk but the last, so that what a call costs to hash and compress vanishes."""
+CHUNK_BYTES = 1024 * 1024
+"""At least this much in every chunk but the last, so that what a call costs to hash and compress vanishes.
+
+With half of it, threads that take turns with the chunks wait for each other twice as often: packing 30 000
+files as gzip took 8 % more processor time."""
 
 _NAME_BYTES = 100
 _PREFIX_BYTES = 155
 _PAX_NAME = b"././@PaxHeader"
 
+Content: TypeAlias = bytes | Iterable[bytes | memoryview]
+"""Of one member: all of it, or pieces that are asked for when their turn comes."""
 
-def pack(entries: Iterable[tuple[Member, Iterable[bytes | memoryview]]]) -> Iterator[bytes]:
+
+def pack(entries: Iterable[tuple[Member, Content]]) -> Iterator[bytes]:
     """The archive of ``entries`` (each a member and its content), in chunks, in the order given.
 
     Raises Conflict, naming the member, when a content has not the declared size.
@@ -28,27 +44,35 @@ def pack(entries: Iterable[tuple[Member, Iterable[bytes | memoryview]]]) -> Iter
     >>> archive = b"".join(pack([(Member(name="a", size=2), [b"hi"])]))
     >>> len(archive), archive[512:514]
     (2048, b'hi')
+    >>> archive == b"".join(pack([(Member(name="a", size=2), b"hi")]))
+    True
     """
     held: list[bytes | memoryview] = []
     size = 0
-    for piece in _pieces(entries):
-        held.append(piece)
-        size += len(piece)
-        if size >= CHUNK_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
-
-
-def _pieces(entries: Iterable[tuple[Member, Iterable[bytes | memoryview]]]) -> Iterator[bytes | memoryview]:
     for member, content in entries:
-        yield header_bytes(member)
-        yield from _exactly(member, content)
-        yield bytes(-member.size % BLOCK_BYTES)
-    yield EMPTY_BLOCK * 2
+        header = header_bytes(member)
+        held.append(header)
+        size += len(header)
+        for piece in _exactly(member, content):
+            held.append(piece)
+            size += len(piece)
+            if size >= CHUNK_BYTES:
+                yield b"".join(held)
+                held, size = [], 0
+        held.append(EMPTY_BLOCK[: -member.size % BLOCK_BYTES])
+        size += len(held[-1])
+    yield b"".join([*held, EMPTY_BLOCK, EMPTY_BLOCK])
 
 
-def _exactly(member: Member, content: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+def _exactly(member: Member, content: Content) -> Iterable[bytes | memoryview]:
+    if not isinstance(content, bytes):
+        return _each(member, content)
+    if len(content) != member.size:
+        raise _other_size(member, len(content))
+    return (content,)
+
+
+def _each(member: Member, content: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     given = 0
     for piece in content:
         given += len(piece)
@@ -56,12 +80,16 @@ def _exactly(member: Member, content: Iterable[bytes | memoryview]) -> Iterator[
             break
         yield piece
     if given != member.size:
-        more_or_less = "more" if given > member.size else "less"
-        raise Conflict(
-            f"{shown(member.name)!r} gave {more_or_less} than its {member.size} bytes;"
-            " it changed while it was being packed",
-            member=shown(member.name),
-        )
+        raise _other_size(member, given)
+
+
+def _other_size(member: Member, given: int) -> Conflict:
+    more_or_less = "more" if given > member.size else "less"
+    return Conflict(
+        f"{shown(member.name)!r} gave {more_or_less} than its {member.size} bytes;"
+        " it changed while it was being packed",
+        member=shown(member.name),
+    )
 
 
 def header_bytes(member: Member) -> bytes:
@@ -71,11 +99,18 @@ def header_bytes(member: Member) -> bytes:
     (512, 1536)
     """
     name = _encoded(member.name + "/" if member.kind is Kind.DIRECTORY else member.name)
+    if len(name) <= _NAME_BYTES and not member.link and name.isascii() and _is_octal(member):
+        return write_block(member, name, b"")  # as nearly all are
     link = _encoded(member.link)
     prefix, short = _split(name)
     records = _records(member, name, link, fits=bool(short))
     block = write_block(member, _plain(short or name), _plain(link), _plain(prefix))
     return _pax(records) + block if records else block
+
+
+def _is_octal(member: Member) -> bool:
+    seconds, fraction = divmod(member.mtime_ns, SECOND_NS)
+    return not fraction and 0 <= seconds <= MAX_OCTAL_SIZE and member.size <= MAX_OCTAL_SIZE
 
 
 def _split(name: bytes) -> tuple[bytes, bytes]:

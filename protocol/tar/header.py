@@ -28,9 +28,12 @@ _MAX_NUMBER = 2**62
 """Past this no file system holds a size or a time, and some of the kernel's types overflow."""
 
 _READ = struct.Struct("100s8s16x12s12s8sc100s8s80x155s12x")
-_WRITE = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
 _CHECKSUM = slice(148, 156)
 _POSIX_MAGIC = b"ustar\x0000"
+_NAME_BYTES = 100
+_PREFIX_BYTES = 155
+_BETWEEN = _POSIX_MAGIC + bytes(64) + b"0000000\0" * 2
+"""From the magic to the prefix: neither user nor group has a name."""
 
 
 class Kind(enum.Enum):
@@ -109,10 +112,17 @@ def is_header(block: bytes) -> bool:
 
 def _checksum(block: bytes) -> int:
     """The sum of all bytes, those of the checksum itself counted as spaces."""
-    # adler32 adds bytes at the speed of C, and its low half is exact below 65521: 256 bytes stay under that.
-    low = zlib.adler32(block[:256]) & 0xFFFF
-    high = zlib.adler32(block[256:]) & 0xFFFF
-    return low + high - 2 - sum(block[_CHECKSUM]) + 8 * 0x20
+    return _sum(block[:256]) + _sum(block[256:]) - sum(block[_CHECKSUM]) + 8 * 0x20
+
+
+def _sum(piece: bytes) -> int:
+    """The sum of at most 256 bytes."""
+    # adler32 adds bytes at the speed of C, and its low half, which begins at 1, is exact below 65521.
+    return (zlib.adler32(piece) & 0xFFFF) - 1
+
+
+_SUM_OF_THE_REST = 8 * 0x20 + _sum(_BETWEEN)
+"""Of what is the same in every header that is written."""
 
 
 def _text(field: bytes) -> bytes:
@@ -163,25 +173,23 @@ def write_block(member: Member, name: bytes, link: bytes, prefix: bytes = b"", l
     """
     size = member.size if member.size <= MAX_OCTAL_SIZE else 0
     seconds = member.mtime_ns // SECOND_NS
-    block = bytearray(
-        _WRITE.pack(
-            name,
-            b"%07o" % (member.mode & 0o7777),
-            b"0000000",
-            b"0000000",
-            b"%011o" % size,
-            b"%011o" % (seconds if 0 <= seconds <= MAX_OCTAL_SIZE else 0),
-            b"",
-            letter or member.kind.value,
-            link,
-            _POSIX_MAGIC,
-            b"0000000",
-            b"0000000",
-            prefix,
-        )
+    told = b"%07o\x000000000\x000000000\x00%011o\0%011o\0" % (
+        member.mode & 0o7777,
+        size,
+        seconds if 0 <= seconds <= MAX_OCTAL_SIZE else 0,
     )
-    block[_CHECKSUM] = b"%06o\0 " % _checksum(bytes(block))
-    return bytes(block)
+    name = name[:_NAME_BYTES]
+    front = b"%b%b" % (letter or member.kind.value, link[:_NAME_BYTES])
+    back = prefix[:_PREFIX_BYTES]
+    checksum = _sum(name) + _sum(told) + _sum(front) + _sum(back) + _SUM_OF_THE_REST
+    return b"%b%b%06o\0 %b%b%b" % (
+        name.ljust(_NAME_BYTES, b"\0"),
+        told,
+        checksum,
+        front.ljust(_NAME_BYTES + 1, b"\0"),
+        _BETWEEN,
+        back.ljust(_PREFIX_BYTES + 12, b"\0"),
+    )
 
 
 def shown(name: str, limit: int = 200) -> str:

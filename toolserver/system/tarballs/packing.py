@@ -42,7 +42,7 @@ from toolserver.system.tarballs.relay import Relay
 from toolserver.system.tarballs.walk import Entry as Packable
 from toolserver.system.tarballs.walk import Walk
 
-CHUNK_BYTES = 256 * KIB
+CHUNK_BYTES = 512 * KIB
 """At least this much in every chunk but the last: each is a hand-over between threads, of some 0.1 ms."""
 
 _ALONE_BYTES = MIB

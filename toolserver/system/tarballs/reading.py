@@ -75,24 +75,37 @@ class Content:
             yield piece
 
 
-class _WholeContent(Content):
-    """Read when it is made, so that its size is that of what was read."""
+class Whole:
+    """The same for a small file: read when it is made, so that its size is that of what was read."""
+
+    __slots__ = ("begun_ns", "data", "info", "is_torn", "size")
+    is_short = False
 
     def __init__(self, fd: int, info: os.stat_result) -> None:
-        super().__init__(fd, info)
-        self._data = os.pread(fd, self.size, 0)
-        self.size = len(self._data)
+        self.info = info
+        self.begun_ns = time.time_ns()
+        self.data = os.pread(fd, info.st_size, 0)
+        self.size = len(self.data)
         self.is_torn = _changed(info, os.fstat(fd))
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._data
+        yield self.data
 
     @property
     def sha256(self) -> bytes:
-        return hashlib.sha256(self._data).digest()
+        """Of what was read."""
+        return hashlib.sha256(self.data).digest()
 
 
-def content_of(fd: int, info: os.stat_result) -> Iterator[Content]:
+def at_once(fd: int, info: os.stat_result) -> Whole | None:
+    """The content of a small file that nobody writes to; None for any other. ``info`` is of just now."""
+    if info.st_size > _WHOLE_BYTES:
+        return None
+    content = Whole(fd, info)
+    return None if content.is_torn else content
+
+
+def content_of(fd: int, info: os.stat_result) -> Iterator[Content | Whole]:
     """The contents to pack for one file, in order; the last counts. ``info`` is what fstat said just now."""
     for attempt in range(1, _ATTEMPTS + 1):
         if info.st_size > _WHOLE_BYTES:
@@ -101,9 +114,9 @@ def content_of(fd: int, info: os.stat_result) -> Iterator[Content]:
             if not content.is_short:
                 return
         else:
-            content = _WholeContent(fd, info)
-            if not content.is_torn or attempt == _ATTEMPTS:
-                yield content
+            small = Whole(fd, info)
+            if not small.is_torn or attempt == _ATTEMPTS:
+                yield small
                 return
         info = os.fstat(fd)
 
@@ -116,8 +129,8 @@ def _zeros(count: int) -> Iterator[bytes]:
 
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:
-    return _stamp(before) != _stamp(after)
-
-
-def _stamp(info: os.stat_result) -> tuple[int, int, int]:
-    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
+    return (
+        before.st_ctime_ns != after.st_ctime_ns
+        or before.st_mtime_ns != after.st_mtime_ns
+        or before.st_size != after.st_size
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from protocol.manifests import Entry, TreeDigest
 from protocol.tar import Kind, Member
-from toolserver.system.tarballs.reading import Content
+from toolserver.system.tarballs.reading import Content, Whole
 
 _FILE = Kind.FILE.value
 _SECOND_NS = 1_000_000_000
@@ -52,17 +52,17 @@ class Record:
         """Whether a file is the base's by its stamp; then it is noted, and need not be read."""
         if self._base is None:
             return False
-        entry = self._base.get(os.fsencode(path))
+        entry = self._base.get(_encoded(path))
         if entry is None or entry.stamp != _stamp(info) or entry.size != info.st_size:
             return False
         self._add(entry)
         return True
 
-    def is_same(self, path: str, member: Member, content: Content) -> bool:
+    def is_same(self, path: str, member: Member, content: Content | Whole) -> bool:
         """Whether a file is the base's by its content; then it is noted. Reads it if it may be."""
         if self._base is None:
             return False
-        before = self._base.get(os.fsencode(path))
+        before = self._base.get(_encoded(path))
         facts = _FILE, member.mode, member.size
         if before is None or before.facts[:3] != facts:
             return False
@@ -71,13 +71,13 @@ class Record:
         self.note_file(path, member, content)
         return True
 
-    def note_file(self, path: str, member: Member, content: Content) -> None:
+    def note_file(self, path: str, member: Member, content: Content | Whole) -> None:
         """A file that was read."""
         info = content.info
         is_old = content.begun_ns - max(info.st_mtime_ns, info.st_ctime_ns) > _TICK_NS
         stamp = _stamp(info) if is_old and not content.is_torn else None
         mtime = member.mtime_ns // _SECOND_NS
-        self._add(Entry(os.fsencode(path), _FILE, member.mode, mtime, member.size, content.sha256, stamp))
+        self._add(Entry(_encoded(path), _FILE, member.mode, mtime, member.size, content.sha256, stamp))
 
     def _is_base(self, entry: Entry) -> bool:
         if self._base is None:
@@ -99,7 +99,11 @@ class Record:
 def _entry(path: str, member: Member, content: bytes) -> Entry:
     mode = 0 if member.kind is Kind.SYMLINK else member.mode
     letter, mtime = member.kind.value, member.mtime_ns // _SECOND_NS
-    return Entry(os.fsencode(path), letter, mode, mtime, member.size, content)
+    return Entry(_encoded(path), letter, mode, mtime, member.size, content)
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode() if path.isascii() else os.fsencode(path)
 
 
 def _stamp(info: os.stat_result) -> tuple[int, int, int]:

@@ -10,20 +10,21 @@ With a base in its record only what differs from that becomes a member, and the 
 from __future__ import annotations
 
 import errno
+import operator
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeAlias
 
 import msgspec
 
-from protocol.archives import member_path, refuse_leaving_symlink
+from protocol.archives import refuse_leaving_symlink, refuse_oversized
 from protocol.errors import ToolError
 from protocol.exclusions import Exclusions
 from protocol.limits import Limits
 from protocol.tar import Kind, Member, shown
 from toolserver.system.directories import DIRECTORY
-from toolserver.system.tarballs.reading import Content, content_of
+from toolserver.system.tarballs.reading import Content, Whole, at_once, content_of
 from toolserver.system.tarballs.record import Record
 
 _SECOND_NS = 1_000_000_000
@@ -69,8 +70,8 @@ class Report(msgspec.Struct):
             self.changed.append(shown(path, 4096))
 
 
-Entry: TypeAlias = tuple[Member, Iterable[bytes]]
-"""A member, and its content to be read when its turn comes."""
+Entry: TypeAlias = tuple[Member, bytes | Iterable[bytes]]
+"""A member, and its content: a small file's as it was read, a large one's to be read when its turn comes."""
 
 
 class _Level(msgspec.Struct):
@@ -121,65 +122,86 @@ class Walk:
             os.close(fd)
             raise
 
-    def _entry(self, entry: os.DirEntry[str], levels: list[_Level]) -> Iterator[Entry]:
-        above = levels[-1]
-        path = above.path + entry.name
+    def _entry(self, entry: os.DirEntry[str], levels: list[_Level]) -> Iterable[Entry]:
+        path = levels[-1].path + entry.name
+        try:
+            return self._made(entry, path, levels)
+        except (ToolError, OSError) as error:
+            self._leave_out(path, error)
+            return ()
+
+    def _made(self, entry: os.DirEntry[str], path: str, levels: list[_Level]) -> Iterable[Entry]:
         is_directory = entry.is_dir(follow_symlinks=False)
         if self._exclusions.excludes_entry(path, is_directory):
-            return
-        try:
-            member_path(path, self._limits)
-            if is_directory:
-                yield from self._directory(above.fd, entry.name, path, levels)
-            elif entry.is_symlink():
-                yield from self._symlink(above.fd, entry.name, path, levels)
-            elif entry.is_file(follow_symlinks=False):
-                if self._record.has_base and self._record.is_known(path, entry.stat(follow_symlinks=False)):
-                    return
-                yield from self._file(above.fd, entry.name, path, levels)
-            else:
-                self._leave_out_special(entry.stat(follow_symlinks=False), path)
-        except FileNotFoundError:  # gone since it was listed
-            return
-        except ToolError as error:
-            self.report.leave_out(path, error.message)
-        except OSError as error:
-            if error.errno not in _UNREADABLE:
-                raise
-            self.report.leave_out(path, f"cannot be read: {os.strerror(error.errno)}")
+            return ()
+        refuse_oversized(path, self._limits)
+        above = levels[-1].fd
+        if is_directory:
+            return self._directory(above, entry.name, path, levels)
+        if entry.is_file(follow_symlinks=False):
+            if self._record.has_base and self._record.is_known(path, entry.stat(follow_symlinks=False)):
+                return ()
+            return self._file(above, entry.name, path, levels)
+        if entry.is_symlink():
+            return self._symlink(above, entry.name, path, levels)
+        self._leave_out_special(entry.stat(follow_symlinks=False), path)
+        return ()
 
-    def _directory(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
+    def _directory(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterable[Entry]:
         fd = os.open(name, DIRECTORY, dir_fd=above)
         member = self._member(path, Kind.DIRECTORY, os.fstat(fd))
         levels.append(self._level(fd, path + "/"))
         levels[-1].unsaid = member
-        if self._record.note(path, member):
-            yield from _said(levels)
         self.report.directories += 1
+        return _said(levels) if self._record.note(path, member) else ()
 
-    def _symlink(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
+    def _symlink(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterable[Entry]:
         target = os.readlink(name, dir_fd=above)
         refuse_leaving_symlink(path, target, self._limits)
         info = os.stat(name, dir_fd=above, follow_symlinks=False)
         member = self._member(path, Kind.SYMLINK, info, link=target)
-        if self._record.note(path, member, os.fsencode(target)):
-            yield from _said(levels)
-            yield member, ()
-            self.report.links += 1
+        if not self._record.note(path, member, os.fsencode(target)):
+            return ()
+        self.report.links += 1
+        return (*_said(levels), (member, ()))
 
-    def _file(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
+    def _file(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterable[Entry]:
         fd = os.open(name, _FILE, dir_fd=above)
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):  # it was a file when it was listed
                 self._leave_out_special(info, path)
-            else:
-                yield from self._contents(fd, info, path, levels)
+                return ()
+            content = at_once(fd, info)
         finally:
             os.close(fd)
+        if content is None:
+            return self._slowly(above, name, path, levels)
+        member = self._member(path, Kind.FILE, info, size=content.size)
+        if self._record.is_same(path, member, content):
+            return ()
+        self._note_file(path, member, content)
+        if levels[-1].unsaid is None:
+            return ((member, content.data),)
+        return (*_said(levels), (member, content.data))
+
+    def _slowly(self, above: int, name: str, path: str, levels: list[_Level]) -> Iterator[Entry]:
+        """A file that is large, or that somebody writes to."""
+        try:
+            fd = os.open(name, _FILE, dir_fd=above)
+            try:
+                info = os.fstat(fd)
+                if not stat.S_ISREG(info.st_mode):
+                    self._leave_out_special(info, path)
+                else:
+                    yield from self._contents(fd, info, path, levels)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._leave_out(path, error)
 
     def _contents(self, fd: int, info: os.stat_result, path: str, levels: list[_Level]) -> Iterator[Entry]:
-        last: tuple[Member, Content] | None = None
+        last: tuple[Member, Content | Whole] | None = None
         for content in content_of(fd, info):
             member = self._member(path, Kind.FILE, content.info, size=content.size)
             if last is None and self._record.is_same(path, member, content):
@@ -187,14 +209,27 @@ class Walk:
             yield from _said(levels)
             yield member, content
             last = member, content
-        if last is None:
-            return
-        report, (member, content) = self.report, last
+        if last is not None:
+            self._note_file(path, *last)
+
+    def _note_file(self, path: str, member: Member, content: Content | Whole) -> None:
         self._record.note_file(path, member, content)
+        report = self.report
         report.files += 1
         report.bytes += content.size
         if content.is_torn:
             report.note_changed(path)
+
+    def _leave_out(self, path: str, error: ToolError | OSError) -> None:
+        """Pass over what cannot be packed; raises what is no reason to."""
+        if isinstance(error, FileNotFoundError):  # gone since it was listed
+            return
+        if isinstance(error, ToolError):
+            self.report.leave_out(path, error.message)
+        elif error.errno in _UNREADABLE:
+            self.report.leave_out(path, f"cannot be read: {os.strerror(error.errno or 0)}")
+        else:
+            raise error
 
     def _leave_out_special(self, info: os.stat_result, path: str) -> None:
         self.report.leave_out(path, _SPECIAL.get(stat.S_IFMT(info.st_mode), "no file"))
@@ -221,5 +256,4 @@ def _said(levels: list[_Level]) -> Iterator[Entry]:
             yield member, ()
 
 
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+_name: Callable[[os.DirEntry[str]], str] = operator.attrgetter("name")
