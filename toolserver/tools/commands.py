@@ -83,8 +83,7 @@ class Commands:
 
     async def command(self, request: Command, call: Call) -> CommandAnswer:
         """Start it, or find the run that has this ``commandId`` already; then follow it to its end."""
-        if request.yield_ms is not None:
-            _refuse_negative(yieldMs=request.yield_ms)
+        _refuse_negative(yieldMs=request.yield_ms, maxOutputBytes=request.max_output_bytes)
         process = self._running_already(request) or await self._start(request)
         view = _view_of(request, (0, 0))
         if request.background:
@@ -102,6 +101,7 @@ class Commands:
         """Follow a command from the offsets on."""
         offsets = request.from_offset, request.from_stderr_offset
         _refuse_negative(fromOffset=offsets[0], fromStderrOffset=offsets[1], yieldMs=request.yield_ms)
+        _refuse_negative(maxOutputBytes=request.max_output_bytes)
         view = _view_of(request, offsets)
         return await self._followed(self._table.get(request.process_id), call, view)
 
@@ -277,7 +277,7 @@ class Commands:
 
     def _answer(self, process: Process, view: View) -> CommandAnswer:
         limit = self._limits.max_output_bytes
-        limit = limit if view.max_bytes is None else max(0, min(view.max_bytes, limit))
+        limit = limit if view.max_bytes is None else min(view.max_bytes, limit)
         return answer_of(process, view.offsets, view.encoding, limit)
 
 

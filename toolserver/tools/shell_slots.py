@@ -116,3 +116,5 @@ def refuse(request: Shell, limits: Limits) -> None:
         )
     if request.timeout_ms is not None and request.timeout_ms <= 0:
         raise InvalidRequest("'timeoutMs' must be above 0; leave it out for the default", field="timeoutMs")
+    if request.max_output_bytes is not None and request.max_output_bytes < 0:
+        raise InvalidRequest("'maxOutputBytes' must be 0 or more", field="maxOutputBytes")

@@ -308,7 +308,7 @@ class KeptShells:
 
     def _answer(self, slot: Slot, run: Run, request: Shell, ended: Ended) -> ShellAnswer:
         limit = self._limits.max_output_bytes
-        limit = limit if request.max_output_bytes is None else max(0, min(request.max_output_bytes, limit))
+        limit = limit if request.max_output_bytes is None else min(request.max_output_bytes, limit)
         out = shown(run.stdout, 0, limit, request.encoding, "shell_output")
         err = shown(run.stderr, 0, limit, request.encoding, "shell_output")
         return ShellAnswer(

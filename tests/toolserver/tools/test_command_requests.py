@@ -233,7 +233,7 @@ class TestClock:
         assert (answer["timedOut"], answer["timeoutMs"]) == (True, 300)
         assert answer["timeoutClock"] == "commandTimeoutMs"
 
-    @pytest.mark.parametrize("field", ["yieldMs", "fromOffset", "fromStderrOffset"])
+    @pytest.mark.parametrize("field", ["yieldMs", "fromOffset", "fromStderrOffset", "maxOutputBytes"])
     async def test_less_than_nothing_is_refused(self, http: Http, field: str) -> None:
         refused = await http.refused("attach", processId="x", **{field: -1})
         assert refused.message == f"{field!r} must be 0 or more"

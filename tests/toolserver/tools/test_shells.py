@@ -549,6 +549,7 @@ class TestRefusals:
                 {"command": "a", "timeoutMs": 0},
                 "'timeoutMs' must be above 0; leave it out for the default",
             ),
+            ({"command": "a", "maxOutputBytes": -1}, "'maxOutputBytes' must be 0 or more"),
         ],
     )
     async def test_what_is_wrong_is_said(self, http: Http, params: Json, message: str) -> None:
