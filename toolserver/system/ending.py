@@ -93,6 +93,8 @@ class Ending:
         while left := await look():
             new = [proc for proc in left if (proc.pid, proc.started) not in told]
             await _tell(new, signal.SIGTERM, told)
+            # Who was stopped, as by Ctrl-Z, takes no TERM before he goes on.
+            await asyncio.to_thread(tree.tell, [proc for proc in new if proc.stopped], signal.SIGCONT)
             if (rest := deadline - time.monotonic()) <= 0:
                 break
             await _at_most(min(pause, rest), over)

@@ -45,6 +45,11 @@ class Proc:
         """Whether it still runs: a zombie only waits to be reaped."""
         return self.state not in ("Z", "X")
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still by a signal, and takes no other until it is told to go on."""
+        return self.state == "T"
+
 
 def become_subreaper() -> None:
     """Orphans of our descendants are re-parented to us, not to init."""

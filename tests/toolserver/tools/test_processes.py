@@ -89,6 +89,16 @@ class TestStop:
                 pid = await pid_in(daemon.root / "pid")
         assert not is_alive(pid)
 
+    async def test_one_that_stands_still_is_asked_like_any_other(self, http: Http, root: Path) -> None:
+        line = "trap 'echo tidied; exit 3' TERM; echo $$ > pid; kill -STOP $$; sleep 1000"
+        id = await started(http, ["bash", "-c", line])
+        pid = await pid_in(root / "pid")
+        await until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        answer = await http.ok("stop", processId=id, graceMs=20_000)
+        assert killed_by(answer) == {pid: "SIGTERM"}
+        ended = await http.ok("attach", processId=id)
+        assert (ended["exitCode"], ended["stdout"]) == (3, "tidied\n")
+
     async def test_what_nohup_left_behind_is_ended_after_its_command(self, http: Http, root: Path) -> None:
         away = "nohup setsid sh -c 'echo $$ > pid; exec sleep 1000' >/dev/null 2>&1 &"
         line = f"{away} until [ -s pid ]; do sleep 0.01; done"
