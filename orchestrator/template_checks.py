@@ -6,7 +6,6 @@ One rule, one function, one finding each. Reads the directory, changes nothing, 
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import stat
@@ -23,7 +22,7 @@ from protocol.limits import MIB
 from protocol.package_managers import LOCK_FILES, MANAGERS
 from protocol.paths import workspace_path
 from protocol.readiness import readiness_problems
-from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command
+from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command, package_object
 
 Level = Literal["error", "warning"]
 
@@ -110,10 +109,7 @@ class View:
         """package.json, or None when there is none; ValueError when it is no JSON object."""
         if not self.has(PACKAGE_FILE):
             return None
-        package = json.loads((self.directory / PACKAGE_FILE).read_bytes())
-        if not isinstance(package, dict):
-            raise ValueError("it is no object")
-        return package
+        return package_object((self.directory / PACKAGE_FILE).read_bytes())
 
 
 Rule = Callable[[View], Iterator[Finding]]

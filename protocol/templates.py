@@ -6,6 +6,7 @@ package.json, a lock file or an index.html by ``detected_*``, pure functions of 
 
 from __future__ import annotations
 
+import codecs
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def parse_template(data: bytes) -> Template:
     protocol.errors.InvalidRequest: template.json: unknown field 'devComand'; did you mean 'devCommand'?
     """
     try:
-        template = msgspec.json.decode(data, type=Template)
+        template = msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=Template)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if is_nested(_object(data)):
             raise InvalidRequest(f"{TEMPLATE_FILE}: {_NESTED}") from None
@@ -135,10 +136,26 @@ def is_nested(said: Mapping[str, Any]) -> bool:
 
 def _object(data: bytes) -> Mapping[str, Any]:
     try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return package_object(data)
+    except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def package_object(data: bytes) -> dict[str, Any]:
+    """What a package.json says, on both sides of the wall; ValueError with the reason when it is no object.
+
+    A mark before it, as editors on Windows leave one, is no part of it: package managers read such files too.
+
+    >>> package_object(codecs.BOM_UTF8 + b'{"name": "shop"}')
+    {'name': 'shop'}
+    """
+    try:
+        found = msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    return found
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,10 @@ def test_what_template_json_gets_wrong_is_named(
             {"package.json": "[]", "package-lock.json": ""},
             "error: package.json: is not valid: it is no object",
         ),
+        (
+            {"package.json": '{"a":' * 5000 + "1" + "}" * 5000, "package-lock.json": ""},
+            "error: package.json: is not valid: maximum recursion depth exceeded",
+        ),
         ({"package.json": '{"scripts": {"dev": "vite"}}'}, "warning: package.json: there is no lock file"),
         ({"readme.txt": ""}, "warning: template.json: nothing to start"),
     ],

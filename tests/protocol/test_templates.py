@@ -21,6 +21,7 @@ from tests.builder import exactly
 
 def test_everything_is_optional() -> None:
     assert parse_template(b"{}") == Template()
+    assert parse_template(b"\xef\xbb\xbf{}") == Template(), "as editors on Windows write it"
 
 
 def test_a_whole_one_is_read() -> None:

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from protocol.errors import InvalidRequest, NotFound, ToolError
+from protocol.errors import InvalidRequest, NotFound, TooLarge, ToolError
 from protocol.paths import RESERVED, ROOT, workspace_path
-from protocol.templates import PACKAGE_FILE
+from protocol.templates import PACKAGE_FILE, package_object
 from toolserver.system.disk import Disk
 
 _MAX_PACKAGE_BYTES = 4 * 1024 * 1024
@@ -65,9 +63,14 @@ def parse_package(data: bytes) -> dict[str, Any]:
     """
     >>> parse_package(b'[1]')
     Traceback (most recent call last):
-    protocol.errors.InvalidRequest: package.json is not valid: Expected `object`, got `array`
+    protocol.errors.InvalidRequest: package.json is not valid: it is no object
     """
+    if len(data) > _MAX_PACKAGE_BYTES:
+        raise TooLarge(
+            f"{PACKAGE_FILE} has more than {_MAX_PACKAGE_BYTES} bytes; that is no list of packages",
+            path=PACKAGE_FILE,
+        )
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return package_object(data)
+    except ValueError as error:
         raise InvalidRequest(f"{PACKAGE_FILE} is not valid: {error}", path=PACKAGE_FILE) from None

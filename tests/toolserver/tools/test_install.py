@@ -123,7 +123,7 @@ async def test_a_command_that_does_not_exist_is_told(http: Http, root: Path) -> 
     ("content", "reason"),
     [
         ("{", "Input data was truncated"),
-        ("[1]", "Expected `object`, got `array`"),
+        ("[1]", "it is no object"),
         ('{"a": \xff}', "invalid"),
         ("", "Input data was truncated"),
     ],
@@ -139,6 +139,20 @@ async def test_an_invalid_package_json_is_told_and_nothing_runs(
         assert refused.message.startswith("package.json is not valid: ")
         assert reason.lower() in refused.message.lower()
     assert not (root / "ran").exists()
+
+
+async def test_a_package_json_with_a_windows_mark_is_read_as_npm_reads_it(
+    http: Http, root: Path, npm: Json
+) -> None:
+    (root / "package.json").write_bytes(b'\xef\xbb\xbf{"scripts": {}}')
+    assert (await http.ok("install", env=npm))["command"] == "npm install --no-audit --no-fund"
+
+
+async def test_a_package_json_that_is_too_long_is_told_as_that(http: Http, root: Path) -> None:
+    (root / "package.json").write_text(f'{{"x": "{"y" * 5_000_000}"}}')
+    refused = await http.refused("install")
+    assert (refused.status, refused.code) == (413, "too_large")
+    assert refused.message == "package.json has more than 4194304 bytes; that is no list of packages"
 
 
 async def test_an_install_has_its_time(http: Http, daemon: Daemon, root: Path) -> None:
