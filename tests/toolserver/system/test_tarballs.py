@@ -709,6 +709,7 @@ def test_anything_else_behind_a_stream_is_refused(
         (gzip.compress(PLAIN)[:100] + b"\xff" * 100, "the archive's gzip stream is damaged"),
         (CHECKED[:-4] + bytes(4), "the archive's zstd stream is damaged"),
         (gzip.compress(PLAIN)[:-1], "the archive is cut short: its packed stream ends in the middle"),
+        (b"\x28\xb5\x2f\xfd\0\xa8" + bytes(100), "pack it with 'zstd --long=27' at most"),
     ],
     # Named, because gzip writes the time: the bytes as names would be others in every process of the tests.
     ids=[
@@ -722,6 +723,7 @@ def test_anything_else_behind_a_stream_is_refused(
         "damaged within",
         "another zstd checksum",
         "cut by a byte",
+        "a window of 2 GiB",
     ],
 )
 def test_what_is_no_archive_is_told(archive: bytes, reason: str, target: Path) -> None:

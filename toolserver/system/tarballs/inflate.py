@@ -23,6 +23,9 @@ _ZSTD_SLICE_BYTES = 1024
 
 Slices of 1 MiB were 0.03 s faster on an archive of 87 MB."""
 
+_TOO_WIDE = "too much memory"
+"""In what the library says of a window above its bound, 2 ** 27 bytes."""
+
 
 class _Stream(Protocol):
     """One gzip member or one zstd frame."""
@@ -72,6 +75,11 @@ class _Zstd:
                 if plain:  # most slices only add to a block
                     yield plain
         except self._error as error:
+            if _TOO_WIDE in str(error):
+                raise ArchiveInvalid(
+                    "to unpack this zstd stream takes more memory than the 128 MiB that are given; "
+                    "pack it with 'zstd --long=27' at most"
+                ) from error
             raise _damaged("zstd", error) from error
         self._beyond = bytes(view)
 
