@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+
+import pytest
 from hypothesis import settings
 
 # Machines differ: how long an example takes says nothing about the code. The same examples every time: what
@@ -9,3 +12,17 @@ from hypothesis import settings
 settings.register_profile("workspace-core", deadline=None, derandomize=True)
 settings.register_profile("searching", deadline=None)
 settings.load_profile("workspace-core")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Journeys first, the rest in the order of their files.
+
+    A journey takes a minute alone: begun last, it has one process wait for another. Small files are best last.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("journey") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep all that was collected out of the searches for garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
