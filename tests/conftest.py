@@ -17,7 +17,7 @@ settings.load_profile("workspace-core")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Journeys first, the rest in the order of their files.
 
-    A journey takes a minute alone: begun last, it has one process wait for another. Small files are best last.
+    A journey takes a minute alone: begun last, it has one process wait for another. Small files end best.
     """
     items.sort(key=lambda item: item.get_closest_marker("journey") is None)
 
