@@ -17,11 +17,13 @@ from tests.builder import (
     Daemon,
     Http,
     Json,
+    Refusal,
     Socket,
     emptied,
     free_port,
     http_of,
     is_alive,
+    out_of_time,
     running,
     socket_of,
     until,
@@ -277,14 +279,19 @@ class TestFailing:
     async def test_one_that_never_answers_is_stopped_and_told(
         self, http: Http, daemon: Daemon, site: Path, port: int
     ) -> None:
-        refused = await http.refused(
-            "dev_start", command="echo waiting; sleep 1000", port=port, readiness={"timeoutMs": 1500}
-        )
-        assert refused.code == "dev_server_failed"
-        assert refused.message == (
-            "the dev server was not ready within 1500 ms (readiness.timeoutMs); it is stopped"
-        )
-        assert (refused.details["clock"], refused.details["value"]) == ("readiness.timeoutMs", 1500)
+        async def ask(clock: int) -> Refusal:
+            readiness = {"timeoutMs": clock}
+            refused = await http.refused(
+                "dev_start", command="echo waiting; sleep 1000", port=port, readiness=readiness
+            )
+            assert refused.code == "dev_server_failed"
+            assert refused.message == (
+                f"the dev server was not ready within {clock} ms (readiness.timeoutMs); it is stopped"
+            )
+            assert (refused.details["clock"], refused.details["value"]) == ("readiness.timeoutMs", clock)
+            return refused
+
+        refused = await out_of_time(ask, lambda refused: refused.details["output"])
         assert refused.details["output"] == ["waiting"]
         assert (await http.ok("dev_status"))["state"] == "down"
         assert daemon.children() == set()
@@ -296,12 +303,12 @@ class TestFailing:
             f"import _socket, time\ns = _socket.socket()\ns.bind(('127.0.0.1', {other}))\n"
             "s.listen()\ntime.sleep(1000)\n"
         )
-        refused = await http.refused(
-            "dev_start",
-            command=f"exec {sys.executable} -I -S other.py",
-            port=port,
-            readiness={"timeoutMs": 3000},
-        )
+
+        async def ask(clock: int) -> Refusal:
+            line, readiness = f"exec {sys.executable} -I -S other.py", {"timeoutMs": clock}
+            return await http.refused("dev_start", command=line, port=port, readiness=readiness)
+
+        refused = await out_of_time(ask, lambda refused: refused.details.get("listening"))
         assert f"; it listens on {other}; it is stopped" in refused.message
         assert refused.details["listening"] == [other]
 
