@@ -19,10 +19,12 @@ from aiohttp import web
 from protocol import routes
 from protocol.limits import Limits
 from protocol.messages.devserver import DevState
+from protocol.paths import RESERVED
 from toolserver import logs
 from toolserver.config import VARIABLES, Config
 from toolserver.system import edit_journal, manifests, swap, tree
 from toolserver.system.checkpoint_store import Store as CheckpointStore
+from toolserver.system.depstore.probing import remove_litter
 from toolserver.system.depstore.store import Layer, Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
@@ -164,6 +166,8 @@ def prepare_directories(config: Config) -> None:
     config.root.mkdir(parents=True, exist_ok=True)
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     KeptShells.area(config.state_dir).mkdir(mode=0o700, exist_ok=True)
+    for beside in (config.state_dir, config.root / RESERVED):
+        remove_litter(beside)
     outcome = swap.recover(config.root, config.state_dir)
     manifests.sweep(config.state_dir)
     edits = [each.value for each in edit_journal.recover(config.root, config.state_dir)]
@@ -190,7 +194,7 @@ def _assemble(
     begun: float,
     entrance: _Entrance,
 ) -> web.Application:
-    limits, gate, locks, ledger = config.limits, Gate(), PathLocks(), entrance.ledger
+    limits, gate, locks, ledger, pulse = config.limits, Gate(), PathLocks(), entrance.ledger, Pulse()
     env = workspace_environment(environ, VARIABLES, config.extra_ca_bundle)
     commands = Commands(table, disk, env, limits)
     stack.push_async_callback(commands.close)
@@ -213,7 +217,6 @@ def _assemble(
     undoing = Undoing(disk, store, limits)
     places = Places(disk, config.state_dir, gate, locks, limits, undoing.kept)
     stack.push_async_callback(places.close)
-    pulse = Pulse()
     watcher = Watcher(disk.descriptor, limits)
     stack.push_async_callback(watcher.close)
     watches = Watches(watcher, disk)
@@ -261,11 +264,12 @@ def _assemble(
     socket_door = WebSocketDoor(dispatcher, entrance.access, limits)
     app = entrance.application(pulse, limits)
     app.on_shutdown.append(socket_door.close)
+    app.on_startup.append(packages.look_soon)
     app.router.add_get(routes.HEALTH, pages.health(begun))
     app.router.add_get(routes.READY, pages.ready(begun, disk, dev, installs))
     app.router.add_get(routes.PAGE, pages.index)
     app.router.add_get(routes.OPENAPI, pages.openapi)
-    app.router.add_get(routes.METRICS, metrics(ledger, pulse, table, dev, logs.dropped_lines))
+    app.router.add_get(routes.METRICS, metrics(ledger, pulse, table, dev, packages, logs.dropped_lines))
     app.router.add_get(routes.WEBSOCKET, socket_door.handle)
     app.router.add_put(routes.ARCHIVE, archive.put(archives, limits, watches.mark, ledger))
     app.router.add_get(routes.ARCHIVE, archive.get(archives, ledger))

@@ -102,7 +102,7 @@ class StoreUse(Answer, frozen=True, kw_only=True):
     layer: str | None = None
     """``shared``, made by the host, or ``own``, of the workspace's owner."""
     means: str | None = None
-    """``shared blocks`` or ``parallel copy``."""
+    """``spare tree``, ``shared blocks`` or ``parallel copy``."""
     files: int = 0
     content_bytes: int = 0
     reason: str | None = None

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from protocol.templates import PACKAGE_FILE
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Order, Unfit, fill
 from toolserver.system.depstore.pack import CorruptPack, Index
-from toolserver.system.depstore.placing import TREE, place, remove_litter
+from toolserver.system.depstore.placing import TREE, Placing
+from toolserver.system.depstore.probing import Means, Probe
 from toolserver.system.depstore.spares import NAME, Spares
 from toolserver.system.depstore.store import Found, Store
 from toolserver.system.disk import Disk
@@ -78,22 +79,41 @@ class Packages:
         self._disk = disk
         self._limits = limits
         self._store = store
-        self._state = state_dir
         self._given = Spares(state_dir / NAME)
         """Put there by the host, for this workspace alone."""
         self._busy = busy
+        self._probe = Probe(disk.descriptor, state_dir)
+        self._placing = Placing(disk.descriptor, str(disk.root), state_dir, self._probe)
+        self._looking: asyncio.Task[None] | None = None
+        self.means: Mapping[str, Sequence[Means]] = {}
+        """Of each layer what the look at start found, the fastest first; empty until then."""
         self._nodes: dict[tuple[str, int, int], str] = {}
         self._keeping: asyncio.Task[None] | None = None
-        self._tidied = False
 
     @property
     def on(self) -> bool:
         """Whether there is a store at all."""
         return bool(self._store.layers)
 
+    async def look_soon(self, _: object = None) -> None:
+        """Find out on a thread by what means packages can be put in place here; nobody waits for it."""
+        if self.on:
+            self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            self.means = await whole(self._probe.look, self._store, self._given)
+        except OSError as error:
+            # Nothing is lost: what is not known is tried when a pack is there.
+            log.warning("dependency store not looked at", extra={"data": {"reason": str(error)}})
+        else:
+            log.info("means of the dependency store", extra={"data": {"means": self.means}})
+
     async def close(self) -> None:
         """Leave what is being kept."""
         self._store.stop.set()
+        if self._looking is not None:
+            await asyncio.gather(self._looking, return_exceptions=True)
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
@@ -124,25 +144,22 @@ class Packages:
         return use
 
     def _take(self, key: str, complaints: list[str]) -> StoreUse:
-        if not self._tidied:
-            remove_litter(self._state)
-            self._tidied = True
         root = str(self._disk.root)
         for found in self._store.find(key, root, complaints):
             try:
-                return self._placed(found, key, root)
+                return self._placed(found, complaints)
             except CorruptPack as error:
                 complaints.append(self._store.drop(found.layer, found.path, str(error)))
             except OSError as error:
                 complaints.append(f"its packages could not be put in place: {error.strerror}")
         return StoreUse(outcome=StoreOutcome.MISS, key=key)
 
-    def _placed(self, found: Found, key: str, root: str) -> StoreUse:
+    def _placed(self, found: Found, complaints: list[str]) -> StoreUse:
         spares = [self._given, *filter(None, [self._store.spares])]
-        means = place(found, self._disk.descriptor, root, self._state, spares)
+        means = self._placing.place(found, spares, complaints)
         return StoreUse(
             outcome=StoreOutcome.HIT,
-            key=key,
+            key=found.key,
             layer=found.layer.name,
             means=means,
             files=found.index.files,

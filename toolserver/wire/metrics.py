@@ -20,6 +20,7 @@ from toolserver.system.pulse import Pulse
 from toolserver.tools.admission import METRICS, refuse_beyond
 from toolserver.tools.devserver import DevServer
 from toolserver.tools.ledger import Ledger
+from toolserver.tools.packages import Packages
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -28,7 +29,12 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def metrics(
-    ledger: Ledger, pulse: Pulse, table: ProcessTable, dev: DevServer, dropped_lines: Callable[[], int]
+    ledger: Ledger,
+    pulse: Pulse,
+    table: ProcessTable,
+    dev: DevServer,
+    packages: Packages,
+    dropped_lines: Callable[[], int],
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     """The handler; it needs the scope ``read``."""
 
@@ -39,6 +45,7 @@ def metrics(
             """Everything that there is to tell."""
             yield from _of_operations(ledger)
             yield from _of_the_daemon(ledger, pulse, table, dev, dropped_lines())
+            yield _of_the_store(packages)
 
     async def handle(request: web.Request) -> web.Response:
         refuse_beyond(request["admission"], METRICS)
@@ -107,6 +114,20 @@ def _of_the_daemon(
         states.add_metric([state.value], state is dev.state)
     yield states
     yield InfoMetricFamily("toolserver", "The tool server.", {"version": __version__})
+
+
+def _of_the_store(packages: Packages) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily
+
+    means = GaugeMetricFamily(
+        "toolserver_dependency_store_means",
+        "1 for each means by which packages of that store can be put in place, as found at start.",
+        labels=["store", "means"],
+    )
+    for layer, names in packages.means.items():
+        for name in names:
+            means.add_metric([layer, name], 1)
+    return means
 
 
 def _resident_bytes() -> int:

@@ -17,7 +17,8 @@ from tests.builder import tree_of
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Unfit
 from toolserver.system.depstore.pack import CorruptPack, File, Index, Segment, read_index, trailer_of
-from toolserver.system.depstore.placing import place, remove_litter
+from toolserver.system.depstore.placing import Placing
+from toolserver.system.depstore.probing import Probe, remove_litter
 from toolserver.system.depstore.store import Layer, Store
 
 KEY = "a" * 64
@@ -46,7 +47,8 @@ class Place:
         complaints: list[str] = []
         with held(os.open(self.root, os.O_PATH)) as root:
             for found in self.store.find(key, str(self.root), complaints):
-                return place(found, root, str(self.root), self.state), complaints
+                placing = Placing(root, str(self.root), self.state, Probe(root, self.state))
+                return placing.place(found, [], complaints), complaints
         return "", complaints
 
 

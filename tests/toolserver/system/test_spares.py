@@ -16,7 +16,8 @@ from tests.builder import tree_of
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Unfit
 from toolserver.system.depstore.pack import CorruptPack
-from toolserver.system.depstore.placing import TREE, place
+from toolserver.system.depstore.placing import TREE, Placing
+from toolserver.system.depstore.probing import Probe
 from toolserver.system.depstore.spares import NAME, Spares
 from toolserver.system.depstore.store import Layer, Store
 
@@ -40,7 +41,8 @@ class Place:
         own = [self.store.spares] if self.store.spares else []
         with held(os.open(self.root, os.O_PATH)) as root:
             for found in self.store.find(key, str(self.root), []):
-                return place(found, root, str(self.root), self.state, [*more, *own])
+                placing = Placing(root, str(self.root), self.state, Probe(root, self.state))
+                return placing.place(found, [*more, *own], [])
         return ""
 
 

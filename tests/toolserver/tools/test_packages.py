@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,20 +94,28 @@ async def test_what_was_installed_once_is_not_installed_again(
     assert tree_of(root) == before
 
 
+def told_of_means(daemon: Daemon) -> bool:
+    return any(line["message"] == "means of the dependency store" for line in daemon.log())
+
+
 async def test_the_next_workspace_finds_a_spare_tree(env: Json, ran: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     options = {"TOOL_SERVER_STORE_DIR": str(store), "TOOL_SERVER_STORE_DELAY_MS": "1"}
     trees: list[dict[str, bytes | str | None]] = []
     for name in ("one", "two", "three"):
         with running(tmp_path / name, **options) as daemon:
+            await until(partial(told_of_means, daemon))
             project(daemon.root, "spare")
             async with http_of(daemon) as http:
                 *frames, last = await http.stream("install", env=env)
                 use = last["result"]["store"]
+                async with http.session.get("/metrics") as response:
+                    metrics = await response.text()
                 await until(lambda: any(store.glob("spares/[0-9a-f]*-*")))
             trees.append(tree_of(daemon.root))
             if name != "one":
                 assert (use["outcome"], use["means"], use["files"]) == ("hit", "spare tree", 2)
+                assert '{means="spare tree",store="own"} 1' in metrics
                 told = "".join(frame["event"]["text"] for frame in frames)
                 assert told.startswith("packages taken from the own dependency store by spare tree: 2 files")
     assert ran.read_text() == "npm ci --no-audit --no-fund --prefer-offline\n"

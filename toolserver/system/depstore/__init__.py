@@ -3,6 +3,7 @@
     filling    a node_modules directory -> a pack          unfolding    a pack -> a directory beside the root
     store      which packs there are, whose, how many      placing      that directory becomes the root's
     spares     trees unfolded before anybody needs them, so that placing one is a rename
+    probing    which means of placing there are here
 
 A pack is read, never linked to: nothing that a workspace does to its packages reaches the store. Every byte
 of it is checked against its digest on the way out, before anything is in the workspace.

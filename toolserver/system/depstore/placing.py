@@ -1,6 +1,7 @@
 """A tree of packages becomes a workspace's, in one step: made beside the root, then renamed into it.
 
-What was there before goes the other way, and is removed when the new one is in place.
+What was there before goes the other way, and is removed when the new one is in place. By what means is known
+from the probe; where a means then fails that worked in small, that is told, and the next one is taken.
 """
 
 from __future__ import annotations
@@ -8,88 +9,101 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from protocol.paths import RESERVED
 from toolserver.system.copying import held
+from toolserver.system.depstore.probing import Means, Probe, Way, new_area
 from toolserver.system.depstore.spares import Spares
 from toolserver.system.depstore.store import Found
-from toolserver.system.depstore.unfolding import shares_blocks, unfold, unfold_carried
+from toolserver.system.depstore.unfolding import NotShared, unfold, unfold_carried
 from toolserver.system.directories import DIRECTORY
-from toolserver.system.removal import remove_trash, trash_name
-from toolserver.system.swap import can_rename
+from toolserver.system.removal import trash_name
 
 TREE = "node_modules"
-_AREA = "dependencies"
 
 
-def place(found: Found, root: int, root_path: str, state: Path, spares: Sequence[Spares] = ()) -> str:
-    """Put the packages of ``found`` into the root, and say by what means. Blocks.
+class Placing:
+    """For the workspace whose root is open as ``root`` and lies at ``root_path``."""
 
-    Raises CorruptPack, OSError; then the root is as it was.
-    """
-    try:
-        return _place(found, root, root_path, state, spares)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    # The state directory is on another mount: then in the root's own reserved directory.
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(RESERVED, 0o700, dir_fd=root)
-    try:
-        return _place(found, root, root_path, Path(f"/proc/self/fd/{root}") / RESERVED, spares)
-    finally:
-        with contextlib.suppress(OSError):
-            os.rmdir(RESERVED, dir_fd=root)
+    def __init__(self, root: int, root_path: str, state: Path, probe: Probe) -> None:
+        self._root = root
+        self._root_path = root_path
+        self._state = state
+        self._probe = probe
 
+    def place(self, found: Found, spares: Sequence[Spares], told: list[str]) -> Means:
+        """Put the packages of ``found`` into the root, and say by what means. Blocks.
 
-def _place(found: Found, root: int, root_path: str, beside: Path, spares: Sequence[Spares]) -> str:
-    with _area(beside) as area:
-        if not can_rename(area, root):
-            raise OSError(errno.EXDEV, "is on another mount", str(beside))
-        means = _made(found, area, root_path, spares)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(TREE, trash_name(), src_dir_fd=root, dst_dir_fd=area)
-        os.rename(TREE, TREE, src_dir_fd=area, dst_dir_fd=root)
-    return means
+        Raises CorruptPack, OSError; then the root is as it was. ``told`` gets a sentence for each means that
+        did not do what the probe said.
+        """
+        if self._probe.beside():
+            try:
+                return self._placed(found, self._state, spares, told)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            self._probe.correct(Way.BESIDE, self._state)
+            told.append("packages cannot be moved from the state directory after all; they are made anew")
+        with self._reserved() as beside:
+            return self._placed(found, beside, spares, told)
 
+    def _placed(self, found: Found, beside: Path, spares: Sequence[Spares], told: list[str]) -> Means:
+        with new_area(beside) as area:
+            means = self._made(found, area, spares, told)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(TREE, trash_name(), src_dir_fd=self._root, dst_dir_fd=area)
+            os.rename(TREE, TREE, src_dir_fd=area, dst_dir_fd=self._root)
+        return means
 
-def _made(found: Found, area: int, root_path: str, spares: Sequence[Spares]) -> str:
-    """The tree, in ``area``; by which means, fastest first."""
-    if any(each.take(found.key, area, TREE) for each in spares):
-        if found.index.root == root_path:
-            with held(os.open(TREE, DIRECTORY, dir_fd=area)) as target:
-                unfold_carried(found.fd, found.index, target, root_path)
-        return "spare tree"
-    os.mkdir(TREE, 0o755, dir_fd=area)
-    with held(os.open(TREE, DIRECTORY, dir_fd=area)) as target:
-        shares = shares_blocks(found.fd, target)
-        unfold(found.fd, found.index, target, root_path, shares=shares)
-    return "shared blocks" if shares else "parallel copy"
+    def _made(self, found: Found, area: int, spares: Sequence[Spares], told: list[str]) -> Means:
+        """The tree, in ``area``."""
+        if any(self._taken(each, found.key, area, told) for each in spares):
+            if found.index.root == self._root_path:
+                with _tree(area) as target:
+                    unfold_carried(found.fd, found.index, target, self._root_path)
+            return Means.SPARE
+        if self._probe.shares(found.layer, area, found.fd):
+            try:
+                self._unfolded(found, area, shares=True)
+            except NotShared as error:
+                self._probe.correct(Way.SHARES, found.layer.directory)
+                told.append(f"its blocks cannot be shared after all ({error.strerror}); it is copied")
+                os.rename(TREE, trash_name(), src_dir_fd=area, dst_dir_fd=area)
+            else:
+                return Means.SHARED
+        self._unfolded(found, area, shares=False)
+        return Means.COPY
 
-
-@contextlib.contextmanager
-def _area(beside: Path) -> Iterator[int]:
-    """An empty directory for one placing; whatever is in it at the end goes."""
-    name = f"{_AREA}-{secrets.token_hex(8)}"
-    with held(os.open(beside, DIRECTORY)) as above:
-        os.mkdir(name, 0o700, dir_fd=above)
+    def _taken(self, spares: Spares, key: str, area: int, told: list[str]) -> bool:
+        if not spares.count(key) or not self._probe.moves(spares, area):
+            return False
         try:
-            with held(os.open(name, DIRECTORY, dir_fd=above)) as area:
-                yield area
+            return spares.take(key, area, TREE)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._probe.correct(Way.MOVES, spares.directory)
+            told.append(f"spare packages cannot be moved after all ({error.strerror})")
+            return False
+
+    def _unfolded(self, found: Found, area: int, *, shares: bool) -> None:
+        os.mkdir(TREE, 0o755, dir_fd=area)
+        with _tree(area) as target:
+            unfold(found.fd, found.index, target, self._root_path, shares=shares)
+
+    @contextlib.contextmanager
+    def _reserved(self) -> Iterator[Path]:
+        """The root's own, made if need be: the state directory is on another mount."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(RESERVED, 0o700, dir_fd=self._root)
+        try:
+            yield Path(f"/proc/self/fd/{self._root}") / RESERVED
         finally:
-            # Trash by its name from here on: a kill in between leaves it to the next start.
-            trash = trash_name()
-            os.rename(name, trash, src_dir_fd=above, dst_dir_fd=above)
-            remove_trash(above)
+            with contextlib.suppress(OSError):
+                os.rmdir(RESERVED, dir_fd=self._root)
 
 
-def remove_litter(state: Path) -> None:
-    """What a killed placing has left beside the root."""
-    with contextlib.suppress(FileNotFoundError), held(os.open(state, DIRECTORY)) as above:
-        for name in os.listdir(above):
-            if name.startswith(f"{_AREA}-"):
-                os.rename(name, trash_name(), src_dir_fd=above, dst_dir_fd=above)
-        remove_trash(above)
+def _tree(area: int) -> contextlib.AbstractContextManager[int]:
+    return held(os.open(TREE, DIRECTORY, dir_fd=area))

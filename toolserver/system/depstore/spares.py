@@ -43,11 +43,17 @@ class Spares:
     directory: Path
 
     def take(self, key: str, area: int, name: str) -> bool:
-        """Move a spare of ``key`` to ``name`` in the directory ``area``; False when there is none for us."""
-        with contextlib.suppress(OSError), held(os.open(self.directory, DIRECTORY)) as spares:
+        """Move a spare of ``key`` to ``name`` in the directory ``area``; False when there is none for us.
+
+        Raises OSError when there is one that cannot be moved there.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                spares = stack.enter_context(held(os.open(self.directory, DIRECTORY)))
+            except OSError:
+                return False
             for each in _of(spares, key) if _is_ours(spares) else ():
-                # Another was quicker, or it is on another mount: then packages are copied as ever.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(FileNotFoundError):  # another was quicker
                     os.rename(each, name, src_dir_fd=spares, dst_dir_fd=area)
                     return True
         return False

@@ -7,6 +7,7 @@ beside the workspace until all of it was good: who reads a mistake here has noth
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -30,8 +31,15 @@ _MAX_THREADS = 4
 """More gained nothing: creating files in one file system is what takes the time."""
 _NICE = 5
 """Steps by which one that nobody waits for gives way, as commands do: a third of another's share."""
+_NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _CLONE = 0x40049409
 """FICLONE, of linux/fs.h."""
+_NO_ANSWER = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM))
+_NOT_SHARED = frozenset((errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM))
+
+
+class NotShared(OSError):
+    """Blocks cannot be shared there."""
 
 
 def unfold(pack: int, index: Index, target: int, root: str, *, shares: bool) -> None:
@@ -55,10 +63,11 @@ def unfold_gently(
 
     Raises Unfit too, when ``stop`` is set.
     """
+    shares = False
+    with contextlib.suppress(OSError):
+        shares = shares_blocks(pack, target)
     with ThreadPoolExecutor(1, "spare", _give_way) as pool:
-        pool.submit(
-            _one_by_one, _Unfolding(pack, index, target, wanted, shares_blocks(pack, target)), stop
-        ).result()
+        pool.submit(_one_by_one, _Unfolding(pack, index, target, wanted, shares), stop).result()
     _touch(target)
 
 
@@ -107,18 +116,24 @@ def is_carried(path: str) -> bool:
     return path == CARRIED or path.startswith(f"{CARRIED}/")
 
 
-def shares_blocks(pack: int, directory: int) -> bool:
-    """Whether files in ``directory`` can share blocks with the pack: found out by doing it once."""
-    name = ".shares"
-    try:
-        with held(os.open(name, _NEW, 0o600, dir_fd=directory)) as trial:
-            try:
-                fcntl.ioctl(trial, _CLONE, pack)
-            finally:
-                os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
+def shares_blocks(source: int, directory: int) -> bool:
+    """Whether a new file in ``directory`` can share blocks with ``source``: found out by doing it once.
+
+    By one without a name, which nobody sees and no kill leaves. Raises OSError where that cannot be tried.
+    """
+    with held(nameless(directory)) as trial:
+        try:
+            fcntl.ioctl(trial, _CLONE, source)
+        except OSError as error:
+            if error.errno in _NO_ANSWER:
+                raise
+            return False
     return True
+
+
+def nameless(directory: int) -> int:
+    """A new file in ``directory`` that has no name; raises OSError where there are none."""
+    return os.open(f"/proc/self/fd/{directory}", _NAMELESS, 0o600)
 
 
 class _Unfolding:
@@ -184,7 +199,12 @@ class _Unfolding:
             return False
         done = 0
         while done < file.size:
-            step = os.copy_file_range(self._pack, out, file.size - done, file.offset + done, done)
+            try:
+                step = os.copy_file_range(self._pack, out, file.size - done, file.offset + done, done)
+            except OSError as error:
+                if error.errno in _NOT_SHARED:
+                    raise NotShared(*error.args) from None
+                raise
             if not step:
                 raise CorruptPack("it is cut short")
             done += step
