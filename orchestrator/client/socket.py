@@ -3,12 +3,16 @@
 ``websockets`` puts every message into a queue, and a task takes it out in a later turn of the loop; to send,
 it goes through a context manager and two awaits. That is what a queue and flow control need, and both are
 here where somebody has to wait. For a small answer it was 8 of 120 microseconds.
+
+Bytes come into one buffer that stays: asyncio's own way takes 256 KiB from the system for every read and gives
+them back, 15 microseconds of a small answer's 130.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
@@ -16,9 +20,11 @@ from websockets.protocol import Event, State
 
 Take = Callable[[bytes], bool]
 """Gets a whole binary message; False when it has to wait, and then it is queued."""
+BUFFER_BYTES = 256 * 1024
+"""Read at once, as asyncio does: of much output, what a socket holds comes in one piece."""
 
 
-class Socket(ClientConnection):
+class Socket(ClientConnection, asyncio.BufferedProtocol):
     """Made by ``websockets``. With ``take`` set, who iterates calls ``taken`` after each message."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -26,6 +32,15 @@ class Socket(ClientConnection):
         self.take: Take | None = None
         self._queued = 0
         """Messages that the iterating task has still to deliver: what comes later goes behind them."""
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the loop puts what comes."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much came; the library copies it to what it has."""
+        self.data_received(cast(bytes, self._buffer[:nbytes]))
 
     def taken(self) -> None:
         """One that was queued is delivered."""

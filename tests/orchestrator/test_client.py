@@ -6,10 +6,12 @@ import asyncio
 import socket
 from typing import Any, assert_type, get_args
 
+import msgspec
 import pytest
 
 from orchestrator.client import Client, open_client, request_of
 from orchestrator.client.mailbox import MAX_EVENTS
+from orchestrator.client.socket import BUFFER_BYTES
 from orchestrator.client.verbs import StreamingVerb, Verb
 from protocol.codec import ReplyFrame, encode
 from protocol.errors import Cancelled, Internal, InvalidRequest, NotFound, TooLarge, Unauthorized, Unavailable
@@ -234,6 +236,18 @@ async def test_what_comes_in_pieces_and_behind_a_full_mailbox_keeps_its_order() 
 
     assert isinstance(first, Stdout)
     assert told == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize("more", [-100, -1, 0, 1, 500_000])
+async def test_an_answer_as_large_as_what_is_read_at_once_comes_exactly(more: int) -> None:
+    text = "".join(f"{number:7d}\n" for number in range((BUFFER_BYTES + more) // 8))
+
+    async def told(request: Command, emit: Emit) -> CommandAnswer:
+        return msgspec.structs.replace(ANSWER, stdout=text)
+
+    async with FakeToolServer({"command": told}).listening() as server, open_client(server.url) as client:
+        answers = await asyncio.gather(*(client.command(command="x") for _ in range(3)))
+    assert [answer.stdout for answer in answers] == [text] * 3
 
 
 async def test_a_closed_connection_fails_everything_under_way() -> None:
