@@ -4,8 +4,8 @@
 it goes through a context manager and two awaits. That is what a queue and flow control need, and both are
 here where somebody has to wait. For a small answer it was 8 of 120 microseconds.
 
-Bytes come into one buffer that stays: asyncio's own way takes 256 KiB from the system for every read and gives
-them back, 15 microseconds of a small answer's 130.
+Bytes come into one buffer that stays: asyncio's own way takes 256 KiB from the system for every read and
+gives them back, 15 microseconds of a small answer's 130.
 """
 
 from __future__ import annotations
