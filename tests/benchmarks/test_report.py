@@ -103,6 +103,18 @@ def test_of_archives_the_largest_tree_the_lone_file_and_the_few_files_count_each
     }
 
 
+def test_each_way_to_pack_many_files_is_held_against_the_same_way_of_tar() -> None:
+    tar_zstd = "tar -I 'zstd -1'"
+    taken = {"tar czf": 7000.0, tar_zstd: 800.0, "ours, gzip": 1700.0, "ours, zstd": 1800.0}
+    figures = [
+        figure("archive out, 30000 files", name, [time], 1.0, Kind.OURS if "ours" in name else Kind.FLOOR)
+        for name, time in taken.items()
+    ]
+    found = verdicts(*figures)
+    assert found["archive out, many small files, beside GNU tar"] == "met"
+    assert found[f"archive out, many small files, beside {tar_zstd}"] == "**missed**"
+
+
 def test_a_rate_is_met_from_below() -> None:
     what = "sessions a minute, each with its tool server"
     case = "sessions a minute, 3 at once"
