@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from toolserver.system import tree
 from toolserver.system.cgroups import Cgroups
+from toolserver.system.chase import caught
 from toolserver.system.marks import LimitMarks, number_of
 from toolserver.system.tree import Proc
 
@@ -30,6 +31,8 @@ class Snapshot:
     """By the command's id, the parents before their children."""
     strays: list[Proc]
     """Below the daemon, and of no command that is known: its record is gone, or every mark was removed."""
+    children: frozenset[int] = frozenset()
+    """Pids of the daemon's own, of dead ones too."""
 
     def of(self, id: str) -> list[Proc]:
         """The processes of one command."""
@@ -70,6 +73,19 @@ class Census:
 
     def walk(self) -> Snapshot:
         """Look now; blocks for some 15 microseconds a process of the machine."""
+        return snapshot(tree.below(os.getpid(), tree.processes()), os.getpid(), self._owners())
+
+    def chase(self, seen: Snapshot, id: str | None) -> list[Proc]:
+        """Of a command, or of any and none, whom the walk has missed: see ``caught``. Blocks."""
+        owner, leaders = self._owners(), set(self._leaders)
+
+        def meant(proc: Proc) -> bool:
+            return proc.pid not in self._leaders and (id is None or owner(proc) == id)
+
+        return caught({*seen.children, *leaders}, meant)
+
+    def _owners(self) -> Callable[[Proc], str | None]:
+        """What tells whose a child of the daemon's is, as of now."""
         numbers, leaders, known = dict(self._numbers), dict(self._leaders), set(self._enrolled)
         placed = self._cgroups.members()
 
@@ -82,7 +98,7 @@ class Census:
             found = next((each for each in told if each is not None), None) or tree.marker_of(proc.pid)
             return found if found in known else None
 
-        return snapshot(tree.below(os.getpid(), tree.processes()), os.getpid(), whose)
+        return whose
 
     async def close(self) -> None:
         """Wait for a walk under way."""
@@ -108,8 +124,11 @@ def snapshot(below: Iterable[Proc], us: int, whose: Callable[[Proc], str | None]
     owners: dict[int, str | None] = {}
     families: dict[str, list[Proc]] = {}
     strays: list[Proc] = []
+    children = set()
     for proc in below:
+        if proc.parent == us:
+            children.add(proc.pid)
         owner = owners[proc.pid] = whose(proc) if proc.parent == us else owners[proc.parent]
         if proc.alive:
             (strays if owner is None else families.setdefault(owner, [])).append(proc)
-    return Snapshot(families, strays)
+    return Snapshot(families, strays, frozenset(children))

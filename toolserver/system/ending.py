@@ -58,7 +58,8 @@ class Ending:
         told: dict[tuple[int, int], Ended] = {}
 
         async def look() -> list[Proc]:
-            return (await self._census.look()).of(id)
+            seen = await self._census.look()
+            return [*seen.of(id), *await asyncio.to_thread(self._census.chase, seen, id)]
 
         left = await self._ask(look, told, grace_seconds, over)
         if left:
@@ -72,7 +73,8 @@ class Ending:
 
         async def look() -> list[Proc]:
             seen = await self._census.look()
-            return [*seen.strays, *(proc for family in seen.families.values() for proc in family)]
+            missed = await asyncio.to_thread(self._census.chase, seen, None)
+            return [*seen.strays, *(proc for family in seen.families.values() for proc in family), *missed]
 
         async def no_leader() -> None:
             await asyncio.sleep(_LONGEST_PAUSE_SECONDS)

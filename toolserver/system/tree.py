@@ -121,7 +121,7 @@ def erase_variable(name: str) -> None:
 
 def processes() -> dict[int, Proc]:
     """Every process that can be seen, by pid."""
-    found = (_proc(int(name)) for name in os.listdir("/proc") if name.isdecimal())
+    found = (process(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     return {proc.pid: proc for proc in found if proc is not None}
 
 
@@ -168,7 +168,7 @@ def _tell(proc: Proc, number: int) -> bool:
         return False
     try:
         # The pidfd holds whoever has the pid now; if he is not the one that was meant, leave him alone.
-        now = _proc(proc.pid)
+        now = process(proc.pid)
         if now is None or now.started != proc.started:
             return False
         signal.pidfd_send_signal(pidfd, number)
@@ -202,7 +202,8 @@ def _children(pid: str) -> Iterator[int]:
                 yield from map(int, file.read().split())
 
 
-def _proc(pid: int) -> Proc | None:
+def process(pid: int) -> Proc | None:
+    """One as it is now; None when it is gone."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         # Not by a file object, which takes three times the calls: a walk makes them for every process,

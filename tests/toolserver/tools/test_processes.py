@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,48 @@ class TestStop:
                 ]
                 assert [each["pid"] for each in found] == [pid]
         assert not is_alive(pid)
+
+
+_CHAIN = """
+import os, signal, sys, time
+if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+end = time.time() + 100
+while time.time() < end:
+    if os.fork(): os._exit(0)
+    os.setsid()
+"""
+
+
+class TestChain:
+    """Each of its processes forks and ends at once: when a walk over /proc comes by, it is another one."""
+
+    @pytest.mark.parametrize("ways", [(), ("deaf",)])
+    async def test_it_is_caught_by_a_stop(self, http: Http, root: Path, ways: tuple[str, ...]) -> None:
+        id = await started(http, [sys.executable, "-c", _CHAIN, *ways])
+        assert (await http.ok("wait", processId=id))["exitCode"] == 0
+        assert not (await http.ok("output", processId=id))["closed"]
+        for _ in range(3):  # on a machine that is busy enough it may get away from one
+            answer = await http.ok("stop", processId=id, graceMs=100)
+            assert answer["survivors"] == []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    while not (await http.ok("output", processId=id))["closed"]:
+                        await asyncio.sleep(0.02)
+                    break
+        assert (await http.ok("output", processId=id))["closed"], "somebody holds its output open"
+
+    async def test_it_ends_with_the_daemon(self, tmp_path: Path) -> None:
+        with running(tmp_path, TOOL_SERVER_STOP_GRACE_MS="300") as daemon:
+            os.mkfifo(daemon.root / "held")
+            held = os.open(daemon.root / "held", os.O_RDONLY | os.O_NONBLOCK)
+            async with http_of(daemon) as http:
+                line = 'exec "$0" -c "$1" 9> held'
+                id = await started(http, ["sh", "-c", line, sys.executable, _CHAIN])
+                await http.ok("wait", processId=id)
+                with pytest.raises(BlockingIOError):
+                    os.read(held, 1)
+        assert os.read(held, 1) == b"", "somebody holds it open"
+        os.close(held)
 
 
 _BOMB = """
