@@ -3,8 +3,8 @@
     walk -> tar -> | -> digest
                    | -> deflate -> chunks
 
-Past the first MiB what stands right of a bar runs on a thread of its own, up to two blocks behind; not zstd,
-which has threads itself.
+Past the first MiB what stands right of a bar runs on a thread of its own, up to two blocks behind; zstd has
+more of its own, to which that one hands on.
 
 The same tree gives the same tar stream, and so the same digest: names are sorted, owners are 0:0, times are
 whole seconds. The packed bytes may differ from one version of a compressor to the next.
@@ -197,13 +197,12 @@ class Packing(Iterator[bytes]):
 
     def _deflated(self, entries: Iterable[Packable], format: ArchiveFormat) -> Iterator[bytes]:
         deflate = deflater(format)
-        is_alone = format is ArchiveFormat.GZIP  # zstd has threads of its own
         with closing(Relay(self._digest.update)) as hashing, closing(Relay(deflate.compress)) as deflating:
             for block in pack(entries):
                 self._tar_bytes += len(block)
                 if self._tar_bytes > _ALONE_BYTES:
                     hashing.give(block)
-                    yield b"".join(deflating.give(block)) if is_alone else deflate.compress(block)
+                    yield b"".join(deflating.give(block))
                 else:
                     self._digest.update(block)
                     yield deflate.compress(block)

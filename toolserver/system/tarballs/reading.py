@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
-from protocol.limits import KIB, MIB
+from protocol.limits import MIB
 from toolserver.system.tarballs.relay import Relay
 
 _WHOLE_BYTES = 4 * MIB
 """Up to here a file is held in memory, which makes its copy whole. A gut feeling: sources are far smaller."""
 
-_PIECE_BYTES = 512 * KIB
+_PIECE_BYTES = MIB
+"""As large as the blocks that are packed: two pieces for one of them would be copied together."""
 _ATTEMPTS = 3
 
 
