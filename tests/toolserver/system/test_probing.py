@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -169,3 +171,82 @@ def test_a_disk_that_is_full_half_way_leaves_what_was_there(
     assert list(place.state.iterdir()) == []
     monkeypatch.setattr(unfolding, "write_all", large_files.write_all)
     assert place.take()
+
+
+KILLED_AT_EACH_STEP = """
+import itertools, os, sys
+from pathlib import Path
+from tests.builder import tree_of
+from protocol.paths import RESERVED
+from toolserver.system import swap
+from toolserver.system.depstore.placing import Placing
+from toolserver.system.depstore.probing import Probe, remove_litter
+from toolserver.system.depstore.spares import Spares
+from toolserver.system.depstore.store import Layer, Store
+
+root, state, store = map(Path, sys.argv[1:])
+packs = Store((Layer(store, shared=False),), 1 << 30)
+spares = packs.spares
+wanted = tree_of(root)
+
+def place():
+    fd = os.open(root, os.O_PATH)
+    probe = Probe(fd, state)
+    probe.look(packs, Spares(state / "spares"))
+    for found in packs.find("a" * 64, str(root), []):
+        Placing(fd, str(root), state, probe).place(found, [spares], [])
+
+def killed_at(step):
+    steps = itertools.count()
+    def counted(act):
+        def done(*words, **more):
+            if next(steps) == step:
+                os._exit(9)
+            return act(*words, **more)
+        return done
+    for name in ("mkdir", "rename", "rmdir", "unlink"):
+        setattr(os, name, counted(getattr(os, name)))
+    place()
+    os._exit(0)
+
+for step in itertools.count():
+    pid = os.fork()
+    if not pid:
+        killed_at(step)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    for beside in (state, root / RESERVED):
+        remove_litter(beside)
+    swap.recover(root, state)
+    spares.tidy()
+    assert tree_of(root) in (wanted, {}), tree_of(root)
+    assert [path.name for path in state.iterdir()] == [], step
+    assert all(path.name.startswith("a" * 64) for path in spares.directory.glob("*")), step
+    if code == 0:
+        break
+    assert code == 9, code
+    if not tree_of(root):
+        place()
+    assert tree_of(root) == wanted
+print(step)
+"""
+
+
+def killed_at_each_step(place: Place) -> None:
+    words = map(str, (place.root, place.state, place.store.layers[0].directory))
+    program = [sys.executable, "-c", KILLED_AT_EACH_STEP, *words]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10
+
+
+@pytest.mark.parametrize("with_spare", [True, False])
+def test_killed_at_any_step_it_leaves_packages_or_none_and_no_litter_after_the_next_start(
+    place: Place, *, with_spare: bool
+) -> None:
+    if with_spare:
+        place.store.make_spare(KEY, "/elsewhere")
+    killed_at_each_step(place)
+
+
+def test_killed_at_any_step_it_leaves_no_litter_in_the_root_either(tmp_path: Path, elsewhere: Path) -> None:
+    killed_at_each_step(Place(tmp_path / "root", elsewhere / "state", tmp_path / "store"))
