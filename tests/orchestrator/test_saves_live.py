@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.common import Options
-from tests.orchestrator.live import WORKSPACE, Host, free_port, get
+from tests.orchestrator.live import Host, free_port, get
 
 # Several tool servers one after another, each a start of a Python of its own.
 pytestmark = pytest.mark.timeout(600)
@@ -27,19 +27,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
     host.end_everything()
 
 
-def started(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
-    """``workspace up --detach`` to its end, on a machine however busy."""
-    ports = ["--port", "0", "--dev-port", str(free_port())]
-    command = [*WORKSPACE, "up", *words, "--detach", *ports]
-    return subprocess.run(
-        command, cwd=host.directory, env=host.environ, capture_output=True, text=True, check=False
-    )
+def started(host: Host, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """``workspace up --detach`` to its end."""
+    return host.inside("up", *words, "--detach", "--port", "0", "--dev-port", str(free_port()))
 
 
 def up(host: Host, *words: str) -> dict[str, Any]:
     """Brought up and left running."""
     done = started(host, *words, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr.decode()
     return dict(json.loads(done.stdout))
 
 
@@ -47,7 +43,7 @@ def refused(host: Host, *words: str) -> str:
     """What is told when it does not come up."""
     done = started(host, *words)
     assert done.returncode == 1
-    return done.stderr
+    return done.stderr.decode()
 
 
 def root_of(host: Host, said: dict[str, Any]) -> Path:
