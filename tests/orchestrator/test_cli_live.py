@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,12 +41,6 @@ def running(host: Host) -> Iterator[Up]:
 
 
 # -- up ---------------------------------------------------------------------------------------------------
-
-
-def test_the_page_answers_and_the_tool_server_is_healthy(running: Up) -> None:
-    assert get(running.said["previewUrl"])[0] == 200
-    status, body = get(running.said["toolServerUrl"] + "/health")
-    assert (status, json.loads(body)["status"]) == (200, "healthy")
 
 
 def test_every_stage_is_told_with_its_duration(running: Up) -> None:
@@ -278,13 +273,6 @@ def test_a_dead_session_is_shown_dead_and_cleaned_up(host: Host, running: Up) ->
     assert (done[0]["survivors"], running.processes(), host.json("ls")) == ([], set(), [])
 
 
-def test_another_user_sees_none_of_it(host: Host, running: Up) -> None:
-    assert host.json("ls", "--user", "bob") == []
-    done = host.inside("exec", running.session, "--user", "bob", "--", "true")
-    assert f"no session '{running.session}'" in done.stderr.decode()
-    assert done.returncode == 1
-
-
 def test_a_closed_terminal_ends_everything(host: Host) -> None:
     master, slave = os.openpty()
     script = (
@@ -382,12 +370,34 @@ def test_a_disk_that_fills_during_up_leaves_nothing_running(host: Host, small_di
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """One workspace for tests that only look."""
+def brought_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, dict[str, Any]]]:
+    """One workspace for tests that only look, and what ``up`` said of it."""
     host = Host(tmp_path_factory.mktemp("shared"))
-    host.json("up", "static-html", "--detach", "--port", "0")
-    yield host
+    yield host, host.json("up", "static-html", "--detach", "--port", "0")
     host.end_everything()
+
+
+@pytest.fixture(scope="module")
+def shared(brought_up: tuple[Host, dict[str, Any]]) -> Host:
+    return brought_up[0]
+
+
+@pytest.fixture(scope="module")
+def said(brought_up: tuple[Host, dict[str, Any]]) -> dict[str, Any]:
+    return brought_up[1]
+
+
+def test_the_page_answers_and_the_tool_server_is_healthy(said: dict[str, Any]) -> None:
+    assert get(said["previewUrl"])[0] == 200
+    status, body = get(said["toolServerUrl"] + "/health")
+    assert (status, json.loads(body)["status"]) == (200, "healthy")
+
+
+def test_another_user_sees_none_of_it(shared: Host, said: dict[str, Any]) -> None:
+    assert shared.json("ls", "--user", "bob") == []
+    done = shared.inside("exec", said["session"], "--user", "bob", "--", "true")
+    assert f"no session '{said['session']}'" in done.stderr.decode()
+    assert done.returncode == 1
 
 
 def test_exec_exits_with_the_commands_own_code(shared: Host) -> None:
@@ -504,7 +514,8 @@ def test_a_save_into_nowhere_is_refused(shared: Host) -> None:
     assert b"there is no directory" in done.stderr
 
 
-def test_down_can_save_first(host: Host, running: Up) -> None:
+def test_down_can_save_first(host: Host) -> None:
+    host.json("up", "static-html", "--detach", "--port", "0")
     done = host.json("down", "--save", "--remove")
     assert Path(done[0]["save"]).is_file()
     assert host.sessions() == []
