@@ -43,6 +43,8 @@ _RESTORE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 """Between two looks at whether the shell can still tell an end."""
 _MAX_REPLY_BYTES = 64 * 1024
+_CHILDREN_BYTES = 16 * 1024
+"""Room for one read, of which the kernel fills a page at most."""
 
 
 _Reply = asyncio.Future[tuple[str, int, str, str]]
@@ -328,7 +330,8 @@ def _children(pid: int) -> set[int] | None:
     except OSError:
         return None
     try:
-        return set(map(int, os.read(fd, 1024 * 1024).split()))
+        # To the end: one read tells of some 600.
+        return set(map(int, b"".join(iter(lambda: os.read(fd, _CHILDREN_BYTES), b"")).split()))
     except OSError:
         return None
     finally:
