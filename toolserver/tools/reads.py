@@ -53,7 +53,12 @@ class Source:
     def read(self, offset: int, count: int) -> bytes:
         """``count`` bytes from ``offset`` on, fewer only at the end of the file."""
         parts = []
-        while count > 0 and (data := os.pread(self.fd, min(count, _BLOCK_BYTES * 16), offset)):
+        # Room for what is there, and to see its end: more is taken from the system each time and given back.
+        while count > 0:
+            room = max(self.size + 1 - offset, _SAMPLE_BYTES)
+            data = os.pread(self.fd, min(count, room, _BLOCK_BYTES * 16), offset)
+            if not data:
+                break
             parts.append(data)
             offset, count = offset + len(data), count - len(data)
         return b"".join(parts)
