@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Kind, figure
@@ -158,9 +158,9 @@ def main(templates: list[str], runs: int) -> None:
     for template in templates:
         with engine(), bench_of(template) as bench:
             acts: dict[str, Callable[[], float]] = {
-                "image built before": lambda bench=bench: run(bench.tag),  # type: ignore[misc]
-                "core image, warm store": lambda bench=bench: ours(bench),  # type: ignore[misc]
-                "image built": lambda bench=bench: built(bench),  # type: ignore[misc]
+                "image built before": partial(run, bench.tag),
+                "core image, warm store": partial(ours, bench),
+                "image built": partial(built, bench),
             }
             taken: dict[str, list[float]] = {name: [] for name in acts}
             for _ in range(runs):
@@ -169,7 +169,7 @@ def main(templates: list[str], runs: int) -> None:
             floor = statistics.median(taken["image built before"])
             kinds = (Kind.FLOOR, Kind.OURS, Kind.PEER)
             for each, kind in zip(taken.items(), kinds, strict=True):
-                print(figure(f"to a page in a container, {template}", *each, floor, kind).row(), each[1])
+                print(figure(f"to a page in a container, {template}", *each, floor, kind).row())
 
 
 if __name__ == "__main__":
