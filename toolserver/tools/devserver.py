@@ -290,7 +290,7 @@ class DevServer:
         try:
             await self._readying.wait(process, request.readiness, self._port, timeout_ms)
         except TimeoutError:
-            error = await too_late(process, timeout_ms)
+            error = await too_late(process, timeout_ms, self._host, self._port)
             self._verdict = error.message
             # One that nobody waits for has failed, and may be started again: its end tells so.
             await (self._table.stop(process) if again else self.end())

@@ -144,11 +144,18 @@ def _processes(pids: list[int]) -> str:
     return f"processes {', '.join(first)} and {last}" if first else f"process {last}"
 
 
-async def too_late(process: Process, timeout_ms: int) -> DevServerFailed:
-    """The error of one that is to be stopped; to be made while it still runs."""
+async def too_late(process: Process, timeout_ms: int, host: str, port: int) -> DevServerFailed:
+    """The error of one that was to answer at ``port`` of ``host``; to be made while it still runs."""
     family = await asyncio.to_thread(process.family)
     elsewhere = sorted(await asyncio.to_thread(ports.ports_of, family))
     hint = f"; it listens on {', '.join(map(str, elsewhere))}" if elsewhere else ""
+    if port in elsewhere:
+        # What 'localhost' is differs: to some it is ::1 alone.
+        hint += (
+            ", but does not answer as its readiness asks"
+            if await asyncio.to_thread(ports.listens, family, port, host)
+            else f", but not at {host}: have it listen there, as by '--host {{host}}'"
+        )
     return DevServerFailed(
         f"the dev server was not ready within {timeout_ms} ms (readiness.timeoutMs){hint}; it is stopped",
         clock="readiness.timeoutMs",

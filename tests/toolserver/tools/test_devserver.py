@@ -317,6 +317,29 @@ class TestFailing:
         assert f"; it listens on {other}; it is stopped" in refused.message
         assert refused.details["listening"] == [other]
 
+    @pytest.mark.parametrize(
+        ("family", "address", "hint"),
+        [
+            ("AF_INET6", "::1", "not at 127.0.0.1: have it listen there, as by '--host {host}'"),
+            ("AF_INET", "127.0.0.1", "does not answer as its readiness asks; it is stopped"),
+        ],
+        ids=["another address", "no answer"],
+    )
+    async def test_one_that_has_the_port_and_is_not_ready_is_told_why(
+        self, http: Http, site: Path, port: int, family: str, address: str, hint: str
+    ) -> None:
+        (site / "mute.py").write_text(
+            f"import _socket, time\ns = _socket.socket(_socket.{family})\ns.bind(('{address}', {port}))\n"
+            "s.listen()\ntime.sleep(1000)\n"
+        )
+
+        async def ask(clock: int) -> Refusal:
+            line, readiness = f"exec {sys.executable} -I -S mute.py", {"timeoutMs": clock}
+            return await http.refused("dev_start", command=line, port=port, readiness=readiness)
+
+        refused = await out_of_time(ask, lambda refused: refused.details.get("listening"))
+        assert f"; it listens on {port}, but {hint}" in refused.message
+
     @pytest.mark.parametrize("probe", [{"command": {"command": "sleep 1000"}}, {"http": {"path": "/hangs"}}])
     async def test_a_question_that_hangs_does_not_outlast_the_clock(
         self, http: Http, daemon: Daemon, site: Path, port: int, probe: Json
