@@ -1,11 +1,24 @@
-"""Directories of this host, made and removed: for their owner alone, and to the last entry."""
+"""Directories of this host, made for their owner alone and removed to the last entry; and reading a file."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 from pathlib import Path
+
+
+def content_of(file: Path, max_bytes: int) -> bytes:
+    """What a file holds, at most one byte past ``max_bytes``. Raises OSError, also for what is no file.
+
+    A fifo of that name would be waited for until somebody writes.
+    """
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(file))
+        return opened.read(max_bytes + 1)
 
 
 def private_directory(path: Path, *, exist_ok: bool = True) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from orchestrator.directories import content_of
 from orchestrator.paths import is_plain_name
 from orchestrator.substitution import listed_placeholders
 from orchestrator.templates import Source, SourceKind, read_template
@@ -30,6 +31,8 @@ MANY_FILES = 2_000
 """A template above this is a copy of a project. A gut feeling: the largest one here has some forty."""
 MANY_BYTES = 20 * MIB
 """Sent at every start. A gut feeling as well."""
+_MAX_PACKAGE_BYTES = 4 * MIB
+"""Of a package.json, as the tool server reads it."""
 _CONTAINER_FILES = re.compile(
     r"(Dockerfile|Containerfile)(\..*)?|.*\.[Dd]ockerfile|(docker-)?compose.*\.ya?ml"
 )
@@ -109,7 +112,10 @@ class View:
         """package.json, or None when there is none; ValueError when it is no JSON object."""
         if not self.has(PACKAGE_FILE):
             return None
-        return package_object((self.directory / PACKAGE_FILE).read_bytes())
+        try:
+            return package_object(content_of(self.directory / PACKAGE_FILE, _MAX_PACKAGE_BYTES))
+        except OSError as error:
+            raise ValueError(error.strerror) from None
 
 
 Rule = Callable[[View], Iterator[Finding]]

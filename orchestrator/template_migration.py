@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.directories import content_of
 from orchestrator.durable import write_private
 from protocol.errors import InvalidRequest
 from protocol.template_migration import migrated
-from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE
+from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, package_object
+
+_MAX_BYTES = 4 * 1024 * 1024
+"""Of package.json, as the tool server reads it; more than a template.json may have."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,10 @@ def migrate(directory: Path, write: bool) -> Rewritten:
 def _object(file: Path) -> dict[str, Any] | None:
     """None when there is no such file."""
     try:
-        found = json.loads(file.read_bytes())
+        return package_object(content_of(file, _MAX_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvalidRequest(f"{file} cannot be read: {error.strerror}", path=str(file)) from error
+    except ValueError as error:
         raise InvalidRequest(f"{file} cannot be read: {error}", path=str(file)) from error
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"{file} holds no object", path=str(file))
-    return found

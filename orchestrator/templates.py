@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from orchestrator.directories import content_of
 from protocol.archives import DETECT_BYTES, detect
 from protocol.errors import ArchiveInvalid, InvalidRequest, NotFound
 from protocol.exclusions import Exclusions
@@ -101,8 +102,7 @@ def read_template(directory: Path) -> Template:
     """The directory's template.json; an empty Template when there is none."""
     file = directory / TEMPLATE_FILE
     try:
-        with file.open("rb") as opened:
-            return _parsed(opened.read(_MAX_TEMPLATE_FILE_BYTES + 1))
+        return _parsed(content_of(file, _MAX_TEMPLATE_FILE_BYTES))
     except FileNotFoundError:
         return Template()
     except OSError as error:

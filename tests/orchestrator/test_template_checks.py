@@ -105,6 +105,17 @@ def test_what_the_files_get_wrong_is_named(tmp_path: Path, files: dict[str, str]
     assert findings[0].startswith(message)
 
 
+def test_a_fifo_where_a_file_should_be_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    os.mkfifo(tmp_path / "t" / "package.json")
+    assert found(check(tmp_path, PAGE))[:2] == [
+        "error: package.json: is a device, socket or fifo: remove it",
+        "error: package.json: is not valid: it is no file",
+    ]
+    os.mkfifo(tmp_path / "t" / "template.json")
+    assert "template.json cannot be read: it is no file" in found(check(tmp_path, PAGE))[0]
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "sub/../../x"])
 def test_a_link_that_leaves_is_an_error(tmp_path: Path, target: str) -> None:
     (tmp_path / "t").mkdir()

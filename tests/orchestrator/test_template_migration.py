@@ -72,7 +72,14 @@ def test_what_would_not_be_valid_is_not_written(shop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "has no template.json"), ("{", "cannot be read"), ("[]", "holds no object")]
+    ("content", "told"),
+    [
+        (None, "has no template.json"),
+        ("{", "cannot be read"),
+        ("[]", "it is no object"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "maximum recursion depth exceeded"),
+    ],
+    ids=["missing", "cut", "a list", "deep"],
 )
 def test_one_that_is_missing_or_broken_is_said_to_be(shop: Path, content: str | None, told: str) -> None:
     (shop / "template.json").unlink()
