@@ -63,7 +63,7 @@ class Probe:
         self._known: dict[tuple[Way, Path], bool] = {}
 
     def look(self, store: Store, given: Spares) -> dict[str, list[Means]]:
-        """Try what can be tried before a pack is asked for; of each layer its means, the fastest first.
+        """Try what can be tried before a pack is asked for; by layers' names, the fastest means first.
 
         Those of which one cannot be sure yet are left out: a layer may hold nothing, or show its packs only
         to who knows their keys.
@@ -76,11 +76,9 @@ class Probe:
                 spares = given if layer.shared else store.spares
                 moves = area is not None and spares is not None and self.moves(spares, area)
                 shares = self.shares(layer, self._root if area is None else area)
-                found[layer.name] = [
-                    *([Means.SPARE] if moves else []),
-                    *([Means.SHARED] if shares else []),
-                    Means.COPY,
-                ]
+                here = {Means.COPY, *found.get(layer.name, ())}
+                here |= {means for means, works in ((Means.SPARE, moves), (Means.SHARED, shares)) if works}
+                found[layer.name] = [means for means in Means if means in here]
         return found
 
     def correct(self, way: Way, place: Path) -> None:
