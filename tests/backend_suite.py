@@ -27,7 +27,7 @@ from protocol.errors import AlreadyExists, InvalidRequest, Unauthorized, Unavail
 from protocol.exclusions import Exclusions
 from protocol.messages.commands import CommandAnswer
 from protocol.messages.processes import ProcessRecord, ProcessState
-from tests.orchestrator.live import free_port
+from tests.ports import free_port
 
 Open = Callable[[Path], Backend]
 """A new backend object on a data directory, as an orchestrator that has just started would have it."""

@@ -433,16 +433,6 @@ async def socket_of(
         yield Socket(connection, form)
 
 
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def pause(seconds: float) -> None:
     """For a loop that waits on a condition outside the event loop."""
     time.sleep(seconds)

@@ -17,7 +17,7 @@ import uvicorn
 from examples.fastapi_backend import app
 from orchestrator.processes import members
 from tests.builder import until
-from tests.orchestrator.live import free_port
+from tests.ports import free_port
 
 ANN, BOB = {"X-User-Id": "ann"}, {"X-User-Id": "bob"}
 

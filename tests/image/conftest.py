@@ -6,15 +6,16 @@ and minutes.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scripts.engine import engine
-from scripts.image import build
 from tests.image.figures import Figures
-from tests.image.support import IMAGE
+from tests.image.support import IMAGE, REPOSITORY
 
 HERE = Path(__file__).parent
 FIGURES = pytest.StashKey[Figures]()
@@ -34,7 +35,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def image() -> Iterator[str]:
     """The image of this very checkout: with all layers there, building it again takes seconds."""
     with engine():
-        build(IMAGE)
+        # By itself: what it prints would stand below the first test that fails, and push away why.
+        command = [sys.executable, "-m", "scripts.image", "--tag", IMAGE]
+        built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert built.returncode == 0, "\n".join(built.stderr.splitlines()[-60:])
         yield IMAGE
 
 

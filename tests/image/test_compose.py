@@ -15,7 +15,7 @@ import yaml
 
 from scripts.engine import install
 from tests.image.support import IMAGE, REPOSITORY, TOKEN, Guest, archive_of, docker, eventually
-from tests.orchestrator.live import free_port
+from tests.ports import free_port
 
 FILES = REPOSITORY / "images" / "compose"
 COMPOSE = sorted(path.name for path in FILES.glob("*.yaml") if path.name != "render.yaml")

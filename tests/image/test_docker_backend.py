@@ -22,7 +22,7 @@ from protocol.errors import Busy, NotFound, ToolError, Unavailable
 from tests.backend_suite import PATIENCE_SECONDS, Open, Sandbox, launch
 from tests.image.support import IMAGE, daemon_pid, docker
 from tests.image.support import Guest as Container
-from tests.orchestrator.live import free_port
+from tests.ports import free_port
 from tests.tool_suite import ToolSuite
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"

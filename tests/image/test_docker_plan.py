@@ -36,7 +36,7 @@ from protocol.exclusions import Exclusions
 from tests.backend_suite import Sandbox, launch
 from tests.image.support import IMAGE, docker
 from tests.orchestrator.live import Host as CommandLine
-from tests.orchestrator.live import free_port
+from tests.ports import free_port
 from tests.unit.test_git_history import git
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"

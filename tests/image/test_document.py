@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.image.support import REPOSITORY
-from tests.orchestrator.live import free_port
+from tests.ports import free_port
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.journeys.support import NPM_CACHE, REPOSITORY, free_port, tools
+from tests.journeys.support import NPM_CACHE, REPOSITORY, tools
+from tests.ports import free_port
 
 TOKEN = "a-token-for-the-journey"
 HERE = Path(__file__).parent

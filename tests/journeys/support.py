@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +55,6 @@ def tree(root: Path) -> dict[str, tuple[str, int, str]]:
                 hashlib.sha256(path.read_bytes()).hexdigest(),
             )
     return found
-
-
-def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def tools(directory: Path) -> str:

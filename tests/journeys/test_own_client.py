@@ -18,7 +18,8 @@ import pytest
 from orchestrator.client import open_client
 from tests.journeys.again import starts_again_offline, starts_out_of_the_store
 from tests.journeys.hmr import open_page, page_text
-from tests.journeys.support import DATA, REPOSITORY, ROUTES, Route, free_port, tree
+from tests.journeys.support import DATA, REPOSITORY, ROUTES, Route, tree
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
 

@@ -21,7 +21,8 @@ import pytest
 from orchestrator.backends.environment import marker
 from orchestrator.processes import members
 from tests.orchestrator.archives import names_in
-from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, Up, free_port, get, template, until
+from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, Up, get, template, until
+from tests.ports import free_port
 
 PAGE = {"index.html": "<p>hello</p>\n"}
 

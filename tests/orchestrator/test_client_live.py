@@ -35,7 +35,8 @@ from protocol.errors import (
 from protocol.messages.archives import ArchiveFormat, InjectMode
 from protocol.messages.commands import Started, Stderr, StderrBytes, Stdout, StdoutBytes, WhenSlow
 from protocol.operations import OPERATIONS
-from tests.orchestrator.live import Host, free_port
+from tests.orchestrator.live import Host
+from tests.ports import free_port
 
 TOKEN = "a-token-of-the-tests"
 MIB = 1024 * 1024

@@ -12,8 +12,8 @@ from orchestrator.ports import Wish
 from orchestrator.records import Records
 from orchestrator.sessions import PortWishes, Sessions
 from protocol.errors import Busy
-from tests.orchestrator.live import free_port
 from tests.orchestrator.test_sessions import ANN, DictionaryBackend
+from tests.ports import free_port
 
 
 class LosesPorts(DictionaryBackend):

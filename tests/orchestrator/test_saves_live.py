@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.common import Options
-from tests.orchestrator.live import Host, free_port, get
+from tests.orchestrator.live import Host, get
+from tests.ports import free_port
 
 # Several tool servers one after another, each a start of a Python of its own.
 pytestmark = pytest.mark.timeout(600)

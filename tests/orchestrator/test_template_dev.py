@@ -17,7 +17,8 @@ import pytest
 
 from orchestrator.cli.pushing import Pushed, difference, look
 from protocol.exclusions import Exclusions
-from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, free_port, get, until
+from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, get, until
+from tests.ports import free_port
 
 PAGE = "<h1>first</h1>\n"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Socket, emptied, free_port, http_of, running, socket_of
+from tests.builder import Daemon, Http, Socket, emptied, http_of, running, socket_of
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

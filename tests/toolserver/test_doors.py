@@ -17,7 +17,8 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from protocol.operations import OPERATIONS
-from tests.builder import Daemon, Http, Json, emptied, free_port, http_of, running, socket_of
+from tests.builder import Daemon, Http, Json, emptied, http_of, running, socket_of
+from tests.ports import free_port
 
 SERVE = f"{sys.executable} -m http.server --bind {{host}} {{port}}"
 Ask = Callable[[str, Json], Awaitable[tuple[list[Json], Json]]]

@@ -29,6 +29,7 @@ from orchestrator.isolation.isolation import Setting, yes
 from orchestrator.isolation.tiers import Wish
 from orchestrator.paths import PathManager, SessionId, UserId
 from tests.orchestrator.isolation import victim
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 60
@@ -116,12 +117,6 @@ def served(address: str) -> int:
 
     threading.Thread(target=serve, daemon=True).start()
     return int(listener.getsockname()[1])
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def addresses() -> list[str]:

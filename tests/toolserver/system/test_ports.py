@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.builder import free_port
+from tests.ports import free_port
 from toolserver.system import ports
 from toolserver.system.sock_diag import dump, listening, messages
 
@@ -194,6 +194,7 @@ async def test_nobody_there_is_no_status() -> None:
 async def test_one_that_never_answers_is_left(
     monkeypatch: pytest.MonkeyPatch, listener: socket.socket
 ) -> None:
-    monkeypatch.setattr(ports, "_ANSWER_SECONDS", 0.05)
-    assert await ports.http_status("127.0.0.1", port_of(listener), "/") is None
+    with monkeypatch.context() as impatient:
+        impatient.setattr(ports, "_ANSWER_SECONDS", 0.05)
+        assert await ports.http_status("127.0.0.1", port_of(listener), "/") is None
     assert await ports.accepts("127.0.0.1", port_of(listener))

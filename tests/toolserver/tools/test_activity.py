@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.builder import Daemon, Socket, emptied, free_port, http_of, running, socket_of
+from tests.builder import Daemon, Socket, emptied, http_of, running, socket_of
+from tests.ports import free_port
 from toolserver.system.pulse import Pulse
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, free_port, http_of, until
+from tests.builder import Daemon, Http, Json, Socket, http_of, until
+from tests.ports import free_port
 
 SERVE = "exec python3 -m http.server {port} --bind {host}"
 INSTALL = "echo x >> installs; wc -l < installs > package-lock.json"

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, emptied, free_port, http_of, running, socket_of, until
+from tests.builder import Daemon, Http, Json, Socket, emptied, http_of, running, socket_of, until
+from tests.ports import free_port
 
 SERVER = """
 import http.server, os, pathlib

@@ -20,7 +20,6 @@ from tests.builder import (
     Refusal,
     Socket,
     emptied,
-    free_port,
     http_of,
     is_alive,
     out_of_time,
@@ -28,6 +27,7 @@ from tests.builder import (
     socket_of,
     until,
 )
+from tests.ports import free_port
 
 SERVER = """
 import http.server, os, sys, threading, time

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Http, free_port
+from tests.builder import Http
+from tests.ports import free_port
 from toolserver.tools.diagnostics import error_in, error_of, judged
 from toolserver.wire import hmr, static
 

@@ -18,12 +18,12 @@ from tests.builder import (
     Json,
     Refusal,
     Socket,
-    free_port,
     http_of,
     out_of_time,
     tree_of,
     until,
 )
+from tests.ports import free_port
 from toolserver.tools.install import error_line
 
 FAKE_NPM = """#!/bin/sh

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, emptied, free_port, http_of, running, tree_of, until
+from tests.builder import Daemon, Http, Json, emptied, http_of, running, tree_of, until
+from tests.ports import free_port
 
 FAKE_NPM = """#!/bin/sh
 echo "npm $*" >> "$RAN"

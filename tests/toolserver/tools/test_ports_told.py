@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, free_port, socket_of
+from tests.builder import Daemon, Http, Json, Socket, socket_of
+from tests.ports import free_port
 from tests.toolserver.tools.families import pid_in
 
 LISTEN = """

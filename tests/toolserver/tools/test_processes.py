@@ -19,13 +19,13 @@ from tests.builder import (
     Http,
     Json,
     Socket,
-    free_port,
     http_of,
     is_alive,
     running,
     socket_of,
     until,
 )
+from tests.ports import free_port
 from tests.toolserver.tools.families import gone, killed_by, pid_in, runaway
 
 HIDING = {

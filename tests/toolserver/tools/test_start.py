@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, free_port, http_of, socket_of, until
+from tests.builder import Daemon, Http, Json, Socket, http_of, socket_of, until
+from tests.ports import free_port
 
 GATE = "touch on; echo one; while [ ! -e go ]; do sleep 0.02; done; echo two"
 SERVE = "exec python3 -m http.server {port} --bind {host}"
