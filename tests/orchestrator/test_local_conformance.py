@@ -24,6 +24,16 @@ ENVIRON = {**os.environ, "WORKSPACE_ALLOW_SEVERAL_USERS": "1"}
 """Two users also where nothing keeps them apart: less is promised there, and the rest is tested."""
 
 
+@pytest.fixture(scope="module")
+def tools() -> Iterator[Path]:
+    """Node, npm and ripgrep, where everybody reaches them."""
+    with tempfile.TemporaryDirectory(prefix="local-conformance-") as name:
+        Path(name).chmod(0o711)
+        tools = find_toolchain(os.environ).make_bin(Path(name) / "tools")
+        tools.chmod(0o755)
+        yield tools
+
+
 class _Local:
     """What is the same however the daemons are started."""
 
@@ -50,9 +60,7 @@ class _Local:
 
 class TestLocal(_Local, ToolSuite):
     @pytest.fixture
-    def open(self, data: Path) -> Open:
-        tools = find_toolchain(os.environ).make_bin(data.with_name("tools"))
-        data.with_name("tools").chmod(0o755)
+    def open(self, tools: Path) -> Open:
         return lambda data: open_backend(Host(PathManager(data), ENVIRON, tools))
 
 
