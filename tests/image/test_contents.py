@@ -136,6 +136,7 @@ def test_only_the_last_layers_hold_the_daemons_own_code() -> None:
     assert sum(sizes[-2:]) < sum(sizes) / 100
 
 
+@pytest.mark.timeout(600)  # gzip takes twenty seconds of a whole processor
 def test_the_size_is_told_beside_its_limit(figures: Figures) -> None:
     packed = subprocess.run(
         f"docker save {IMAGE} | gzip | wc -c", shell=True, check=True, capture_output=True
