@@ -32,8 +32,11 @@ _PACK = "dependencies.pack"
 
 
 _CACHE = "node_modules/.vite/deps/_metadata.json"
+_MAKING = "node_modules/.vite", "node_modules/.vite/deps_temp"
+"""A directory, and how what Vite is at work in is called there; by its last step it becomes the cache."""
 _CACHE_SECONDS = 3.0
-"""From a visit until Vite has its dependencies optimised; 0.3 s when quiet, and many pages need none."""
+"""From a visit until Vite begins to optimise its dependencies: many pages need none. When quiet it is done
+after 0.3 s; once it is at work, it has ``READY_SECONDS``."""
 _PAUSE_SECONDS = 0.1
 _SCRIPT = re.compile(r'<script[^>]+src="(/[^"]+)"')
 
@@ -86,9 +89,20 @@ async def _visit(page: str, client: Client) -> None:
             for script in scripts:
                 async with web.get(urljoin(page, script)) as response:
                     await response.read()
-        async with asyncio.timeout(_CACHE_SECONDS):
-            while not await _is_there(client, _CACHE):  # noqa: ASYNC110 - another program is asked
-                await asyncio.sleep(_PAUSE_SECONDS)
+        async with asyncio.timeout(READY_SECONDS):
+            await _cache_made(client)
+
+
+async def _cache_made(client: Client) -> None:
+    """Until Vite has its cache, or is seen to need none."""
+    loop = asyncio.get_running_loop()
+    at_work = loop.time()
+    while not await _is_there(client, _CACHE):
+        if await _is_being_made(client):
+            at_work = loop.time()
+        elif loop.time() - at_work > _CACHE_SECONDS:
+            return
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _is_there(client: Client, path: str) -> bool:
@@ -97,6 +111,15 @@ async def _is_there(client: Client, path: str) -> bool:
     except NotFound:
         return False
     return True
+
+
+async def _is_being_made(client: Client) -> bool:
+    directory, begins = _MAKING
+    try:
+        entries = (await client.list(path=directory)).entries
+    except NotFound:
+        return False
+    return any(entry.path.startswith(begins) for entry in entries)
 
 
 async def _warmed(
