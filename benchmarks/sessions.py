@@ -110,9 +110,14 @@ async def bare(directory: Path, number: int, at_once: int) -> float:
 
 
 async def end(sessions: Sessions, running: list[SessionRecord]) -> None:
-    """A few at once."""
+    """A few at once, and all of them: one that cannot be ended is told when the others are."""
+    failed: list[BaseException] = []
     for first in range(0, len(running), 8):
-        await asyncio.gather(*(sessions.end(each, keep_files=False) for each in running[first : first + 8]))
+        ending = (sessions.end(each, keep_files=False) for each in running[first : first + 8])
+        ended = await asyncio.gather(*ending, return_exceptions=True)
+        failed += [each for each in ended if isinstance(each, BaseException)]
+    for each in failed:
+        raise each
 
 
 def cost(record: SessionRecord) -> tuple[float, float]:
