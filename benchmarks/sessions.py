@@ -116,8 +116,8 @@ async def end(sessions: Sessions, running: list[SessionRecord]) -> None:
         ending = (sessions.end(each, keep_files=False) for each in running[first : first + 8])
         ended = await asyncio.gather(*ending, return_exceptions=True)
         failed += [each for each in ended if isinstance(each, BaseException)]
-    for each in failed:
-        raise each
+    if failed:
+        raise failed[0]
 
 
 def cost(record: SessionRecord) -> tuple[float, float]:

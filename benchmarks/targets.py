@@ -132,8 +132,7 @@ def _search(count: int) -> Callable[[Figures], Target]:
 def _large_archive(way: str, bound: float, ours: str, floor: str) -> Callable[[Figures], Target]:
     def made(figures: Figures) -> Target:
         case = next((each for each in figures if each.startswith(f"archive {way}, one file of ")), "")
-        median, beside = _of(figures, case, ours), _of(figures, case, floor)
-        found = median / beside if median and beside else None
+        found = _ratio(_of(figures, case, ours), _of(figures, case, floor))
         return Target(f"archive {way}, one large file, beside {floor}", bound, "", found)
 
     return made
@@ -153,8 +152,7 @@ def _archive(
         case = max(
             (each for each in many if many[each] >= _MANY_FILES), key=lambda each: many[each], default=""
         )
-        median, other = _of(figures, case, ours), _of(figures, case, floor)
-        found = median / other if median and other else None
+        found = _ratio(_of(figures, case, ours), _of(figures, case, floor))
         return Target(f"archive {way}, many small files, beside {beside}", bound, "", found)
 
     return made
@@ -200,7 +198,10 @@ def _of(figures: Figures, case: str, candidate: str) -> float | None:
 
 
 def _against(figures: Figures, case: str, candidate: str) -> float | None:
-    ours, other = _median(figures, case), _of(figures, case, candidate)
+    return _ratio(_median(figures, case), _of(figures, case, candidate))
+
+
+def _ratio(ours: float | None, other: float | None) -> float | None:
     return ours / other if ours and other else None
 
 

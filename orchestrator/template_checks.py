@@ -23,7 +23,14 @@ from protocol.limits import MIB
 from protocol.package_managers import LOCK_FILES, MANAGERS
 from protocol.paths import workspace_path
 from protocol.readiness import readiness_problems
-from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, Template, dev_command, package_object
+from protocol.templates import (
+    MAX_PACKAGE_BYTES,
+    PACKAGE_FILE,
+    TEMPLATE_FILE,
+    Template,
+    dev_command,
+    package_object,
+)
 
 Level = Literal["error", "warning"]
 
@@ -31,8 +38,6 @@ MANY_FILES = 2_000
 """A template above this is a copy of a project. A gut feeling: the largest one here has some forty."""
 MANY_BYTES = 20 * MIB
 """Sent at every start. A gut feeling as well."""
-_MAX_PACKAGE_BYTES = 4 * MIB
-"""Of a package.json, as the tool server reads it."""
 _CONTAINER_FILES = re.compile(
     r"(Dockerfile|Containerfile)(\..*)?|.*\.[Dd]ockerfile|(docker-)?compose.*\.ya?ml"
 )
@@ -113,7 +118,7 @@ class View:
         if not self.has(PACKAGE_FILE):
             return None
         try:
-            return package_object(content_of(self.directory / PACKAGE_FILE, _MAX_PACKAGE_BYTES))
+            return package_object(content_of(self.directory / PACKAGE_FILE, MAX_PACKAGE_BYTES))
         except OSError as error:
             raise ValueError(error.strerror) from None
 

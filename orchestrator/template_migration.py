@@ -12,10 +12,7 @@ from orchestrator.directories import content_of
 from orchestrator.durable import write_private
 from protocol.errors import InvalidRequest
 from protocol.template_migration import migrated
-from protocol.templates import PACKAGE_FILE, TEMPLATE_FILE, package_object
-
-_MAX_BYTES = 4 * 1024 * 1024
-"""Of package.json, as the tool server reads it; more than a template.json may have."""
+from protocol.templates import MAX_PACKAGE_BYTES, PACKAGE_FILE, TEMPLATE_FILE, package_object
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def migrate(directory: Path, write: bool) -> Rewritten:
 def _object(file: Path) -> dict[str, Any] | None:
     """None when there is no such file."""
     try:
-        return package_object(content_of(file, _MAX_BYTES))
+        return package_object(content_of(file, MAX_PACKAGE_BYTES))
     except FileNotFoundError:
         return None
     except OSError as error:

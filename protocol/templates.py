@@ -16,6 +16,7 @@ import msgspec
 
 from protocol.codec import explained
 from protocol.errors import InvalidRequest
+from protocol.limits import MIB
 from protocol.messages.devserver import DevStart, Install, Readiness, Restart
 from protocol.package_managers import package_manager
 from protocol.readiness import probe_kinds
@@ -24,6 +25,8 @@ from protocol.template_variables import Variable, refuse_bad_declarations
 TEMPLATE_FILE = "template.json"
 PACKAGE_FILE = "package.json"
 INDEX_FILE = "index.html"
+MAX_PACKAGE_BYTES = 4 * MIB
+"""Of a package.json, on both sides of the wall; real ones stay under 100 kB."""
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):

@@ -24,10 +24,8 @@ def refusal(status: int, message: str, asked_for: str = "") -> ToolError:
     NotFound("the engine has no image 'workspace-core:latest'; build it by `make image`, or load it there")
     """
     said = message.strip()
-    if _NETWORK_GONE.search(said):
-        return _no_network(said, asked_for)
-    for signs, made in _KNOWN:
-        if any(sign in said.lower() for sign in signs):
+    for sign, made in _KNOWN:
+        if re.search(sign, said, re.IGNORECASE):
             return made(said, asked_for)
     return Unavailable(f"the Docker engine refused: {said}", status=status)
 
@@ -107,7 +105,6 @@ def _port_taken(said: str, _: str) -> ToolError:
     )
 
 
-_NETWORK_GONE = re.compile(r"\bnetwork \S+ not found")
 _PORT = re.compile(r"127\.0\.0\.1:([0-9]+)")
 
 
@@ -125,15 +122,16 @@ def _no_room(said: str, _: str) -> ToolError:
     )
 
 
-_KNOWN: tuple[tuple[tuple[str, ...], Callable[[str, str], ToolError]], ...] = (
-    (("permission denied",), _permission),
-    (("cannot connect to docker engine",), _silent),
-    (("no such image",), _no_image),
-    (("could not find the file", "no such container:path"), _no_file),
-    (("is already in use by container",), _name_taken),
-    (("unknown runtime", "invalid runtime"), _no_runtime),
-    (("port is already allocated", "address already in use"), _port_taken),
-    (("is ambiguous",), _ambiguous),
-    (("non-overlapping ipv4",), _no_room),
-    (("no space left on device",), _no_space),
+_KNOWN: tuple[tuple[str, Callable[[str, str], ToolError]], ...] = (
+    (r"\bnetwork \S+ not found", _no_network),
+    ("permission denied", _permission),
+    ("cannot connect to docker engine", _silent),
+    ("no such image", _no_image),
+    ("could not find the file|no such container:path", _no_file),
+    ("is already in use by container", _name_taken),
+    ("unknown runtime|invalid runtime", _no_runtime),
+    ("port is already allocated|address already in use", _port_taken),
+    ("is ambiguous", _ambiguous),
+    ("non-overlapping ipv4", _no_room),
+    ("no space left on device", _no_space),
 )

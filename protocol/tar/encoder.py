@@ -14,6 +14,8 @@ from protocol.tar.header import (
     BLOCK_BYTES,
     EMPTY_BLOCK,
     MAX_OCTAL_SIZE,
+    NAME_BYTES,
+    PREFIX_BYTES,
     SECOND_NS,
     Kind,
     Member,
@@ -28,8 +30,6 @@ CHUNK_BYTES = 1024 * 1024
 With half of it, threads that take turns with the chunks wait for each other twice as often: packing 30 000
 files as gzip took 8 % more processor time."""
 
-_NAME_BYTES = 100
-_PREFIX_BYTES = 155
 _PAX_NAME = b"././@PaxHeader"
 
 Content: TypeAlias = bytes | Iterable[bytes | memoryview]
@@ -99,7 +99,7 @@ def header_bytes(member: Member) -> bytes:
     (512, 1536)
     """
     name = _encoded(member.name + "/" if member.kind is Kind.DIRECTORY else member.name)
-    if len(name) <= _NAME_BYTES and not member.link and name.isascii() and _is_octal(member):
+    if len(name) <= NAME_BYTES and not member.link and name.isascii() and _is_octal(member):
         return write_block(member, name, b"")  # as nearly all are
     link = _encoded(member.link)
     prefix, short = _split(name)
@@ -119,10 +119,10 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     >>> _split(b"a/b.txt"), _split(b"d" * 60 + b"/" + b"f" * 60) == (b"d" * 60, b"f" * 60), _split(b"f" * 101)
     ((b'', b'a/b.txt'), True, (b'', b''))
     """
-    if len(name) <= _NAME_BYTES:
+    if len(name) <= NAME_BYTES:
         return b"", name
-    slash = name.find(b"/", len(name) - _NAME_BYTES - 1)
-    if 0 < slash <= _PREFIX_BYTES and slash < len(name) - 1:
+    slash = name.find(b"/", len(name) - NAME_BYTES - 1)
+    if 0 < slash <= PREFIX_BYTES and slash < len(name) - 1:
         return name[:slash], name[slash + 1 :]
     return b"", b""
 
@@ -131,7 +131,7 @@ def _records(member: Member, name: bytes, link: bytes, *, fits: bool) -> dict[st
     records: dict[str, bytes] = {}
     if not fits or not name.isascii():
         records["path"] = name
-    if len(link) > _NAME_BYTES or not link.isascii():
+    if len(link) > NAME_BYTES or not link.isascii():
         records["linkpath"] = link
     if member.size > MAX_OCTAL_SIZE:
         records["size"] = b"%d" % member.size

@@ -30,8 +30,8 @@ _MAX_NUMBER = 2**62
 _READ = struct.Struct("100s8s16x12s12s8sc100s8s80x155s12x")
 _CHECKSUM = slice(148, 156)
 _POSIX_MAGIC = b"ustar\x0000"
-_NAME_BYTES = 100
-_PREFIX_BYTES = 155
+NAME_BYTES = 100
+PREFIX_BYTES = 155
 _BETWEEN = _POSIX_MAGIC + bytes(64) + b"0000000\0" * 2
 """From the magic to the prefix: neither user nor group has a name."""
 
@@ -178,17 +178,17 @@ def write_block(member: Member, name: bytes, link: bytes, prefix: bytes = b"", l
         size,
         seconds if 0 <= seconds <= MAX_OCTAL_SIZE else 0,
     )
-    name = name[:_NAME_BYTES]
-    front = b"%b%b" % (letter or member.kind.value, link[:_NAME_BYTES])
-    back = prefix[:_PREFIX_BYTES]
+    name = name[:NAME_BYTES]
+    front = b"%b%b" % (letter or member.kind.value, link[:NAME_BYTES])
+    back = prefix[:PREFIX_BYTES]
     checksum = _sum(name) + _sum(told) + _sum(front) + _sum(back) + _SUM_OF_THE_REST
     return b"%b%b%06o\0 %b%b%b" % (
-        name.ljust(_NAME_BYTES, b"\0"),
+        name.ljust(NAME_BYTES, b"\0"),
         told,
         checksum,
-        front.ljust(_NAME_BYTES + 1, b"\0"),
+        front.ljust(NAME_BYTES + 1, b"\0"),
         _BETWEEN,
-        back.ljust(_PREFIX_BYTES + 12, b"\0"),
+        back.ljust(PREFIX_BYTES + 12, b"\0"),
     )
 
 

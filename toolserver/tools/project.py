@@ -10,11 +10,9 @@ from typing import Any
 
 from protocol.errors import InvalidRequest, NotFound, TooLarge, ToolError
 from protocol.paths import RESERVED, ROOT, workspace_path
-from protocol.templates import PACKAGE_FILE, package_object
+from protocol.templates import MAX_PACKAGE_BYTES, PACKAGE_FILE, package_object
 from toolserver.system.disk import Disk
 
-_MAX_PACKAGE_BYTES = 4 * 1024 * 1024
-"""A package.json; real ones stay under 100 kB."""
 _MAX_LOCK_BYTES = 64 * 1024 * 1024
 """A lock file; that of a very large project has 5 MB."""
 
@@ -53,7 +51,7 @@ async def look(disk: Disk) -> Project:
 def _look(disk: Disk) -> Project:
     names = disk.names(ROOT) - {RESERVED}
     try:
-        data, _ = disk.read(workspace_path(PACKAGE_FILE), _MAX_PACKAGE_BYTES)
+        data, _ = disk.read(workspace_path(PACKAGE_FILE), MAX_PACKAGE_BYTES)
     except NotFound:
         return Project(names, None)
     return Project(names, parse_package(data))
@@ -65,9 +63,9 @@ def parse_package(data: bytes) -> dict[str, Any]:
     Traceback (most recent call last):
     protocol.errors.InvalidRequest: package.json is not valid: it is no object
     """
-    if len(data) > _MAX_PACKAGE_BYTES:
+    if len(data) > MAX_PACKAGE_BYTES:
         raise TooLarge(
-            f"{PACKAGE_FILE} has more than {_MAX_PACKAGE_BYTES} bytes; that is no list of packages",
+            f"{PACKAGE_FILE} has more than {MAX_PACKAGE_BYTES} bytes; that is no list of packages",
             path=PACKAGE_FILE,
         )
     try:

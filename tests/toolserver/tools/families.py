@@ -43,8 +43,8 @@ def runaway(where: Path, *ways: str) -> list[str]:
 
 
 async def pid_in(where: Path) -> int:
-    """The pid that a program has written there by now."""
-    await until(where.exists, f"{where.name} to be there")
+    """The pid that a program has written there by now: a shell's ``>`` makes the file before it is filled."""
+    await until(lambda: where.exists() and where.read_text(), f"{where.name} to hold a pid")
     return int(await asyncio.to_thread(where.read_text))
 
 

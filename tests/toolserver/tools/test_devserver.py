@@ -49,6 +49,15 @@ print("serving", flush=True)
 http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Page).serve_forever()
 """
 SERVE = f"{sys.executable} serve.py"
+# Quick to be there: nothing is looked for on the way.
+MUTE = """
+import _socket, sys, time
+family = _socket.AF_INET6 if ":" in sys.argv[1] else _socket.AF_INET
+listener = _socket.socket(family)
+listener.bind((sys.argv[1], int(sys.argv[2])))
+listener.listen()
+time.sleep(1000)
+"""
 
 
 @pytest.fixture
@@ -113,6 +122,19 @@ READINESS: list[tuple[Json, str]] = [
     ({"file": {"path": "ready-file"}}, "file"),
     ({"command": {"command": "test -e ready-file"}}, "command"),
 ]
+
+
+async def refused_mute(
+    http: Http, site: Path, port: int, listens: int, address: str = "127.0.0.1"
+) -> Refusal:
+    """How a start at ``port`` ends when what is started listens on ``listens`` and never answers."""
+    (site / "mute.py").write_text(MUTE)
+
+    async def ask(clock: int) -> Refusal:
+        line, readiness = f"exec {sys.executable} -I -S mute.py {address} {listens}", {"timeoutMs": clock}
+        return await http.refused("dev_start", command=line, port=port, readiness=readiness)
+
+    return await out_of_time(ask, lambda refused: refused.details.get("listening"))
 
 
 async def fetch(url: str) -> tuple[int, str]:
@@ -303,41 +325,22 @@ class TestFailing:
 
     async def test_one_that_answers_elsewhere_is_told_where(self, http: Http, site: Path, port: int) -> None:
         other = free_port()
-        # Quick to be there: nothing is imported on the way.
-        (site / "other.py").write_text(
-            f"import _socket, time\ns = _socket.socket()\ns.bind(('127.0.0.1', {other}))\n"
-            "s.listen()\ntime.sleep(1000)\n"
-        )
-
-        async def ask(clock: int) -> Refusal:
-            line, readiness = f"exec {sys.executable} -I -S other.py", {"timeoutMs": clock}
-            return await http.refused("dev_start", command=line, port=port, readiness=readiness)
-
-        refused = await out_of_time(ask, lambda refused: refused.details.get("listening"))
+        refused = await refused_mute(http, site, port, other)
         assert f"; it listens on {other}; it is stopped" in refused.message
         assert refused.details["listening"] == [other]
 
     @pytest.mark.parametrize(
-        ("family", "address", "hint"),
+        ("address", "hint"),
         [
-            ("AF_INET6", "::1", "not at 127.0.0.1: have it listen there, as by '--host {host}'"),
-            ("AF_INET", "127.0.0.1", "does not answer as its readiness asks; it is stopped"),
+            ("::1", "not at 127.0.0.1: have it listen there, as by '--host {host}'"),
+            ("127.0.0.1", "does not answer as its readiness asks; it is stopped"),
         ],
         ids=["another address", "no answer"],
     )
     async def test_one_that_has_the_port_and_is_not_ready_is_told_why(
-        self, http: Http, site: Path, port: int, family: str, address: str, hint: str
+        self, http: Http, site: Path, port: int, address: str, hint: str
     ) -> None:
-        (site / "mute.py").write_text(
-            f"import _socket, time\ns = _socket.socket(_socket.{family})\ns.bind(('{address}', {port}))\n"
-            "s.listen()\ntime.sleep(1000)\n"
-        )
-
-        async def ask(clock: int) -> Refusal:
-            line, readiness = f"exec {sys.executable} -I -S mute.py", {"timeoutMs": clock}
-            return await http.refused("dev_start", command=line, port=port, readiness=readiness)
-
-        refused = await out_of_time(ask, lambda refused: refused.details.get("listening"))
+        refused = await refused_mute(http, site, port, port, address)
         assert f"; it listens on {port}, but {hint}" in refused.message
 
     @pytest.mark.parametrize("probe", [{"command": {"command": "sleep 1000"}}, {"http": {"path": "/hangs"}}])
