@@ -231,19 +231,22 @@ class KeptShell:
         """INT, then TERM, then KILL to what the command started, until the shell is back; else end it.
 
         Jobs that earlier commands left in the background are not touched. The shell is told first, so that
-        it goes on to nothing when the program that it waits for is gone.
+        it goes on to nothing when the program that it waits for is gone. Who was stopped, as by Ctrl-Z, is
+        sent on, the shell too: he takes no signal before.
         """
         pause_seconds = self._limits.shell_interrupt_ms / 1000
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, shell_lines.INTERRUPT)
+            for each in (shell_lines.INTERRUPT, signal.SIGCONT):
+                tree.send([self.process.pid], each)
             deadline = time.monotonic() + pause_seconds
             told: set[int] = set()
             pause = 0.005
             while not reply.done() and not self._end.done() and time.monotonic() < deadline:
                 found = await asyncio.to_thread(_started_since, self.process.pid, earlier)
                 # A program that forks on and on is killed whenever it is seen; others are asked once.
-                told |= set(tree.send(found if number == signal.SIGKILL else found - told, number))
+                new = found if number == signal.SIGKILL else found - told
+                told |= set(tree.send(new, number))
+                tree.send(new, signal.SIGCONT)
                 await _first({reply, self._end}, pause)
                 pause = min(pause * 2, 0.1)
             if reply.done() or self._end.done():

@@ -431,6 +431,8 @@ class TestInterruption:
             "if sleep 1000; then echo no; else echo no; fi; echo no",
             "bash -c 'sleep 1000; sleep 1000'; echo no",
             "eval 'sleep 1000'; . <(echo 'sleep 1000; echo no'); echo no",
+            "kill -STOP $$; echo no",
+            "bash -c 'kill -STOP $$'; echo no",
         ],
     )
     async def test_a_timeout_ends_the_command_and_keeps_the_shell(self, shell: Kept, command: str) -> None:
