@@ -8,6 +8,7 @@ is made anew and what is in it moved entry by entry. That takes many steps, so t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -15,6 +16,11 @@ from collections.abc import Iterator
 
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.removal import opened_for_change
+
+NOREPLACE, EXCHANGE = 1, 2
+"""Flags of renameat2(2)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def exists(above: int, name: str) -> bool:
@@ -24,6 +30,14 @@ def exists(above: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def rename(source: tuple[int, str], target: tuple[int, str], flags: int) -> None:
+    """renameat2(2); raises OSError, with EINVAL where the file system does not know ``flags``."""
+    (here, name), (there, new) = source, target
+    if _libc.renameat2(here, os.fsencode(name), there, os.fsencode(new), flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
 
 
 def is_locked(mode: int) -> bool:

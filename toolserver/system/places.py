@@ -8,7 +8,6 @@ block: they belong on a worker thread.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -23,10 +22,6 @@ from toolserver.system.copying import Copying, held
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.disk import Disk, refused, temporary_name
 from toolserver.system.removal import remove_trash, trash_name
-
-_NOREPLACE, _EXCHANGE = 1, 2
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Places:
@@ -115,7 +110,7 @@ class Places:
     def _put(self, source: tuple[int, str], target: tuple[int, str], overwrite: bool, to: str) -> bool:
         """Give ``source`` the name ``target``; what had it goes out of the tree. Whether something had."""
         try:
-            _rename(source, target, _NOREPLACE)
+            _rename_new(source, target)
             return False
         except FileExistsError:
             if not overwrite:
@@ -123,10 +118,10 @@ class Places:
                     f"{to!r} is there already; remove it, or say 'overwrite'", path=to
                 ) from None
         if _is_directory(*source) or _is_directory(*target):
-            _rename(source, target, _EXCHANGE)
+            moving.rename(source, target, moving.EXCHANGE)
             self._throw_away(*source)
         else:
-            _rename(source, target, 0)
+            moving.rename(source, target, 0)
         return True
 
     def _throw_away(self, above: int, name: str) -> None:
@@ -222,19 +217,17 @@ def _moved_away(above: int, name: str, base: int) -> None:
         moving.move_by_parts(above, name, base, target)
 
 
-def _rename(source: tuple[int, str], target: tuple[int, str], flags: int) -> None:
-    """renameat2(2); where the file system knows no flags, what comes nearest."""
-    (here, name), (there, new) = source, target
-    failed = _libc.renameat2(here, os.fsencode(name), there, os.fsencode(new), flags)
-    if not failed:
-        return
-    number = ctypes.get_errno()
-    if number == errno.EINVAL and flags == _NOREPLACE:
+def _rename_new(source: tuple[int, str], target: tuple[int, str]) -> None:
+    """Raises FileExistsError; where the file system knows no flags, what comes nearest."""
+    try:
+        moving.rename(source, target, moving.NOREPLACE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        (here, name), (there, new) = source, target
         if moving.exists(there, new):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
         os.rename(name, new, src_dir_fd=here, dst_dir_fd=there)
-        return
-    raise OSError(number, os.strerror(number), name)
 
 
 def _is_directory(fd: int, name: str, *, follow: bool = False) -> bool:

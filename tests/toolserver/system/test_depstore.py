@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.builder import tree_of
+from toolserver.system import moving
 from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Unfit
 from toolserver.system.depstore.pack import CorruptPack, File, Index, Segment, read_index, trailer_of
@@ -257,6 +259,67 @@ def test_a_killed_placing_is_tidied_away(one: Place) -> None:
     (one.state / "kept").touch()
     remove_litter(one.state)
     assert [path.name for path in one.state.iterdir()] == ["kept"]
+
+
+PLACE_AND_DIE = """
+import itertools, os, sys
+from pathlib import Path
+from tests.toolserver.system.test_depstore import KEY, Place
+from toolserver.system import moving
+from toolserver.system.depstore.store import Layer, Store
+
+place = Place(Path(sys.argv[1]), Store((Layer(Path(sys.argv[2]), shared=False),), 1 << 30), "killed")
+place.tree.mkdir()
+(place.tree / "old").touch()
+
+def dying(call, count, at):
+    def changed(*args, **kwargs):
+        if next(count) == at:
+            os._exit(9)
+        return call(*args, **kwargs)
+    return changed
+
+for at in itertools.count():
+    if not (pid := os.fork()):
+        count = itertools.count()
+        os.rename, moving.rename = dying(os.rename, count, at), dying(moving.rename, count, at)
+        place.take()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(code, *sorted(os.listdir(place.tree) if place.tree.exists() else ["nothing"]))
+    if code != 9:
+        break
+"""
+
+
+def test_a_placing_that_is_killed_leaves_the_packages_of_before_or_the_new_ones(
+    tmp_path: Path, store: Store
+) -> None:
+    one = Place(tmp_path, store)
+    one.tree.mkdir()
+    (one.tree / "new").touch()
+    one.fill()
+    words = [str(tmp_path), str(pack_of(store).parent)]
+    argv = [sys.executable, "-c", PLACE_AND_DIE, *words]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    *killed, last = done.stdout.splitlines()
+    assert last == "0 new", done.stderr
+    assert set(killed) == {"9 old", "9 new"}
+
+
+def test_packages_change_places_in_two_steps_where_one_is_not_known(
+    tmp_path: Path, store: Store, one: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    one.fill()
+    two = Place(tmp_path, store, "two")
+    (two.tree / "old").mkdir(parents=True)
+    monkeypatch.setattr(moving, "rename", unknown)
+    two.take()
+    assert tree_of(two.tree) == tree_of(one.tree)
+    assert list(two.state.iterdir()) == []
 
 
 def test_ten_workspaces_share_it_while_one_spoils_its_copy(tmp_path: Path, store: Store, one: Place) -> None:

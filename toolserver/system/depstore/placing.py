@@ -1,7 +1,8 @@
 """A tree of packages becomes a workspace's, in one step: made beside the root, then renamed into it.
 
-What was there before goes the other way, and is removed when the new one is in place. By what means is known
-from the probe; where a means then fails that worked in small, that is told, and the next one is taken.
+What was there before goes the other way in the same step, and is removed then: a kill leaves one of the two.
+Where the file system knows no such step there are two, and a kill between them leaves none. By what means is
+known from the probe; where a means then fails that worked in small, that is told, and the next one is taken.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from protocol.paths import RESERVED
+from toolserver.system import moving
 from toolserver.system.copying import held
 from toolserver.system.depstore.probing import Means, Probe, Way, new_area
 from toolserver.system.depstore.spares import Spares
@@ -22,6 +24,8 @@ from toolserver.system.directories import DIRECTORY
 from toolserver.system.removal import trash_name
 
 TREE = "node_modules"
+_NO_EXCHANGE = frozenset((errno.ENOENT, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+"""There are no packages yet, or the file system cannot have two entries change places (gVisor's, NFS)."""
 
 
 class Placing:
@@ -53,10 +57,20 @@ class Placing:
     def _placed(self, found: Found, beside: Path, spares: Sequence[Spares], told: list[str]) -> Means:
         with new_area(beside) as area:
             means = self._made(found, area, spares, told)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(TREE, trash_name(), src_dir_fd=self._root, dst_dir_fd=area)
-            os.rename(TREE, TREE, src_dir_fd=area, dst_dir_fd=self._root)
+            self._put(area)
         return means
+
+    def _put(self, area: int) -> None:
+        """What the root has for it so far is left in ``area``."""
+        try:
+            moving.rename((area, TREE), (self._root, TREE), moving.EXCHANGE)
+            return
+        except OSError as error:
+            if error.errno not in _NO_EXCHANGE:
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(TREE, trash_name(), src_dir_fd=self._root, dst_dir_fd=area)
+        os.rename(TREE, TREE, src_dir_fd=area, dst_dir_fd=self._root)
 
     def _made(self, found: Found, area: int, spares: Sequence[Spares], told: list[str]) -> Means:
         """The tree, in ``area``."""
