@@ -34,7 +34,7 @@ TOKEN = "token-of-the-tests"
 MARKER = "TESTS_OF_WORKSPACE_CORE"
 """Set for a daemon and inherited by all that it starts, so that what it leaves behind is found."""
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 """Before a wait counts as a hang; nothing is measured by it."""
 STOP_SECONDS = 10.0
 """What a container engine gives before it kills: the one promise in seconds."""
@@ -428,6 +428,9 @@ async def socket_of(
         additional_headers=headers,
         compression=None,
         max_size=None,
+        # A busy machine is slow to take a connection, and to answer pings that no test is about.
+        open_timeout=PATIENCE_SECONDS,
+        ping_interval=None,
         close_timeout=1,
     ) as connection:
         yield Socket(connection, form)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from benchmarks import measure
 from benchmarks.crowds import at_once
 from benchmarks.measure import (
     UNTIL,
@@ -16,6 +18,24 @@ from benchmarks.measure import (
     missing,
     percentile,
 )
+
+
+class Clock:
+    """A clock that goes when it is told to: a busy machine's would add its own pauses to what is measured."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    return clock
 
 
 def noting(name: str, turns: list[str]) -> Callable[[], Awaitable[None]]:
@@ -53,9 +73,9 @@ async def test_without_a_floor_there_is_no_ratio() -> None:
     assert (ours.ratio, ours.runs) == (None, 2)
 
 
-async def test_who_has_had_his_share_of_the_time_rests() -> None:
+async def test_who_has_had_his_share_of_the_time_rests(clock: Clock) -> None:
     async def slow() -> None:
-        await asyncio.sleep(0.05)
+        clock.now += 0.05
 
     quick, other = await compare("x", [("quick", noting("a", [])), ("slow", slow)], 60, 0.1)
     assert quick.runs == 60
@@ -97,11 +117,12 @@ def test_a_reason_never_breaks_the_table() -> None:
     assert Figure("x", "a", 1, 1, 1, None, unit="MiB").row() == "| x | a | 1.00 MiB | 1.00 |  | 1 |"
 
 
-async def test_a_case_ends_with_what_it_has_when_the_time_of_its_group_is_over() -> None:
+async def test_a_case_ends_with_what_it_has_when_the_time_of_its_group_is_over(clock: Clock) -> None:
     async def endless() -> None:
+        clock.now += 0.2
         await asyncio.Event().wait()
 
-    UNTIL.set(time.monotonic() + 0.2)
+    UNTIL.set(0.2)
     good, cut, late = await compare(
         "x", [("a", noting("a", [])), ("b", endless), ("c", noting("c", []))], 2, warm=False
     )

@@ -12,8 +12,9 @@ from benchmarks.peers import all as every
 from benchmarks.peers.all import Field, Peer, gather
 from benchmarks.peers.environments import Unobtainable
 from benchmarks.peers.piped import piped
-from benchmarks.peers.servers import free_port, server
+from benchmarks.peers.servers import server
 from benchmarks.peers.tools import Tools, Wrong
+from tests.ports import free_port
 
 ECHO = """
 import json, sys

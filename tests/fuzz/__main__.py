@@ -26,7 +26,7 @@ _CORPUS = _ROOT / ".fuzz"
 _SLOW_SECONDS = 10
 """One input that takes longer is a finding too."""
 _MAX_MIB = 1024
-_GRACE_SECONDS = 60
+_GRACE_SECONDS = 180
 """For the start, with every module made countable, and for the end."""
 _DONE = re.compile(r"Done (\d+) runs in (\d+) second")
 

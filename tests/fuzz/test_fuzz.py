@@ -31,6 +31,7 @@ def test_findings_are_those_of_targets() -> None:
 
 
 @without_engine
+@pytest.mark.timeout(300)  # its start alone takes half a minute on a busy machine
 def test_a_short_search_finds_nothing(tmp_path: Path) -> None:
     outcome = fuzz("everything", 60, tmp_path / "corpus", tmp_path / "findings", CASES)
     assert outcome.finding is None, f"{outcome.finding.read_bytes()!r}\n{outcome.told[-3000:]}"
@@ -38,6 +39,7 @@ def test_a_short_search_finds_nothing(tmp_path: Path) -> None:
 
 
 @without_engine
+@pytest.mark.timeout(300)  # its start alone takes half a minute on a busy machine
 def test_a_fault_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FAULT, "1")
     outcome = fuzz("path", 60, tmp_path / "corpus", tmp_path / "findings")

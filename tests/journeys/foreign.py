@@ -116,7 +116,7 @@ async def daemon(directory: Path) -> AsyncIterator[Daemon]:
         )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             line = (await process.stdout.readline()).decode()
         assert line.startswith("listening on "), (directory / "log").read_text()
         yield Daemon(line.split()[-1], directory / "app", dev_port, path, directory)

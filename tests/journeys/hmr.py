@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 _TOKEN = re.compile(r'wsToken = "([^"]+)"')
 _IMPORT = re.compile(r'(?:import|from|src=)\s*"(/(?!@)[^"]+)"')
-FRAME_SECONDS = 30.0
+FRAME_SECONDS = 90.0
 
 
 class Page:

@@ -279,6 +279,8 @@ async def test_of_two_injections_at_once_one_is_refused_and_none_is_mixed(root: 
     plant(root, OLD)
     goes_on = asyncio.Event()
     archive = tar(NEW)
+    staged = root.parent / "state" / "swap"
+    await until(lambda: not staged.exists(), "the tidying after whoever injected before")
 
     async def slowly() -> AsyncIterator[bytes]:
         yield archive[:512]
@@ -286,7 +288,6 @@ async def test_of_two_injections_at_once_one_is_refused_and_none_is_mixed(root: 
         yield archive[512:]
 
     first = asyncio.create_task(put(http, slowly()))
-    staged = root.parent / "state" / "swap"
     await until(staged.exists, "the first to be under way")
     for mode in ("replace", "merge"):
         second = await put(http, tar({"second": File(b"")}), mode=mode)

@@ -125,7 +125,7 @@ async def test_a_stop_ends_commands_sockets_and_descendants_within_its_promise(t
                     pass
             await socket.end_of("away")
             # slow, stubborn and the two sleeps that went away; stubborn's own sleep comes and goes.
-            assert len(daemon.children()) >= 4
+            await until(lambda: len(daemon.children()) >= 4, "all of them")
             os.kill(daemon.pid, signal.SIGTERM)
             assert await socket.closed() == (1001, "the tool server stops")
             # running() then asserts: exit code 0 within 10 s, and nothing left.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 
 from tests.builder import PATIENCE_SECONDS, running, until
+from tests.impatient import HEARTBEAT
 from toolserver.wire.heartbeat import receives
 
 
 async def test_a_client_that_answers_no_ping_is_cut_off_and_its_command_goes_on(tmp_path: Path) -> None:
-    with running(tmp_path, module="tests.impatient") as daemon:
+    with running(tmp_path, module="tests.impatient", **{HEARTBEAT: "1"}) as daemon:
         headers = {"Authorization": f"Bearer {daemon.token}"}
         async with (
             aiohttp.ClientSession(daemon.url, headers=headers) as session,
@@ -30,7 +32,13 @@ async def test_a_client_that_answers_no_ping_is_cut_off_and_its_command_goes_on(
 
 
 async def test_a_client_that_pings_or_answers_pings_stays(tmp_path: Path) -> None:
-    with running(tmp_path, module="tests.impatient") as daemon:
+    # With one that gives a busy machine's clients more time, where a second was too short.
+    assert await answers_pings(tmp_path, "2") or await answers_pings(tmp_path, "20")
+
+
+async def answers_pings(directory: Path, heartbeat: str) -> bool:
+    """Whether the socket of one who does stays open, past the ping that would be one too many for others."""
+    with running(directory, module="tests.impatient", **{HEARTBEAT: heartbeat}) as daemon:
         headers = {"Authorization": f"Bearer {daemon.token}"}
         async with (
             aiohttp.ClientSession(daemon.url, headers=headers) as session,
@@ -40,14 +48,15 @@ async def test_a_client_that_pings_or_answers_pings_stays(tmp_path: Path) -> Non
             await socket.ping(b"here")
             message = await socket.receive()
             assert (message.type, message.data) == (aiohttp.WSMsgType.PONG, b"here")
-            for _ in range(2):  # of which the second would be one too many for who does not answer
-                message = await socket.receive()
-                assert message.type is aiohttp.WSMsgType.PING
-                await socket.pong(message.data)
-            await socket.send_json({"id": "1", "op": "list"})
-            while (message := await socket.receive()).type is aiohttp.WSMsgType.PING:
-                await socket.pong(message.data)
-            assert "result" in message.json()
+            asked = 0
+            with suppress(ConnectionError):
+                while asked < 2 and (message := await socket.receive()).type is aiohttp.WSMsgType.PING:
+                    await socket.pong(message.data)
+                    asked += 1
+                await socket.send_json({"id": "1", "op": "list"})
+                while (message := await socket.receive()).type is aiohttp.WSMsgType.PING:
+                    await socket.pong(message.data)
+            return asked == 2 and message.type is aiohttp.WSMsgType.TEXT and "result" in message.json()
 
 
 async def test_half_a_message_is_a_sign_of_life() -> None:

@@ -14,7 +14,7 @@ import pytest
 from yarl import URL
 
 from protocol import __version__
-from tests.builder import TOKEN, Daemon, Http, Refusal, http_of, raw_of, tree_of, until
+from tests.builder import TOKEN, Daemon, Http, Json, Refusal, http_of, raw_of, tree_of, until
 
 UNNAMED = re.compile(r"r[0-9a-f]{16}")
 
@@ -95,11 +95,16 @@ async def test_the_callers_request_id_is_given_back_and_logged(
     refused = await http.session.post("/v1/read", json={"path": "no"}, headers={"X-Request-Id": "mine-2"})
     assert (await refusal(refused)).request_id == refused.headers["X-Request-Id"] == "mine-2"
     # Lines are written after the answers that they tell of.
-    await until(lambda: any(line.get("requestId") == "mine-2" for line in daemon.log()), "the line")
-    lines = {line.get("requestId"): line for line in daemon.log() if line["message"] == "operation"}
+    await until(lambda: {"mine-1", "mine-2"} <= operations_told(daemon).keys(), "the lines")
+    lines = operations_told(daemon)
     assert (lines["mine-1"]["operation"], lines["mine-1"]["outcome"]) == ("list", "ok")
     assert (lines["mine-2"]["operation"], lines["mine-2"]["outcome"]) == ("read", "not_found")
     assert lines["mine-2"]["durationMs"] >= 0
+
+
+def operations_told(daemon: Daemon) -> dict[str, Json]:
+    """The log's lines of operations, by the id of their request."""
+    return {line["requestId"]: line for line in daemon.log() if line["message"] == "operation"}
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "tab\there", "ü"])
