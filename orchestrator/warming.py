@@ -34,9 +34,11 @@ _PACK = "dependencies.pack"
 _CACHE = "node_modules/.vite/deps/_metadata.json"
 _MAKING = "node_modules/.vite", "node_modules/.vite/deps_temp"
 """A directory, and how what Vite is at work in is called there; by its last step it becomes the cache."""
+_CACHED = b"/node_modules/.vite/deps/"
+"""What a script names when it loads out of the cache, made or not: then it will be made."""
 _CACHE_SECONDS = 3.0
-"""From a visit until Vite begins to optimise its dependencies: many pages need none. When quiet it is done
-after 0.3 s; once it is at work, it has ``READY_SECONDS``."""
+"""From a visit until Vite begins to make a cache that no script of the page names: many pages need none. When
+quiet it is done after 0.3 s; one that is named, or that Vite is at work on, has ``READY_SECONDS``."""
 _PAUSE_SECONDS = 0.1
 _SCRIPT = re.compile(r'<script[^>]+src="(/[^"]+)"')
 
@@ -86,19 +88,20 @@ async def _visit(page: str, client: Client) -> None:
         async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession() as web:
             async with web.get(page) as response:
                 scripts = _SCRIPT.findall(await response.text())
+            named = False
             for script in scripts:
                 async with web.get(urljoin(page, script)) as response:
-                    await response.read()
+                    named |= _CACHED in await response.read()
         async with asyncio.timeout(READY_SECONDS):
-            await _cache_made(client)
+            await _cache_made(client, named)
 
 
-async def _cache_made(client: Client) -> None:
-    """Until Vite has its cache, or is seen to need none."""
+async def _cache_made(client: Client, named: bool) -> None:
+    """Until Vite has its cache, or is seen to need none. One that a script has ``named`` is needed."""
     loop = asyncio.get_running_loop()
     at_work = loop.time()
     while not await _is_there(client, _CACHE):
-        if await _is_being_made(client):
+        if named or await _is_being_made(client):
             at_work = loop.time()
         elif loop.time() - at_work > _CACHE_SECONDS:
             return
