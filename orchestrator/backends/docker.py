@@ -185,11 +185,14 @@ class DockerBackend:
             raise _second(launch) from error
 
     async def _start(self, engine: Engine, container: str) -> None:
-        try:
-            await engine.start(container)
-        except Conflict:  # another orchestrator has just made the network too, or removed the one it was
-            await engine.network(self._settings.network)
-            await engine.start(container)
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while True:
+            try:
+                return await engine.start(container)
+            except Conflict:  # another orchestrator has just made the network too, or removed the one it was
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await engine.network(self._settings.network)
 
     async def _answers(self, engine: Engine, guest: Guest) -> None:
         """Wait for its tool server; raises Unavailable with its last words."""
