@@ -20,8 +20,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 120.0
 """From the start of dockerd to its first answer; 1.5 s measured, the rest is for a busy disk."""
+ASK_SECONDS = 30.0
+"""For one answer. An engine that is silent for as long is none; 0.1 s measured."""
+PID_FILE = Path("/var/run/docker.pid")
+LOCK_SECONDS = 300
+"""For another apt to be done: a fresh machine often looks for updates by itself."""
 STOP_SECONDS = 60.0
 """For dockerd to end its containers and itself; each container has 10 s of its own."""
 
@@ -57,9 +62,15 @@ def answers() -> bool:
     """Whether `docker` is there and reaches an engine."""
     if shutil.which("docker") is None:
         return False
-    done = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            check=False,
+            timeout=ASK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
@@ -77,7 +88,7 @@ def install(program: str, package: str) -> None:
     for arguments in (["update"], ["install", "-y", package]):
         # Not checked: one foreign source out of reach fails `update`, and what counts is the program.
         done = subprocess.run(
-            ["apt-get", "-qq", *arguments],
+            ["apt-get", "-qq", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}", *arguments],
             env=environ,
             check=False,
             stdout=subprocess.PIPE,
@@ -107,13 +118,24 @@ def own_engine() -> Iterator[None]:
 
 
 def wait_for(dockerd: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it answers; raises NoEngine with the end of its log when it ended or took too long."""
+    """Until one answers; raises NoEngine with the end of its log when it ended or took too long.
+
+    It also ends where the package's own service was begun by the installation, and answers a moment later.
+    """
     deadline = time.monotonic() + ANSWER_SECONDS
     while not answers():
-        if dockerd.poll() is not None or time.monotonic() > deadline:
+        if (dockerd.poll() is not None and not another_begins()) or time.monotonic() > deadline:
             sys.stderr.write("".join(log.read_text(errors="replace").splitlines(keepends=True)[-10:]))
             raise NoEngine("dockerd does not answer; the end of its log stands above")
         time.sleep(0.2)
+
+
+def another_begins() -> bool:
+    """Whether a dockerd runs that has noted its process id."""
+    try:
+        return Path("/proc", PID_FILE.read_text().strip(), "comm").read_text() == "dockerd\n"
+    except OSError:
+        return False
 
 
 def end(dockerd: subprocess.Popen[bytes]) -> None:
