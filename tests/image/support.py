@@ -39,6 +39,9 @@ HARDENED = (
 )
 """All the flags at once, as docs/image.md gives them."""
 
+CUT_SHORT = (OSError, http.client.HTTPException, subprocess.CalledProcessError)
+"""What a call raises when its container ends before it has answered, or has not begun."""
+
 
 class Refused(Exception):
     """An answer that is an error: its status, and the error object."""
@@ -116,7 +119,7 @@ class Guest:
         """Until /health answers."""
         deadline = time.monotonic() + HEALTH_SECONDS
         while True:
-            with contextlib.suppress(OSError, http.client.HTTPException, subprocess.CalledProcessError):
+            with contextlib.suppress(*CUT_SHORT):
                 if self.get("/health", token=False)[0] == 200:
                     return
             assert self.state("Running") == "true", f"the container ended: {self.logs()}"
@@ -175,7 +178,8 @@ def workspace(*options: str, arguments: Sequence[str] = (), ports: Sequence[str]
 
 def daemon_pid(guest: Guest) -> str:
     """The daemon's process id inside the container."""
-    return guest.exec("pgrep", "-f", "^/tools/venv/bin/python -I /tools/bin/toolserver")
+    # The oldest: a command that it is just starting bears its name until it has its own.
+    return guest.exec("pgrep", "--oldest", "-f", "^/tools/venv/bin/python -I /tools/bin/toolserver")
 
 
 def in_image(*command: str, options: Sequence[str] = ()) -> str:

@@ -21,6 +21,8 @@ FILES = REPOSITORY / "images" / "compose"
 COMPOSE = sorted(path.name for path in FILES.glob("*.yaml") if path.name != "render.yaml")
 PROJECT = "tests-of-workspace-core"
 
+pytestmark = pytest.mark.timeout(600)  # the first one may have to install the tool
+
 
 def compose(file: str, *arguments: str, **variables: str) -> str:
     """The compose tool's output. It is Debian's package where the client has no `compose` of its own."""

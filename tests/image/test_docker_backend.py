@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiodocker
 import pytest
 
 from orchestrator.backends import Guest, GuestState
@@ -245,14 +246,12 @@ async def test_many_first_containers_at_once_are_on_the_one_network(tmp_path: Pa
 
 async def test_of_several_networks_of_one_name_the_one_in_use_stays() -> None:
     name = f"{NETWORK}-twins"
-    apart = ("--opt", "com.docker.network.bridge.enable_icc=false")
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(twins := _oldest_first(name)) < 2:  # several, when asked at once
+            while len(twins := _oldest_first(name)) < 2:
                 docker("network", "rm", *twins) if twins else None
-                making = (asyncio.to_thread(docker, "network", "create", *apart, name) for _ in range(6))
-                await asyncio.gather(*making, return_exceptions=True)
-        docker("run", "--detach", "--name", name, IMAGE, "sleep", "600")
+                await _twins(name)
+        docker("run", "--detach", "--name", name, "--entrypoint", "sleep", IMAGE, "600")
         docker("network", "connect", twins[-1], name)
         async with asyncio.timeout(PATIENCE_SECONDS / 2), open_engine() as engine:
             assert await engine.network(name) == name
@@ -260,6 +259,14 @@ async def test_of_several_networks_of_one_name_the_one_in_use_stays() -> None:
     finally:
         docker("rm", "--force", name)
         docker("network", "rm", *_oldest_first(name))
+
+
+async def _twins(name: str) -> None:
+    """Several of one name: an engine that looks for others only when told so, or that is asked at once."""
+    apart = {"com.docker.network.bridge.enable_icc": "false"}
+    async with aiodocker.Docker() as engine:
+        wanted = {"Name": name, "Driver": "bridge", "CheckDuplicate": False, "Options": apart}
+        await asyncio.gather(*(engine.networks.create(wanted) for _ in range(6)), return_exceptions=True)
 
 
 def _oldest_first(network: str) -> list[str]:

@@ -22,6 +22,8 @@ SESSIONS = 12
 """Of each kind: some ten seconds of work in all."""
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 async def driver(tmp_path: Path, image: str) -> AsyncIterator[DockerBackend]:

@@ -59,7 +59,15 @@ async def over_socket(guest: Guest, operation: str, params: dict[str, Any]) -> l
     address = f"{guest.url().replace('http', 'ws', 1)}/v1/ws"
     frames: list[dict[str, Any]] = []
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with connect(address, additional_headers=headers, proxy=None, max_size=None) as socket:
+    # Without its own clocks, which are short: npm leaves a small machine little time.
+    async with connect(
+        address,
+        additional_headers=headers,
+        proxy=None,
+        max_size=None,
+        open_timeout=None,
+        ping_interval=None,
+    ) as socket:
         await socket.send(json.dumps({"id": "1", "op": operation, "params": params}))
         while not frames or "event" in frames[-1]:
             frames.append(json.loads(await socket.recv()))

@@ -82,8 +82,8 @@ def test_the_engine_notices_a_daemon_that_does_not_answer() -> None:
 def test_the_log_is_json_on_stderr_one_object_a_line() -> None:
     with workspace() as guest:
         guest.run("true")
+        eventually("a line is logged", lambda: "\n" in guest.logs()[1])
         lines = [json.loads(line) for line in guest.logs()[1].splitlines()]
-    assert lines
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
 
 

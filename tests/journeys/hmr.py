@@ -46,7 +46,14 @@ async def open_page(base: str) -> AsyncIterator[Page]:
     found = _TOKEN.search(client)
     assert found, "the dev server's client script has no token"
     address = f"{base.replace('http', 'ws', 1)}/?token={found[1]}"
-    async with connect(address, subprotocols=[Subprotocol("vite-hmr")], proxy=None) as socket:
+    # Without its own clocks, which are short for a dev server on a busy machine.
+    async with connect(
+        address,
+        subprotocols=[Subprotocol("vite-hmr")],
+        proxy=None,
+        open_timeout=FRAME_SECONDS,
+        ping_interval=None,
+    ) as socket:
         assert json.loads(await socket.recv())["type"] == "connected"
         yield Page(base, socket)
 
