@@ -28,7 +28,8 @@ ENVIRONMENT = {
 
 def git(directory: Path, *arguments: str) -> str:
     """What git prints; raises when it fails."""
-    command = ["git", "-c", "protocol.file.allow=always", *arguments]
+    # Without the upkeep that newer ones go on with after a commit: its lock comes and goes in what is copied.
+    command = ["git", "-c", "protocol.file.allow=always", "-c", "maintenance.auto=false", *arguments]
     done = subprocess.run(
         command, cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=30, check=True
     )

@@ -140,10 +140,12 @@ def remove_left_behind(own: Path) -> None:
         for base in own.glob(f"{_PREFIX}*"):
             pid = base.name.removeprefix(_PREFIX).partition("-")[0]
             if not os.path.exists(f"/proc/{pid}"):
-                for each in [*base.iterdir(), base]:
-                    if each.is_dir():
-                        with contextlib.suppress(OSError):
-                            each.rmdir()
+                # Each by itself: another daemon that starts now removes the same.
+                with contextlib.suppress(OSError):
+                    for each in [*base.iterdir(), base]:
+                        if each.is_dir():
+                            with contextlib.suppress(OSError):
+                                each.rmdir()
 
 
 def _read(path: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toolserver.system.cgroups import Cgroups, own_cgroup
+from toolserver.system.cgroups import Cgroups, own_cgroup, remove_left_behind
 
 
 @pytest.fixture
@@ -67,15 +67,28 @@ def test_who_is_gone_cannot_be_placed(cgroups: Cgroups) -> None:
 def test_what_a_killed_daemon_left_is_removed(cgroups: Cgroups) -> None:
     base = cgroups._base
     assert base is not None
-    child = subprocess.Popen(["true"])
-    child.wait()
-    left = base.parent / f"workspace-core-{child.pid}-0"
-    (left / "one").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        # While it lives: daemons of other tests remove those of the dead, too.
+        left = base.parent / f"workspace-core-{child.pid}-0"
+        (left / "one").mkdir(parents=True)
+        child.kill()
     other = Cgroups()
     other.open()
     other.close()
     assert not left.exists()
     assert base.exists()
+
+
+def test_what_somebody_else_removes_meanwhile_does_not_keep_the_rest(tmp_path: Path) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    left = [tmp_path / f"workspace-core-{child.pid}-{number}" for number in range(6)]
+    for each in left[::2]:
+        each.mkdir()
+    for each in left[1::2]:
+        each.touch()  # to list it fails, as it does of one that has just gone
+    remove_left_behind(tmp_path)
+    assert sorted(tmp_path.iterdir()) == left[1::2]
 
 
 def test_where_there_are_none_nothing_is_done() -> None:

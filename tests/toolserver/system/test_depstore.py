@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +81,16 @@ def packages(tree: Path) -> None:
     (tree / ".bin").mkdir()
     (tree / ".bin/a").symlink_to("../a/cli.js")
     (tree / ".package-lock.json").write_text("{}")
+
+
+def a_tick_later(place: Path) -> int:
+    """Now; and what is changed from here on shows a later time, which the clock of files tells in ticks."""
+    now = time.time_ns()
+    with tempfile.TemporaryFile(dir=place) as probe:
+        while os.fstat(probe.fileno()).st_ctime_ns <= now:
+            time.sleep(0.001)
+            os.fchmod(probe.fileno(), 0o600)
+    return now
 
 
 def pack_of(store: Store, key: str = KEY) -> Path:
@@ -165,18 +176,15 @@ def test_a_directory_made_before_and_moved_in_after_the_install_is_not_kept(
 ) -> None:
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "index.js").write_text("evil")
-    time.sleep(0.02)
-    installed = time.time_ns()
-    time.sleep(0.02)
+    installed = a_tick_later(tmp_path)
     (one.tree / "a").rename(tmp_path / "good")
     (tmp_path / "evil").rename(one.tree / "a")
     with pytest.raises(Unfit, match=r"'a' was changed after the install"):
         one.fill(installed_ns=installed)
 
 
-def test_what_was_changed_after_the_install_is_not_kept(one: Place) -> None:
-    installed = time.time_ns()
-    time.sleep(0.02)  # the clock of files ticks every few milliseconds
+def test_what_was_changed_after_the_install_is_not_kept(one: Place, tmp_path: Path) -> None:
+    installed = a_tick_later(tmp_path)
     (one.tree / "a/index.js").write_text("evil")
     os.utime(one.tree / "a/index.js", ns=(1, 1))
     with pytest.raises(Unfit, match=r"'a/index\.js' was changed after the install"):

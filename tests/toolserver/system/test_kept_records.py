@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from protocol.limits import Limits
+from tests.toolserver.system.tables import opened
 from toolserver.system import records
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.system.retention import Kept
-
-
-@asynccontextmanager
-async def opened(directory: Path, limits: Limits) -> AsyncIterator[ProcessTable]:
-    table = ProcessTable(limits, directory)
-    table.open()
-    try:
-        yield table
-    finally:
-        assert await table.close() == []
 
 
 async def ended(table: ProcessTable, script: str, id: str) -> Process:

@@ -16,6 +16,7 @@ import pytest
 from protocol.errors import Unavailable
 from protocol.limits import Limits
 from tests.builder import http_of, running, until
+from tests.toolserver.system import tables
 from toolserver.system import group_files
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.group_files import Wanted
@@ -30,13 +31,9 @@ LIMITS = Limits(command_memory_bytes=96 * MIB, command_processes=24, command_cpu
 
 @contextlib.asynccontextmanager
 async def opened(directory: Path, limits: Limits = LIMITS) -> AsyncIterator[ProcessTable]:
-    table = ProcessTable(limits, directory)
-    table.open()
-    try:
+    async with tables.opened(directory, limits) as table:
         yield table
-    finally:
-        assert await table.close() == []
-        assert not [each for each in table._groups._bases.values() if each.exists()]
+    assert not [each for each in table._groups._bases.values() if each.exists()]
 
 
 @pytest.fixture
@@ -141,14 +138,16 @@ async def test_groups_are_removed_when_everybody_in_them_has_gone(table: Process
 
 
 def test_what_a_killed_daemon_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    child = subprocess.Popen(["true"])
-    child.wait()
     own = group_files.own_groups(*Cgroups.told())
-    left = own.get("pids", Path("/nowhere")) / f"workspace-core-{child.pid}-0"
-    try:
-        (left / "one").mkdir(parents=True)
-    except OSError as error:
-        pytest.skip(f"control groups of version 1 may not be written here: {error}")
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        # While it lives: daemons of other tests remove those of the dead, too.
+        left = own.get("pids", Path("/nowhere")) / f"workspace-core-{child.pid}-0"
+        try:
+            (left / "one").mkdir(parents=True)
+        except OSError as error:
+            pytest.skip(f"control groups of version 1 may not be written here: {error}")
+        finally:
+            child.kill()
     groups = LimitGroups(Wanted(processes=9))
     groups.open(Cgroups(), child.pid, *Cgroups.told())
     assert not left.exists()

@@ -71,7 +71,8 @@ def test_what_depends_on_the_directory_is_never_remembered(places: tuple[Path, P
 
 def test_a_directory_that_changed_just_now_is_looked_at_again(tmp_path: Path) -> None:
     known, path = Programs(), program(tmp_path, "tool")
-    assert looked_up(known, "tool", (tmp_path,)) == path
+    just_now = tmp_path.stat().st_mtime_ns
+    assert known.look_up("tool", str(tmp_path), "/", just_now) == path
     assert known.known("tool", str(tmp_path)) is None
 
 

@@ -165,6 +165,7 @@ async def test_no_command_waits_for_the_disk_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop turns, others run and end, while one waits for the disk; and that one loses nothing."""
+    monkeypatch.setattr(spill, "PATIENCE_SECONDS", 600.0)  # however long the others take here
     table = ProcessTable(Limits(), tmp_path)
     table.open()
     environment = {"PATH": os.environ["PATH"]}

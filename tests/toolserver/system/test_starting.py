@@ -14,6 +14,7 @@ import pytest
 from protocol.errors import NotFound
 from protocol.limits import Limits
 from tests.builder import exactly
+from tests.toolserver.system.tables import opened
 from toolserver.system import starting
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.processes import ProcessTable
@@ -24,10 +25,8 @@ ENV = {"PATH": os.environ["PATH"]}
 
 @pytest.fixture
 async def table(tmp_path: Path) -> AsyncIterator[ProcessTable]:
-    made = ProcessTable(Limits(stop_grace_ms=200), tmp_path)
-    made.open()
-    yield made
-    assert await made.close() == []
+    async with opened(tmp_path, Limits(stop_grace_ms=200)) as table:
+        yield table
 
 
 @pytest.fixture(params=["at once", "on a thread"])
@@ -182,9 +181,7 @@ async def test_a_command_and_what_it_starts_have_limits_of_their_own(
     """Where there are no control groups to hold them; ``test_limit_groups`` has those."""
     monkeypatch.setattr(Cgroups, "told", staticmethod(lambda: ("", "")))
     limits = Limits(command_open_files=99, command_memory_bytes=1 << 30, command_cpu_seconds=77)
-    table = ProcessTable(limits, tmp_path)
-    table.open()
-    try:
+    async with opened(tmp_path, limits) as table:
         asked = "(ulimit -n; ulimit -d; ulimit -t)"
         process = await table.start_soon(["sh", "-c", asked], cwd="/", env=ENV)
         assert (await process.wait()).code == 0
@@ -194,8 +191,6 @@ async def test_a_command_and_what_it_starts_have_limits_of_their_own(
             NotFound, match=exactly("there is no program 'nothing' on the PATH; check its name")
         ):
             await table.start_soon(["nothing"], cwd="/", env=ENV)
-    finally:
-        assert await table.close() == []
 
 
 def descriptors() -> list[str]:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import socket
 import stat
 import subprocess
@@ -636,7 +637,8 @@ def test_the_tool_servers_own_directory_is_passed_over(target: Path) -> None:
 
 # Packed streams
 
-PLAIN = tar_of(file("a", b"hello"), file("b", os.urandom(3000)))
+# The same in every process: where a stream is found to be damaged depends on what is in it.
+PLAIN = tar_of(file("a", b"hello"), file("b", random.Random(1).randbytes(3000)))
 
 
 @pytest.mark.parametrize("squeeze", [gzip.compress, zstandard.compress, bytes])
