@@ -106,6 +106,7 @@ class StoreUse(Answer, frozen=True, kw_only=True):
     files: int = 0
     content_bytes: int = 0
     reason: str | None = None
+    """Why it was not asked, or what was wrong with what it has."""
 
 
 class InstallAnswer(Answer, frozen=True, kw_only=True):

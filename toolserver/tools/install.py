@@ -97,7 +97,7 @@ class Installs:
                 raise _failed(commands, failures, manager)
         if request.pack_to is not None:
             use = await self._packages.pack_to(
-                request.pack_to, manager or "npm", self._env_of(request, manager)
+                request.pack_to, manager or "npm", self._env_of(request, manager), call
             )
         return InstallAnswer(
             package_manager=manager,
@@ -116,7 +116,7 @@ class Installs:
         if request.command is not None or not request.store:
             reason = "a command of its own installs" if request.store else "the request says so"
             return None, StoreUse(outcome=StoreOutcome.OFF, reason=reason)
-        known = await self._packages.known(manager, self._env_of(request, manager))
+        known = await self._packages.known(manager, self._env_of(request, manager), call)
         if isinstance(known, StoreUse):
             return None, known
         return known, await self._packages.take(known, call)

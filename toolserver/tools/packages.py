@@ -118,13 +118,19 @@ class Packages:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
 
-    async def known(self, manager: str, env: Mapping[str, str]) -> Known | StoreUse:
+    async def known(self, manager: str, env: Mapping[str, str], call: Call) -> Known | StoreUse:
         """The project as it is now; else why its packages are not kept."""
+        complaints: list[str] = []
+        known = await self._known(manager, env, complaints)
+        await _tell(complaints, call)
+        return known
+
+    async def _known(self, manager: str, env: Mapping[str, str], complaints: list[str]) -> Known | StoreUse:
         seen = await asyncio.to_thread(self._seen)
         project = await self._project(manager, env)
         if reason := depkey.why_not(project):
             return StoreUse(outcome=StoreOutcome.OFF, reason=reason)
-        tools = await self._tools(manager, project, env)
+        tools = await self._tools(manager, project, env, complaints)
         if isinstance(tools, StoreUse):
             return tools
         return Known(depkey.key_of(project, tools, env), env, manager, seen)
@@ -135,9 +141,7 @@ class Packages:
         begun = time.monotonic()
         # Whole: a thread that goes on would put them in place after a refusal.
         use = await whole(self._take, known.key, complaints)
-        for complaint in complaints:
-            log.warning("dependency store", extra={"data": {"complaint": complaint}})
-            await call.emit(Log(source="install", text=f"dependency store: {complaint}\n"))
+        await _tell(complaints, call)
         if use.outcome is StoreOutcome.HIT:
             await call.emit(Log(source="install", text=_told(use, time.monotonic() - begun)))
             self._soon(self._prepare(known.key))
@@ -152,7 +156,7 @@ class Packages:
                 complaints.append(self._store.drop(found.layer, found.path, str(error)))
             except OSError as error:
                 complaints.append(f"its packages could not be put in place: {error.strerror}")
-        return StoreUse(outcome=StoreOutcome.MISS, key=key)
+        return StoreUse(outcome=StoreOutcome.MISS, key=key, reason="; ".join(complaints) or None)
 
     def _placed(self, found: Found, complaints: list[str]) -> StoreUse:
         spares = [self._given, *filter(None, [self._store.spares])]
@@ -235,10 +239,10 @@ class Packages:
         with held(os.open(TREE, _FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._disk.descriptor)) as tree:
             return self._store.fill(key, tree, str(self._disk.root), installed_ns)
 
-    async def pack_to(self, raw: str, manager: str, env: Mapping[str, str]) -> StoreUse:
+    async def pack_to(self, raw: str, manager: str, env: Mapping[str, str], call: Call) -> StoreUse:
         """What is installed, as a pack in a new file; raises Conflict when it cannot be one."""
         path = self._disk.path(raw)
-        known = await self.known(manager, env)
+        known = await self.known(manager, env, call)
         if isinstance(known, StoreUse):
             raise Conflict(f"these packages cannot be kept: {known.reason}")
         index = await whole(self._pack, path)
@@ -281,22 +285,23 @@ class Packages:
         )
 
     async def _tools(
-        self, manager: str, project: depkey.Project, env: Mapping[str, str]
+        self, manager: str, project: depkey.Project, env: Mapping[str, str], complaints: list[str]
     ) -> depkey.Tools | StoreUse:
-        node = await self._node(env)
+        node = await self._node(env, complaints)
         version = await asyncio.to_thread(manager_version, manager, env)
         if node is None or version is None:
             reason = f"there is no {manager if node else 'node'} on PATH"
             return StoreUse(outcome=StoreOutcome.OFF, reason=reason)
         return depkey.Tools(version, node, platform_name())
 
-    async def _node(self, env: Mapping[str, str]) -> str | None:
+    async def _node(self, env: Mapping[str, str], complaints: list[str]) -> str | None:
         """Its version: as noted by an earlier session, else asked of it, which takes 40 ms and is noted."""
         found = await asyncio.to_thread(program, "node", env)
         if found is None or found in self._nodes:
             return found and self._nodes[found]
         identity = hashlib.sha256(repr(found).encode()).hexdigest()
-        version = await asyncio.to_thread(self._store.note, identity) or await self._ask(found[0], env)
+        noted = await asyncio.to_thread(self._store.note, identity, complaints)
+        version = noted or await self._ask(found[0], env)
         if version:
             self._nodes[found] = version
             await asyncio.to_thread(self._store.note_down, identity, version)
@@ -318,6 +323,12 @@ class Packages:
             if process.running:
                 await asyncio.shield(self._table.stop(process, grace_ms=0))
             self._table.forget(process)
+
+
+async def _tell(complaints: list[str], call: Call) -> None:
+    for complaint in complaints:
+        log.warning("dependency store", extra={"data": {"complaint": complaint}})
+        await call.emit(Log(source="install", text=f"dependency store: {complaint}\n"))
 
 
 def _told(use: StoreUse, seconds: float) -> str:

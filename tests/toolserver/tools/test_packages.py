@@ -177,12 +177,50 @@ async def test_a_corrupt_pack_is_told_and_a_real_install_happens(
     project(root, "spoilt")
     ran.write_text("")
     *frames, last = await http.stream("install", env=env)
-    assert last["result"]["store"]["outcome"] == "miss"
+    use = last["result"]["store"]
+    assert use["outcome"] == "miss"
     text = "".join(frame["event"]["text"] for frame in frames)
+    assert text.startswith(f"dependency store: {use['reason']}\n")
     assert text.startswith("dependency store: a pack of the own store was removed, for the contents of left/")
     assert ran.read_text() == "npm ci --no-audit --no-fund --prefer-offline\n"
     assert (root / "node_modules/left/deep/index.js").read_text() == "spoilt"
     await until(pack.exists)
+
+
+async def test_a_store_that_is_a_file_is_told_with_the_way_out(env: Json, tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    place.write_text("mine")
+    with running(tmp_path / "one", TOOL_SERVER_STORE_DIR=str(place)) as daemon:
+        project(daemon.root, "file")
+        async with http_of(daemon) as http:
+            *frames, last = await http.stream("install", env=env)
+        wanted = (
+            f"the own store at {place} is no directory; remove what is there, "
+            "or name another place in TOOL_SERVER_STORE_DIR"
+        )
+        use = last["result"]["store"]
+        assert (use["outcome"], use["reason"]) == ("miss", wanted)
+        assert f"dependency store: {wanted}\n" in [frame["event"]["text"] for frame in frames]
+        await until(lambda: any(line.get("complaint") == wanted for line in daemon.log()))
+    assert place.read_text() == "mine"
+
+
+async def test_a_damaged_note_is_told_and_never_believed(env: Json, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    keys = []
+    for name in ("one", "two", "three"):
+        with running(tmp_path / name, TOOL_SERVER_STORE_DIR=str(store)) as daemon:
+            project(daemon.root, "note")
+            async with http_of(daemon) as http:
+                *frames, last = await http.stream("install", env=env)
+        keys.append(last["result"]["store"]["key"])
+        text = "".join(frame["event"]["text"] for frame in frames)
+        damaged = "a note of the own store was damaged; what it said is found out anew\n"
+        assert (damaged in text) == (name == "two")
+        if name == "one":
+            (note,) = store.glob("*.note")
+            note.write_bytes(note.read_bytes().replace(b"v24.1.0", b"v22.9.0"))
+    assert len(set(keys)) == 1
 
 
 @pytest.mark.parametrize(

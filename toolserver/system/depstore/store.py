@@ -2,7 +2,7 @@
 
     DIRECTORY/KEY.pack      a pack; renamed into place when it is whole
     DIRECTORY/KEY.part      one being filled, locked by who fills it; of a killed one the lock is free again
-    DIRECTORY/NAME.note     a line to be known sooner the next time
+    DIRECTORY/NAME.note     a line to be known sooner the next time, and the digest of both
     DIRECTORY/spares        trees that were unfolded in advance (see ``spares``)
 
 Nobody is waited for: a pack that another is filling is left to that one, and one that is dropped while it is
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +29,9 @@ from toolserver.system.depstore.pack import CorruptPack, Index, read_index
 from toolserver.system.depstore.spares import NAME, Spares, is_shared_by_users
 
 SUFFIX, _PART, _NOTE = ".pack", ".part", ".note"
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_NOTE_BYTES = 4096
+"""Of a note: a line about one program has some twenty, and a digest 64."""
 _STALE_SECONDS = 24 * 60 * 60
 """A part that nobody has touched for so long is a killed one's."""
 
@@ -44,6 +48,19 @@ class Layer:
     def name(self) -> str:
         """For a person."""
         return "shared" if self.shared else "own"
+
+    def told(self, error: OSError) -> str:
+        """The sentence for a pack, or a place for one, that cannot be opened."""
+        variable = "TOOL_SERVER_SHARED_STORE" if self.shared else "TOOL_SERVER_STORE_DIR"
+        if isinstance(error, NotADirectoryError):
+            return (
+                f"the {self.name} store at {self.directory} is no directory; remove what is there, "
+                f"or name another place in {variable}"
+            )
+        return (
+            f"the {self.name} store at {self.directory} cannot be read ({error.strerror}); "
+            f"give the tool server's user access, or name another place in {variable}"
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,10 @@ class Store:
             path = layer.directory / f"{key}{SUFFIX}"
             try:
                 fd = os.open(path, _READ)
-            except OSError:
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                complaints.append(layer.told(error))
                 continue
             with held(fd):
                 try:
@@ -109,19 +129,31 @@ class Store:
             path.unlink()
         return f"a pack of the own store was removed, for {reason}"
 
-    def note(self, name: str) -> str | None:
-        """A line noted for later sessions of the same owner."""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if self.own is not None:
-                return (self.own.directory / f"{name}{_NOTE}").read_text()
+    def note(self, name: str, complaints: list[str]) -> str | None:
+        """A line noted for later sessions of the same owner; one that is damaged is told and not believed."""
+        if self.own is None:
+            return None
+        try:
+            with held(os.open(self.own.directory / f"{name}{_NOTE}", _READ)) as fd:
+                data = os.read(fd, _MAX_NOTE_BYTES)
+        except OSError:
+            return None  # what is wrong with the place itself, ``find`` tells
+        line = data.partition(b"\n")[0].decode(errors="replace")
+        if data == _noted(name, line):
+            return line
+        complaints.append("a note of the own store was damaged; what it said is found out anew")
         return None
 
     def note_down(self, name: str, line: str) -> None:
         """Have ``note`` say it from now on, if it can be written."""
-        if self.own is not None and self.note(name) != line:
-            with contextlib.suppress(OSError):
-                self.own.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
-                (self.own.directory / f"{name}{_NOTE}").write_text(line)
+        if self.own is None or self.note(name, []) == line:
+            return
+        part = self.own.directory / f"{secrets.token_hex(8)}{_PART}"
+        with contextlib.suppress(OSError):
+            self.own.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
+            # Whole or not at all: others read it at any time.
+            part.write_bytes(_noted(name, line))
+            part.replace(self.own.directory / f"{name}{_NOTE}")
 
     def has(self, key: str) -> bool:
         """Whether a pack of this key is there."""
@@ -204,6 +236,16 @@ class Store:
             path.unlink(missing_ok=True)
             used -= freed
         _remove_stale(directory)
+
+
+def _noted(name: str, line: str) -> bytes:
+    """What is in the note; its name too, so that one in another's place is none.
+
+    >>> _noted("a", "v24.1.0").splitlines()[0], _noted("a", "v24.1.0") == _noted("b", "v24.1.0")
+    (b'v24.1.0', False)
+    """
+    digest = hashlib.sha256(f"{name}\n{line}".encode()).hexdigest()
+    return f"{line}\n{digest}\n".encode()
 
 
 def _packs(directory: Path) -> Iterator[tuple[float, int, Path]]:
