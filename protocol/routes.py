@@ -27,6 +27,8 @@ TICKET_OPTION = "ticket"
 TOKEN_HEADER = "X-Workspace-Token"
 """For proxies that strip ``Authorization``."""
 REQUEST_ID_HEADER = "X-Request-Id"
+VERSION_HEADER = "X-Tool-Server-Version"
+"""Told by the WebSocket's handshake, as ``version`` is by /health."""
 
 DEFAULT_PORT = 3001
 DEFAULT_DEV_PORT = 4321

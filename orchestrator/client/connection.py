@@ -20,6 +20,7 @@ from orchestrator.client.socket import Socket
 from protocol.codec import Format, RawReplyFrame, encode
 from protocol.errors import Internal, TooLarge, ToolError, Unavailable, from_body
 from protocol.limits import Limits
+from protocol.routes import VERSION_HEADER
 
 FORMAT: Final[Format] = "msgpack"
 _MAX_SENT_BYTES = Limits().max_frame_bytes
@@ -46,6 +47,8 @@ class Connection:
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.url = url
+        self.version = socket.response.headers.get(VERSION_HEADER) if socket.response else None
+        """The tool server's; None where it tells none."""
         self._socket = socket
         self._close_timeout_seconds = close_timeout_seconds
         self._patience_seconds = patience_seconds

@@ -20,6 +20,8 @@ import msgspec
 
 from orchestrator.client.connection import Connection, not_understood
 from orchestrator.client.mailbox import Mailbox
+from orchestrator.client.versions import explained
+from protocol.errors import InvalidRequest, NotFound
 from protocol.messages.base import Answer, Request
 from protocol.operations import OPERATIONS, Operation
 
@@ -78,7 +80,8 @@ class Stream(Generic[E, A]):
     async def result(self) -> A:
         """The answer, or the tool server's error raised. Events not taken by now are let go."""
         self._mailbox.drop_events()
-        answer: A = decoded(self._connection, await self._mailbox.outcome(), self._operation.answer)
+        raw = await _outcome(self._connection, self._operation, self._request, self._mailbox)
+        answer: A = decoded(self._connection, raw, self._operation.answer)
         return answer
 
 
@@ -87,12 +90,21 @@ async def call(connection: Connection, request: Request) -> Answer:
     operation = BY_REQUEST[type(request)]
     request_id, mailbox = await connection.send(operation.name, request, wants_events=False)
     try:
-        raw = await mailbox.outcome()
+        raw = await _outcome(connection, operation, request, mailbox)
     finally:
         if not mailbox.finished:
             connection.cancel_soon(request_id)
     answer: Answer = decoded(connection, raw, operation.answer)
     return answer
+
+
+async def _outcome(
+    connection: Connection, operation: Operation, request: Request, mailbox: Mailbox
+) -> msgspec.Raw:
+    try:
+        return await mailbox.outcome()
+    except (InvalidRequest, NotFound) as error:
+        raise explained(error, operation.name, request, connection.url, connection.version) from None
 
 
 def decoded(connection: Connection, raw: msgspec.Raw, kind: Any) -> Any:

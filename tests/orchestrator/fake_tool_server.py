@@ -34,6 +34,7 @@ class FakeToolServer:
         self.headers: list[Headers] = []
         self.cancelled: list[str] = []
         self.subprotocols = [routes.SUBPROTOCOL_MSGPACK]
+        self.version: str | None = None
         self.connections: list[ServerConnection] = []
         self.port = 0
 
@@ -80,13 +81,23 @@ class FakeToolServer:
             reply = ReplyFrame(id=frame.id, error=Cancelled("cancelled").body())
         await connection.send(encode(reply, "msgpack"))
 
+    def _told(self, connection: ServerConnection, request: HttpRequest, response: Response) -> None:
+        if self.version is not None:
+            response.headers[routes.VERSION_HEADER] = self.version
+
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[FakeToolServer]:
         """While it is entered, it answers."""
         offered = [Subprotocol(each) for each in self.subprotocols]
         server: Server
         async with serve(
-            self._speak, "127.0.0.1", 0, subprotocols=offered, process_request=self._admit, close_timeout=1
+            self._speak,
+            "127.0.0.1",
+            0,
+            subprotocols=offered,
+            process_request=self._admit,
+            process_response=self._told,
+            close_timeout=1,
         ) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             yield self

@@ -13,13 +13,16 @@ from orchestrator.client import Client, open_client, request_of
 from orchestrator.client.mailbox import MAX_EVENTS
 from orchestrator.client.socket import BUFFER_BYTES
 from orchestrator.client.verbs import StreamingVerb, Verb
-from protocol.codec import ReplyFrame, encode
+from protocol import __version__
+from protocol.codec import ReplyFrame, decode, encode
 from protocol.errors import Cancelled, Internal, InvalidRequest, NotFound, TooLarge, Unauthorized, Unavailable
 from protocol.limits import Limits
+from protocol.messages.base import Request
 from protocol.messages.commands import Command, CommandAnswer, Stdout
 from protocol.messages.files import List, ListAnswer, Read, ReadAnswer, Stat
 from protocol.messages.processes import Killed, Stop, StopAnswer
 from protocol.operations import OPERATIONS
+from tests.builder import exactly
 from tests.orchestrator.fake_tool_server import Emit, FakeToolServer
 
 ANSWER = CommandAnswer(
@@ -310,6 +313,43 @@ async def test_an_answer_of_another_shape_is_our_fault_not_the_callers() -> None
     async with FakeToolServer({"list": odd}).listening() as server, open_client(server.url) as client:
         with pytest.raises(Internal, match="of one version"):
             await client.list()
+
+
+class _EarlierList(Request, frozen=True, kw_only=True):
+    """What a tool server of another build has for ``list``."""
+
+    path: str = "."
+
+
+async def of_before(request: List, emit: Emit) -> ListAnswer:
+    decode(encode({"path": request.path, "depth": request.depth}), _EarlierList)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("version", ["0.0.9", None])
+async def test_a_field_that_the_tool_server_does_not_know_is_told_as_another_build(
+    version: str | None,
+) -> None:
+    server = FakeToolServer({"list": of_before})
+    server.version = version
+    async with server.listening(), open_client(server.url) as client:
+        sentence = (
+            f"the tool server at {server.url} knows no field 'depth' of 'list', which this program does "
+            f"(version {version or 'unknown'} there, {__version__} here); rebuild its image by `make image` "
+            "where it runs in one, then start the session anew by `workspace down` and `workspace up`"
+        )
+        with pytest.raises(Internal, match=exactly(sentence)):
+            await client.list(depth=2)
+
+
+async def test_an_operation_that_the_tool_server_does_not_have_is_told_as_another_build() -> None:
+    async def unknown(request: Any, emit: Emit) -> CommandAnswer:
+        raise NotFound("there is no operation 'search'; did you mean 'read'?", operation="search")
+
+    async with FakeToolServer({"search": unknown}).listening() as server, open_client(server.url) as client:
+        async with client.search.stream(pattern="x") as events:
+            with pytest.raises(Internal, match="knows no operation 'search', which this program does"):
+                await events.result()
 
 
 async def test_a_reply_that_is_no_frame_ends_the_connection() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from protocol import __version__
 from protocol.codec import Format
 from protocol.errors import Cancelled, RateLimited, ToolError
 from protocol.limits import Limits
 from protocol.messages.base import Answer, Event
-from protocol.routes import CLOSE_UNAUTHORIZED, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
+from protocol.routes import CLOSE_UNAUTHORIZED, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, VERSION_HEADER
 from toolserver.session import RENEW, CancelRun, Conversation, Renew, Run, Send
 from toolserver.tools.access import Access, renewal_answer
 from toolserver.tools.call import Call, Dispatcher
@@ -51,6 +52,7 @@ class WebSocketDoor:
             compress=False,
             decode_text=False,
         )
+        socket.headers[VERSION_HEADER] = __version__
         await socket.prepare(request)
         form: Format = "msgpack" if socket.ws_protocol == SUBPROTOCOL_MSGPACK else "json"
         self._open.add(socket)

@@ -55,6 +55,15 @@ class TestComingIn:
             await connection.send('{"id": "1", "op": "processes"}')
             assert json.loads(await connection.recv())["id"] == "1"
 
+    async def test_the_handshake_tells_the_version_that_health_tells(
+        self, daemon: Daemon, http: Http
+    ) -> None:
+        async with http.session.get("/health") as response:
+            version = (await response.json())["version"]
+        async with connect(url_of(daemon), additional_headers={"X-Workspace-Token": TOKEN}) as connection:
+            assert connection.response is not None
+            assert connection.response.headers["X-Tool-Server-Version"] == version
+
     async def test_messagepack_is_chosen_when_it_is_offered_first(self, daemon: Daemon) -> None:
         offered = [Subprotocol("workspace.v1+msgpack"), Subprotocol("workspace.v1+json")]
         headers = {"X-Workspace-Token": TOKEN}
