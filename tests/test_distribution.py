@@ -32,7 +32,7 @@ def copy_project(target: Path) -> Path:
 def build_wheel(project: Path) -> set[str]:
     """The names in the wheel that ``project`` builds to."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(project / "out")]
-    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=100)
     (wheel,) = (project / "out").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())

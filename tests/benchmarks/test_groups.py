@@ -21,7 +21,7 @@ from benchmarks.scale import QUICK
 @pytest.mark.timeout(300)
 async def test_a_run_of_one_group_is_kept(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks", "--no-peers", "--only", "watch"),
+        *(sys.executable, "-m", "benchmarks", "--no-peers", "--only", "watch", "--patience", "20"),
         *("--results", str(tmp_path / "results")),
         cwd=Path(__file__).parents[2],
         stdout=asyncio.subprocess.PIPE,

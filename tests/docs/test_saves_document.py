@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestrator.durable import PART
 from orchestrator.keys import CLOCK_SKEW, TOKEN_LIFE
 from orchestrator.save_rules import KEEP
@@ -31,6 +33,7 @@ def typed(script: str, directory: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(300)
 def test_every_line_of_the_document_runs(tmp_path: Path) -> None:
     [block] = blocks(DOCUMENT)
     try:
@@ -61,6 +64,6 @@ def test_its_program_runs_as_it_stands(tmp_path: Path) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     environ = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False, timeout=100
     )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -14,7 +14,7 @@ from tests.ports import free_port
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A real daemon; at the module's end it has to stop cleanly and to have logged no fault."""
-    quick = {"DEV_SERVER_PORT": str(free_port()), "TOOL_SERVER_STOP_GRACE_MS": "500"}
+    quick = {"DEV_SERVER_PORT": str(free_port()), "TOOL_SERVER_STOP_GRACE_MS": "1000"}
     with running(tmp_path_factory.mktemp("daemon"), **quick) as daemon:
         yield daemon
 
