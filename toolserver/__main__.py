@@ -10,7 +10,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -58,22 +58,22 @@ def prepare() -> None:
 
     Begins nothing, starts no thread and reads no setting: ``main`` does so in each of them.
     """
-    with _lean_imports():
-        import uvloop  # noqa: F401
+    _load_app()
+    import uvloop  # noqa: F401
 
-        import toolserver.app  # noqa: F401
     from toolserver.tools.tokens import load_verifier
 
-    # Loaded late otherwise, and nearly every workspace comes to need them: content, a write, a token.
-    for name in ("isal.igzip_lib", "isal.isal_zlib", "pathspec", "sqlite3", "zstandard"):
+    # Loaded late otherwise, and nearly every workspace comes to need them: dev server, content, write, token.
+    for name in ("aiohttp.client", "isal.igzip_lib", "isal.isal_zlib", "pathspec", "sqlite3", "zstandard"):
         importlib.import_module(name)
     load_verifier()
 
 
 async def _run(config: Config) -> None:
+    environ = dict(os.environ)  # as it was given: commands inherit from it
     # Likewise: aiohttp is most of the start.
-    with _lean_imports():
-        from toolserver.app import open_app
+    _load_app()
+    from toolserver.app import open_app
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ async def _run(config: Config) -> None:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     try:
         async with AsyncExitStack() as stack:
-            running = await stack.enter_async_context(open_app(config, os.environ, _tool_path()))
+            running = await stack.enter_async_context(open_app(config, environ, _tool_path()))
             _settle_memory()
             logs.flush()
             print(f"listening on {running.url}", flush=True)
@@ -93,24 +93,19 @@ async def _run(config: Config) -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-@contextlib.contextmanager
-def _lean_imports() -> Iterator[None]:
-    """In here no certificates are read, and lists that freeze are Python's own.
+def _load_app() -> None:
+    """Import everything, for start-up and memory without what a tool server has no use for.
 
-    aiohttp takes in all that the system trusts when it is imported, for a client that here asks nobody but
-    loopback: a quarter of the time of that import, and 2 MB. The lists hold its few middlewares and signals;
-    in C++ they bring a library of 1 MB.
+    Of aiohttp its client. Should that be loaded later, for the dev server's channel on loopback, then without
+    all the certificates that the system trusts: they are a quarter of its import, and 2 MB. That variables
+    say so from now on is for this process alone. Lists that freeze are Python's own: they hold a few
+    middlewares and signals; in C++ they bring a library of 1 MB.
     """
-    chosen = {**dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), os.devnull), "FROZENLIST_NO_EXTENSIONS": "1"}
-    before = {name: os.environ.get(name) for name in chosen}
-    os.environ.update(chosen)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull, FROZENLIST_NO_EXTENSIONS="1")
+    from toolserver.wire.lean import load_server
+
+    load_server()
+    importlib.import_module("toolserver.app")
 
 
 def _settle_memory() -> None:

@@ -6,14 +6,21 @@ server of static sites: server-sent events. Every frame is bounded, and so is ev
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-import aiohttp
+from aiohttp.http import WSMsgType
 
 from toolserver.tools.diagnostics import Frame, Frames, Page
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientResponse, ClientSession, ClientWebSocketResponse
 
 EVENTS = "/__live"
 """Of the server of static sites; that module is not loaded for one word."""
@@ -49,16 +56,21 @@ class DevChannel:
 
 
 @asynccontextmanager
-async def _session(port: int) -> AsyncIterator[aiohttp.ClientSession]:
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+async def _session(port: int) -> AsyncIterator[ClientSession]:
+    if not hasattr(sys.modules.get("aiohttp.client"), "ClientSession"):  # nor while a thread is about to
+        # By the first who hears a dev server, on a thread: for start-up and memory of an idle daemon.
+        await asyncio.to_thread(importlib.import_module, "aiohttp.client")
+    from aiohttp.client import ClientError, ClientSession, ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
     try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as web:
+        async with ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as web:
             yield web
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (ClientError, TimeoutError) as error:
         raise ConnectionError(str(error)) from error
 
 
-async def _page(web: aiohttp.ClientSession, path: str, accept: str = "*/*") -> Page:
+async def _page(web: ClientSession, path: str, accept: str = "*/*") -> Page:
     fetched = "script" if accept == "*/*" else "document"
     headers = {"Accept": accept, "Sec-Fetch-Dest": fetched, "Cache-Control": "no-cache"}
     async with web.get(path, headers=headers, allow_redirects=False) as response:
@@ -68,9 +80,9 @@ async def _page(web: aiohttp.ClientSession, path: str, accept: str = "*/*") -> P
         return Page(response.status, data.decode(errors="replace"))
 
 
-async def _of_vite(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Frame]:
+async def _of_vite(socket: ClientWebSocketResponse) -> AsyncIterator[Frame]:
     async for message in socket:
-        if message.type is aiohttp.WSMsgType.TEXT:
+        if message.type is WSMsgType.TEXT:
             try:
                 frame = json.loads(message.data)
             except ValueError:
@@ -79,7 +91,7 @@ async def _of_vite(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Fra
                 yield frame
 
 
-async def _of_static(response: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
+async def _of_static(response: ClientResponse) -> AsyncIterator[Frame]:
     async for line in response.content:
         what = line.decode(errors="replace").strip()
         if what == "data: css":

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import struct
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
+from aiohttp.http import WSMsgType
 
 _ROOM_BYTES = 64 * 1024
 """Not yet taken by the socket: up to here a frame is given to it at once, which saves a turn of the loop;

@@ -7,7 +7,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
+from aiohttp.http import WSCloseCode, WSMsgType
 
 from protocol import __version__
 from protocol.codec import Format
