@@ -63,6 +63,18 @@ def known_manager(said: object, where: str) -> str:
     return named
 
 
+def pinned_version(package: Mapping[str, Any], manager: str) -> str | None:
+    """The version of ``manager`` that ``packageManager`` pins, without its hash.
+
+    >>> pinned_version({"packageManager": "npm@10.2.0+sha512.abc"}, "npm")
+    '10.2.0'
+    >>> pinned_version({"packageManager": "pnpm@10"}, "npm"), pinned_version({"packageManager": "npm"}, "npm")
+    (None, None)
+    """
+    named, _, version = str(package.get(_FIELD)).partition("@")
+    return version.partition("+")[0] or None if named == manager else None
+
+
 def is_modern_yarn(package: Mapping[str, Any], names: Collection[str]) -> bool:
     """Whether it is a Yarn from 2 on, which has other options: by the pinned version, else its settings file.
 

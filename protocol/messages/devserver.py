@@ -118,6 +118,8 @@ class InstallAnswer(Answer, frozen=True, kw_only=True):
     """The command that succeeded; null too when the packages came from the store."""
     fallback_reason: str | None = None
     """Why the first command was not enough, when a second one was needed."""
+    notice: str | None = None
+    """What is not as it was asked for, though all went well: another npm than the one pinned."""
     store: StoreUse | None = None
     """null where there is no store, or nothing to install."""
     duration_ms: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -18,15 +19,19 @@ from protocol.package_managers import (
     known_manager,
     offline_environment,
     package_manager,
+    pinned_version,
 )
 from protocol.paths import ROOT
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
 from toolserver.tools.follow import follow
+from toolserver.tools.installers import unheeded_npm
 from toolserver.tools.packages import Known, Packages
 from toolserver.tools.project import Project, look
 from toolserver.tools.shell import dev_environment, shell_argv
+
+log = logging.getLogger("toolserver.install")
 
 _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 40
@@ -78,7 +83,8 @@ class Installs:
 
     async def _install(self, request: Install, call: Call) -> InstallAnswer:
         begun = time.monotonic()
-        manager, commands = await self._plan(request)
+        manager, commands, pinned_npm = await self._plan(request)
+        notice = await self._unheeded(pinned_npm, request, call) if commands else None
         known, use = await self._asked(request, manager, call)
         failures: list[Process] = []
         used = None
@@ -103,9 +109,20 @@ class Installs:
             package_manager=manager,
             command=used,
             fallback_reason=_reason(commands[0], failures[0]) if failures else None,
+            notice=notice,
             store=use,
             duration_ms=round((time.monotonic() - begun) * 1000, 3),
         )
+
+    async def _unheeded(self, pinned_npm: str | None, request: Install, call: Call) -> str | None:
+        """What is not as package.json has it, told."""
+        if pinned_npm is None:
+            return None
+        notice = await asyncio.to_thread(unheeded_npm, pinned_npm, self._env_of(request, "npm"))
+        if notice is not None:
+            log.warning("install", extra={"data": {"notice": notice}})
+            await call.emit(Log(source="install", text=f"{notice}\n"))
+        return notice
 
     async def _asked(
         self, request: Install, manager: str | None, call: Call
@@ -125,18 +142,20 @@ class Installs:
         offline = offline_environment(manager) if request.offline else {}
         return {**self._env, **offline, **request.env}
 
-    async def _plan(self, request: Install) -> tuple[str | None, list[str]]:
+    async def _plan(self, request: Install) -> tuple[str | None, list[str], str | None]:
+        """The package manager, the commands to try, and the npm that is pinned for them."""
         if request.timeout_ms is not None and request.timeout_ms <= 0:
             raise InvalidRequest("'timeoutMs' must be above 0", field="timeoutMs")
         project = await look(self._disk)
         manager = _wanted(request, project)
         if request.command is not None:
-            return manager, [request.command] if request.command.strip() else []
+            return manager, [request.command] if request.command.strip() else [], None
         if manager is None:
-            return None, []
+            return None, [], None
         pinned = {"packageManager": request.package_manager} if request.package_manager else project.package
         modern = is_modern_yarn(pinned or {}, project.names)
-        return manager, install_commands(manager, project.names, request.offline, modern)
+        npm = pinned_version(pinned or {}, "npm") if manager == "npm" else None
+        return manager, install_commands(manager, project.names, request.offline, modern), npm
 
     async def _run(self, line: str, request: Install, env: Mapping[str, str], call: Call) -> Process:
         cwd = await asyncio.to_thread(self._disk.directory, ROOT)

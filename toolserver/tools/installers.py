@@ -45,6 +45,27 @@ def manager_version(manager: str, env: Mapping[str, str]) -> str | None:
     return f"{manager}@{found[1]}-{found[2]}"
 
 
+def unheeded_npm(pinned: str, env: Mapping[str, str]) -> str | None:
+    """The sentence to tell when the npm on PATH is not the one pinned; Corepack's npm is.
+
+    pnpm, Yarn and bun see to their pins themselves, or complain; npm does neither.
+    """
+    match (manager_version("npm", env) or "npm@corepack@").split("@"):
+        case ["npm", "corepack", _]:
+            return None
+        case ["npm", "npm", version] if f"{version}.".startswith(f"{pinned}."):
+            return None
+        case ["npm", "npm", version]:
+            here = version
+        case _:
+            here = "of an unknown version"
+    return (
+        f"packageManager pins npm@{pinned}, and the npm that is here, {here}, installs instead; for the "
+        f"pinned one, install by `npm exec --yes --package=npm@{pinned} -- npm install` (installCommand in "
+        "template.json, or 'command')"
+    )
+
+
 class _Package(msgspec.Struct):
     name: str
     version: str

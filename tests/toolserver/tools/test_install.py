@@ -89,6 +89,40 @@ async def test_offline_takes_the_cache_only(http: Http, root: Path, npm: Json) -
     )
 
 
+@pytest.mark.parametrize(
+    ("pin", "package", "here"),
+    [
+        ("10.2.0", '{"name": "npm", "version": "11.17.0"}', "11.17.0"),
+        ("11.1", '{"name": "npm", "version": "11.17.0"}', "11.17.0"),
+        ("10.2.0", None, "of an unknown version"),
+        ("11.17.0", '{"name": "npm", "version": "11.17.0"}', None),
+        ("11", '{"name": "npm", "version": "11.17.0"}', None),
+        ("10.2.0", '{"name": "corepack", "version": "0.34.0"}', None),
+    ],
+)
+async def test_a_pinned_npm_that_is_not_the_one_here_is_told(
+    http: Http, root: Path, npm: Json, daemon: Daemon, pin: str, package: str | None, here: str | None
+) -> None:
+    beside = root.parent / "tools/package.json"
+    if package is not None:
+        beside.write_text(package)
+    (root / "package.json").write_text(f'{{"packageManager": "npm@{pin}+sha512.abc"}}')
+    *frames, last = await http.stream("install", env=npm)
+    beside.unlink(missing_ok=True)
+    notice = last["result"]["notice"]
+    told = [frame["event"]["text"] for frame in frames]
+    if here is None:
+        assert (notice, told) == (None, ["added 1 package\n"])
+        return
+    assert notice == (
+        f"packageManager pins npm@{pin}, and the npm that is here, {here}, installs instead; for the pinned "
+        f"one, install by `npm exec --yes --package=npm@{pin} -- npm install` (installCommand in "
+        "template.json, or 'command')"
+    )
+    assert told == [f"{notice}\n", "added 1 package\n"]
+    await until(lambda: any(line.get("notice") == notice for line in daemon.log()))
+
+
 async def test_a_failed_install_is_told_with_its_last_words(http: Http, root: Path, npm: Json) -> None:
     (root / "package.json").write_text("{}")
     (root / "broken").touch()
