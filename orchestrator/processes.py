@@ -18,6 +18,11 @@ from pathlib import Path
 
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.005, 0.04
 """Between two looks, each longer by half: fifty who wait for what takes a second shall not be the reason."""
+_BETWEEN_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+"""Before each further look at a process that shows nothing of itself. Becoming another program takes a
+fraction of the first; a busy machine may hold it up there for several turns of others. A gut feeling."""
+_SURE = 2
+"""So often it has to show a command line and no environment: once may have been right before or after."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,26 @@ def still_running(family: Iterable[tuple[int, int]]) -> set[int]:
 def has_marker(pid: int, marker: str) -> bool:
     """Whether the process was started with ``marker`` in its environment. Others' are not for us to read."""
     try:
-        return marker.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return marker.encode() in _environment(pid).split(b"\0")
     except OSError:
         return False
+
+
+def _environment(pid: int) -> bytes:
+    """What the kernel shows of it, also of one that is becoming another program just now.
+
+    In the midst of ``execve`` it shows neither environment nor command line. Who was given no environment has
+    a command line each time; of a thread of the kernel, and of who is ending, there is no program to be told.
+    """
+    shown, named = Path(f"/proc/{pid}/environ").read_bytes(), 0
+    for seconds in _BETWEEN_SECONDS:
+        if shown or named == _SURE:
+            break
+        Path(f"/proc/{pid}/exe").readlink()
+        named += bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+        time.sleep(seconds)
+        shown = Path(f"/proc/{pid}/environ").read_bytes()
+    return shown
 
 
 def _with_descendants(pids: Iterable[int], table: Collection[Process]) -> set[int]:
