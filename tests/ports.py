@@ -27,11 +27,16 @@ def of_worker(name: str) -> range:
     return range(first, first + EACH)
 
 
+def mine() -> range:
+    """What this worker may choose from; for wishes of a range that no other program comes upon."""
+    return of_worker(os.environ.get("PYTEST_XDIST_WORKER", ""))
+
+
 def _turns() -> itertools.cycle[int]:
-    mine = of_worker(os.environ.get("PYTEST_XDIST_WORKER", ""))
+    ports = mine()
     # Somewhere in it: programs that a test starts choose too.
-    start = random.randrange(len(mine))
-    return itertools.cycle([*mine[start:], *mine[:start]])
+    start = random.randrange(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
 
 
 _TURNS = _turns()

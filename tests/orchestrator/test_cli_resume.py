@@ -54,6 +54,22 @@ def kill(pids: set[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def installing(host: Host) -> set[int]:
+    """Wait until it comes up and has begun to install; all processes of the sandbox."""
+    until(lambda: [row["state"] for row in host.json("ls")] == ["initializing"])
+    (row,) = host.json("ls")
+    mark = marker(row["session"])
+    until(lambda: any(command_line(pid) == b"sleep\0007531\0" for pid in processes.members(mark)))
+    return processes.members(mark)
+
+
+def command_line(pid: int) -> bytes:
+    """Empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def test_one_whose_tool_server_was_killed_is_told_resumed_on_its_files_and_ended(host: Host) -> None:
     with host.up("site", "--detach") as up:
         up.ready()
@@ -74,9 +90,7 @@ def test_one_whose_tool_server_was_killed_is_told_resumed_on_its_files_and_ended
 
 def test_one_whose_tool_server_is_killed_while_it_comes_up_is_told_and_nothing_is_left(host: Host) -> None:
     with host.up("endless") as up:
-        until(lambda: [row["state"] for row in host.json("ls")] == ["initializing"])
-        (row,) = host.json("ls")
-        kill(processes.members(marker(row["session"])))
+        kill(installing(host))
         code, _ = up.end()
     assert code == 1
     assert (host.sessions(), host.json("ls", "--all")) == ([], [])
@@ -84,11 +98,10 @@ def test_one_whose_tool_server_is_killed_while_it_comes_up_is_told_and_nothing_i
 
 def test_when_both_are_killed_while_it_comes_up_the_next_ls_undoes_it(host: Host) -> None:
     with host.up("endless") as up:
-        until(lambda: [row["state"] for row in host.json("ls")] == ["initializing"])
-        (row,) = host.json("ls")
+        sandbox = installing(host)
         up.process.kill()
         up.process.wait()
-        kill(processes.members(marker(row["session"])))
+        kill(sandbox)
         done = host.inside("ls")
     assert b"was left initializing: its start was undone" in done.stderr
     assert (host.sessions(), host.json("ls", "--all")) == ([], [])

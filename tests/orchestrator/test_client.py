@@ -25,6 +25,8 @@ from protocol.operations import OPERATIONS
 from tests.builder import exactly
 from tests.orchestrator.fake_tool_server import Emit, FakeToolServer
 
+WAIT_SECONDS = 60
+"""Before a wait counts as a hang."""
 ANSWER = CommandAnswer(
     process_id="p1",
     running=False,
@@ -169,19 +171,22 @@ async def test_a_finished_stream_is_not_cancelled() -> None:
 
 
 async def test_a_cancelled_caller_cancels_its_request() -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def waiting(request: Stat, emit: Emit) -> Any:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
     async with FakeToolServer({"stat": waiting}).listening() as server, open_client(server.url) as client:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await client.stat(path="a")
-        async with asyncio.timeout(5):
+        call = asyncio.create_task(client.stat(path="a"))
+        async with asyncio.timeout(WAIT_SECONDS):
+            await begun.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
             await ended.wait()
 
 
@@ -199,7 +204,7 @@ async def test_a_stream_nobody_reads_holds_up_others_only_for_its_patience() -> 
     server = FakeToolServer({"command": writing(2000), "list": listed})
     async with server.listening(), open_client(server.url, patience_seconds=0.2) as client:
         async with client.command.stream(command="x") as stream:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_SECONDS):
                 await client.list()
             assert [event async for event in stream]  # what it had is still handed out
             with pytest.raises(Cancelled, match=r"no event of this request was taken for 0\.2 s"):
@@ -208,13 +213,13 @@ async def test_a_stream_nobody_reads_holds_up_others_only_for_its_patience() -> 
 
 async def test_a_slow_reader_that_reads_on_loses_nothing() -> None:
     server = FakeToolServer({"command": writing(600)})
-    async with server.listening(), open_client(server.url, patience_seconds=0.5) as client:
+    async with server.listening(), open_client(server.url, patience_seconds=2) as client:
         async with client.command.stream(command="x") as stream:
             offsets = []
             async for event in stream:
                 assert isinstance(event, Stdout)
                 offsets.append(event.offset)
-                if len(offsets) < 10:
+                if len(offsets) < 50:  # in all longer than the patience for one, each time much shorter
                     await asyncio.sleep(0.05)
     assert offsets == [n * 10 for n in range(600)]
 
@@ -400,7 +405,7 @@ async def test_wait_closed_returns_when_the_tool_server_goes() -> None:
         while not server.connections:
             await asyncio.sleep(0.01)
         await server.connections[0].close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await waiting
 
 

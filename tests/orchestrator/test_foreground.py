@@ -20,6 +20,7 @@ from orchestrator.client import Client, open_client
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import Seen
 from tests.orchestrator.fake_tool_server import FakeToolServer
+from tests.orchestrator.live import WAIT_SECONDS
 from tests.orchestrator.test_records import record
 
 
@@ -52,7 +53,7 @@ async def server() -> AsyncIterator[FakeToolServer]:
 
 
 async def connected(server: FakeToolServer, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         while len(server.connections) < count:
             await asyncio.sleep(0.01)
 
@@ -70,7 +71,7 @@ async def test_a_lost_connection_is_made_again_as_long_as_the_sandbox_lives(serv
         await server.connections[-1].close()
     assert not task.done()
     stop._take(signal.SIGINT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         await task
 
 
@@ -80,7 +81,7 @@ async def test_a_dead_sandbox_ends_it(server: FakeToolServer) -> None:
     await connected(server, 1)
     sessions.alive = False
     await server.connections[-1].close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         await task
 
 
@@ -90,7 +91,7 @@ async def test_a_down_elsewhere_ends_it(server: FakeToolServer) -> None:
     await connected(server, 1)
     sessions.state = State.STOPPING
     await server.connections[-1].close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         await task
 
 

@@ -31,6 +31,7 @@ from protocol.errors import AlreadyExists, Unavailable
 FAKE = str(Path(__file__).with_name("fake_daemon.py"))
 SESSION = f"s{os.getpid()}"
 """Of this run alone: processes are looked for by it on the whole machine, where other runs may be."""
+WAIT_SECONDS = 60
 SECRET = {"AWS_SECRET_ACCESS_KEY": "x", "PATH": os.environ["PATH"]}
 
 
@@ -112,7 +113,7 @@ async def test_a_daemon_that_was_killed_is_shown_dead_and_cleaned_up(tmp_path: P
     driver = backend(tmp_path)
     guest = await driver.create(launch())
     os.kill(pid(guest), signal.SIGKILL)
-    await processes.wait_until(lambda: not left_of(), 5)
+    await processes.wait_until(lambda: not left_of(), WAIT_SECONDS)
     assert [each.state for each in await driver.guests()] == [GuestState.DEAD]
     assert (await driver.destroy(guest.id)).found
     assert not area(tmp_path).exists()
@@ -121,7 +122,7 @@ async def test_a_daemon_that_was_killed_is_shown_dead_and_cleaned_up(tmp_path: P
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
     """A process that is nobody's of ours."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         yield process
         process.kill()
 
@@ -132,7 +133,7 @@ async def test_a_process_that_got_the_same_id_later_is_not_ours(
     driver = backend(tmp_path)
     guest = await driver.create(launch())
     os.kill(pid(guest), signal.SIGKILL)
-    await processes.wait_until(lambda: not left_of(), 5)
+    await processes.wait_until(lambda: not left_of(), WAIT_SECONDS)
     label = area(tmp_path) / "guest.json"
     seen = processes.look_up(stranger.pid)
     assert seen is not None
@@ -165,7 +166,7 @@ async def test_what_a_killed_daemon_left_behind_is_killed(tmp_path: Path) -> Non
     driver = backend(tmp_path, "child")
     guest = await driver.create(launch())
     os.kill(pid(guest), signal.SIGKILL)
-    await processes.wait_until(lambda: pid(guest) not in left_of(), 5)
+    await processes.wait_until(lambda: pid(guest) not in left_of(), WAIT_SECONDS)
     outcome = await driver.destroy(guest.id)
     assert (outcome.killed, left_of()) == (1, set())
 
@@ -208,7 +209,7 @@ async def test_a_daemon_that_never_listens_is_given_up_and_ended(
 
 async def test_cancelling_a_start_leaves_no_process(tmp_path: Path) -> None:
     starting = asyncio.create_task(backend(tmp_path, "silent").create(launch()))
-    assert await processes.wait_until(lambda: bool(left_of()), 5)
+    assert await processes.wait_until(lambda: bool(left_of()), WAIT_SECONDS)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -224,7 +225,7 @@ async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_o
 
     def slowly(place: local_place.Place, existing: bool) -> None:
         begun.set()
-        assert go.wait(30)
+        assert go.wait(WAIT_SECONDS)
         try:
             make(place, existing)
         finally:
@@ -235,12 +236,12 @@ async def test_a_start_cancelled_while_directories_are_made_leaves_none_of_its_o
         root.mkdir(parents=True)
     monkeypatch.setattr(local_place.Place, "make", slowly)
     starting = asyncio.create_task(backend(tmp_path).create(launch()))
-    assert await asyncio.to_thread(begun.wait, 30)
+    assert await asyncio.to_thread(begun.wait, WAIT_SECONDS)
     starting.cancel()
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert await asyncio.to_thread(over.wait, 30)
+    assert await asyncio.to_thread(over.wait, WAIT_SECONDS)
     assert root.exists() == refused
     assert not area(tmp_path).exists()
 
@@ -253,7 +254,7 @@ async def test_files_that_were_there_before_outlive_a_start_that_fails(tmp_path:
     with pytest.raises(Unavailable, match="the root is on fire"):
         await backend(tmp_path, "die").create(again)
     starting = asyncio.create_task(backend(tmp_path, "silent").create(again))
-    assert await processes.wait_until(lambda: bool(left_of()), 30)
+    assert await processes.wait_until(lambda: bool(left_of()), WAIT_SECONDS)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -272,7 +273,7 @@ async def test_two_sessions_never_share_a_directory(tmp_path: Path) -> None:
 
 async def test_ten_start_at_once(tmp_path: Path) -> None:
     driver = backend(tmp_path)
-    guests = await asyncio.gather(*(driver.create(launch(f"session_{n}")) for n in range(10)))
+    guests = await asyncio.gather(*(driver.create(launch(f"{SESSION}_{n}")) for n in range(10)))
     assert len({pid(guest) for guest in guests}) == 10
     await asyncio.gather(*(driver.destroy(guest.id) for guest in guests))
     assert await driver.guests() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -105,6 +106,14 @@ def variables(pid: int) -> set[str]:
     return {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0")}
 
 
+def open_directories(pid: int) -> list[str]:
+    opened = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            opened.append(str(each.readlink()))
+    return [each for each in opened if Path(each).is_dir()]
+
+
 def test_a_process_shows_the_command_and_the_environment_that_it_took_on() -> None:
     done = subprocess.run(
         [sys.executable, "-c", TAKEN_ON], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
@@ -127,10 +136,10 @@ async def test_a_forked_one_looks_like_one_that_was_started_and_has_nothing_of_a
     assert variables(pid(first)) - variables(pid(second)) == {"MINE"}
     assert "PATH" in variables(pid(second))
     assert b"-m\0toolserver\0" in Path(f"/proc/{pid(second)}/cmdline").read_bytes()
-    opened = [str(each.readlink()) for each in Path(f"/proc/{pid(second)}/fd").iterdir()]
-    assert [each for each in opened if Path(each).is_dir()] == [
-        str(PathManager(data).workspace_dir("ann", "second"))
-    ]
+    root = str(PathManager(data).workspace_dir("ann", "second"))
+    # Once it is at rest: one that has just begun looks into its own directories.
+    await processes.wait_until(lambda: open_directories(pid(second)) == [root], WAIT_SECONDS)
+    assert open_directories(pid(second)) == [root]
     for guest in (first, second):
         await driver.destroy(guest.id)
 

@@ -20,6 +20,8 @@ async def ten() -> AsyncIterator[Crowd]:
         await asyncio.gather(*(many.backend.destroy(guest.id) for guest in await many.backend.guests()))
 
 
+# Twenty starts of a Python, and as many of a dev server.
+@pytest.mark.timeout(600)
 async def test_ten_at_once_go_the_whole_way_apart_and_leave_nothing(ten: Crowd) -> None:
     async with ten.sessions:
         await ten.go()

@@ -12,6 +12,7 @@ from orchestrator.ports import Wish
 from orchestrator.sessions import PortWishes
 from protocol.errors import Busy
 from tests.orchestrator.mortal import ANN, sessions_in
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("which", ["dev", "tool"])
@@ -20,13 +21,12 @@ async def test_the_error_names_the_range_and_the_option_and_nothing_is_left(
 ) -> None:
     sessions = sessions_in(tmp_path)
     with ExitStack() as others:
-        listeners = [others.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        first, *rest = [int(listener.getsockname()[1]) for listener in listeners]
-        free = rest.pop() if which == "tool" else 0
-        if free:
-            listeners[-1].close()
+        first, *rest = [free_port() for _ in range(4)]
+        listeners = [
+            others.enter_context(socket.create_server(("127.0.0.1", port))) for port in (first, *rest)
+        ]
         taken = Wish(first, rest)
-        wishes = PortWishes(tool=Wish(0), dev=taken) if which == "dev" else PortWishes(taken, Wish(free))
+        wishes = PortWishes(Wish(0), taken) if which == "dev" else PortWishes(taken, Wish(free_port()))
         option = "--dev-port" if which == "dev" else "--port"
         sentence = f"port {first} and all from {rest[0]} to {rest[-1]} are taken; .* by {option}"
         with pytest.raises(Busy, match=sentence):

@@ -116,6 +116,8 @@ def test_a_directory_of_which_nothing_is_left_is_refused(path: str, tmp_path: Pa
         packed(find_source(str(tmp_path), [], tmp_path), Path("/d"))
 
 
+# A disk that others use too may be slow.
+@pytest.mark.timeout(600)
 def test_half_a_gigabyte_is_packed_in_the_memory_of_a_few_pieces(tmp_path: Path) -> None:
     """In a process of its own, by the kernel's own count of the most that it ever held."""
     size = 512 * MIB

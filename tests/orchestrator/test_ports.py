@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.ports import DEV_PORTS, Wish, choose, is_free
 from protocol.errors import Busy
+from tests.ports import free_port
 
 
 def test_the_wished_port_is_taken_when_it_is_free() -> None:
@@ -26,8 +27,8 @@ def test_exhaustion_names_the_range_and_the_way_out() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_a_port_that_somebody_listens_on_is_not_free(address: str) -> None:
-    with socket.create_server((address, 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
+    with socket.create_server((address, port)):
         assert not is_free(port)
     assert is_free(port)
 

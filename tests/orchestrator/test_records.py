@@ -116,7 +116,9 @@ def test_a_choice_that_fails_leaves_no_record(records: Records) -> None:
     assert records.list(ANN, stopped=True) == []
 
 
-def test_launches_at_once_never_get_the_same_port(tmp_path: Path) -> None:
+def test_launches_at_once_never_get_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.registry.BUSY_SECONDS", 60.0)  # sixteen at once on a slow disk
+
     def begin(number: int) -> int:
         def chosen(taken: frozenset[int]) -> SessionRecord:
             port = choose(Wish(8000, range(8001, 8100)), taken, lambda port: True)

@@ -21,6 +21,7 @@ from orchestrator.session_states import State
 from orchestrator.sessions import PortWishes, Sessions
 from protocol.errors import Busy, Conflict, InvalidRequest, NotFound, Unavailable
 from tests.orchestrator.test_sessions import ANN, BOB, WISHES, DictionaryBackend
+from tests.ports import free_port
 
 HERE = Holder.of_this_process()
 
@@ -353,10 +354,11 @@ async def test_a_wall_clock_that_jumps_makes_no_two_ids_alike_and_loses_nothing(
 
 
 async def test_when_all_ports_are_taken_the_error_names_their_range(sessions: Sessions) -> None:
-    few = PortWishes(tool=Wish(0), dev=Wish(18000, range(18001, 18003)))
+    first, *rest = (free_port() for _ in range(3))
+    few = PortWishes(tool=Wish(0), dev=Wish(first, rest))
     for _ in range(3):
         await begun(sessions, few)
-    with pytest.raises(Busy, match="port 18000 and all from 18001 to 18002 are taken; stop a workspace"):
+    with pytest.raises(Busy, match=f"port {first} and all from {rest[0]} to {rest[-1]} are taken; stop a"):
         await begun(sessions, few)
     assert len(await sessions.list(ANN, stopped=True)) == 3
     await sessions.end((await sessions.list(ANN))[0].record)

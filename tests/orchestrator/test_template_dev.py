@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import queue
@@ -76,7 +77,7 @@ class Dev:
     def page(self, path: str = "") -> str:
         try:
             return get(self.said["previewUrl"] + path)[1].decode()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # it starts anew, or the file changes
             return str(error)
 
     def end(self) -> int:

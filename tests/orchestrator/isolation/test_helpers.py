@@ -31,13 +31,13 @@ DAEMON = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the first process of a namespace has no default
 if sys.argv[1:]:
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 print("listening on http://127.0.0.1:" + os.environ["TOOL_SERVER_PORT"], flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 SESSION = f"s{os.getpid()}"
 """Of this run alone: processes are looked for by it on the whole machine, where other runs may be."""
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 FACTS = probe.look(reach.python_needs(), PROJECT)
 no_bwrap = pytest.mark.skipif(bool(FACTS.no_bwrap), reason=FACTS.no_bwrap)
 no_network = pytest.mark.skipif(bool(FACTS.no_network), reason=FACTS.no_network)
@@ -144,7 +144,7 @@ async def test_helpers_that_nobody_looks_after_any_more_are_ended_with_the_sandb
 async def test_bubblewrap_leaves_nobody_when_its_first_process_is_killed(data: Path) -> None:
     driver = backend(data, Setting(Wish.BWRAP, network=Network.SHARED), "child")
     guest = await driver.create(launch())
-    assert len(processes.members(marker(SESSION))) >= 3
+    assert await processes.wait_until(lambda: len(processes.members(marker(SESSION))) >= 3, WAIT_SECONDS)
     os.kill(int(guest.labels["pid"]), signal.SIGKILL)
     assert await gone(set())
     await driver.destroy(guest.id)

@@ -37,7 +37,7 @@ needs_filter = pytest.mark.skipif(not seccomp.is_known(MACHINE), reason=f"no fil
 
 def launched(*words: str) -> subprocess.CompletedProcess[str]:
     """``words`` are the launcher's, ``--``, and the command."""
-    return subprocess.run([*LAUNCHER, *words], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([*LAUNCHER, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
 def sh(line: str, *words: str) -> subprocess.CompletedProcess[str]:

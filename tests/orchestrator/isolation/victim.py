@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -20,7 +21,7 @@ def main(file: Path) -> None:
     """Does not end by itself."""
     root = Path.cwd()
     places = {"root": root, "home": Path(os.environ["HOME"]), "tmp": Path("/tmp"), "shm": Path("/dev/shm")}
-    files = {name: str(_written(place / f"secret-{os.getpid()}")) for name, place in places.items()}
+    files = {name: str(_written(place / f"secret-{secrets.token_hex(8)}")) for name, place in places.items()}
     controller, terminal = os.openpty()
     told: dict[str, Any] = {"files": files, "pid": os.getpid(), "directory": str(root)}
     told["terminal"] = os.ttyname(terminal)

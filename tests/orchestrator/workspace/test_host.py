@@ -15,7 +15,7 @@ import pytest
 from orchestrator import AsyncWorkspace, Workspace, WorkspaceHost
 from orchestrator.processes import members
 from protocol.errors import InvalidRequest, NotFound, OutsideWorkspace, Unavailable
-from tests.orchestrator.live import Host, get
+from tests.orchestrator.live import WAIT_SECONDS, Host, get
 
 
 @pytest.fixture
@@ -138,20 +138,21 @@ async def test_a_cancelled_call_ends_its_command(host: WorkspaceHost) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
 
 
 async def first_line(workspace: AsyncWorkspace, path: str) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             if line := (await workspace.read_text(path)).strip():
                 return line
         except NotFound:
-            assert time.monotonic() < deadline
+            pass
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
 
 

@@ -29,6 +29,7 @@ from protocol.errors import (
     Unavailable,
 )
 from protocol.messages.commands import Stdout
+from tests.builder import is_alive
 from tests.orchestrator.live import until
 
 MIB = 1024 * 1024
@@ -306,14 +307,10 @@ def test_a_tool_server_that_died_is_replaced_at_the_next_call(tmp_path: Path) ->
     with LocalWorkspace(tmp_path) as workspace:
         parent = int(workspace.execute_command("echo $PPID").stdout)
         os.kill(parent, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{parent}").exists() or _is_zombie(parent))
+        until(lambda: not is_alive(parent))
         with contextlib.suppress(Unavailable):  # this one may still meet the connection that is going
             workspace.execute_command("true")
         assert workspace.execute_command("echo again").stdout == "again\n"
-
-
-def _is_zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_closed_one_says_so_and_leaves_no_thread(tmp_path: Path) -> None:
