@@ -143,7 +143,7 @@ class LocalBackend:
                     guest = await _to_the_end(self._spawned, guest, told, place)
                     port = await self._listening_port(guest, place)
             guest = msgspec.structs.replace(guest, tool_port=port, labels=self._labels(guest, place))
-            await asyncio.to_thread(place.write_label, guest)
+            await _to_the_end(place.write_label, guest)
         except BaseException:
             # Also when cancelled: an orphan would hold the port, and nobody would know of it. But not what
             # another one has made, and not the files that were there before.
