@@ -25,6 +25,7 @@ async def typed(block: str, server: Daemon) -> str:
     return (await run("bash", "-c", script)).decode()
 
 
+@pytest.mark.timeout(300)
 async def test_every_shell_block_of_the_api_document_runs(tmp_path: Path) -> None:
     async with daemon(tmp_path / "daemon") as server:
         told = [await typed(block, server) for block in blocks("docs/api.md")]

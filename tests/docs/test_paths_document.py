@@ -33,6 +33,7 @@ def test_every_python_block_runs_in_the_order_of_reading(monkeypatch: pytest.Mon
     assert runner.tries > 10
 
 
+@pytest.mark.timeout(300)
 def test_the_unit_tests_run_by_the_documents_command_and_without_any_container() -> None:
     (command,) = blocks("sh")
     # Nothing but this interpreter is in reach: no engine, and no other program than git.
@@ -43,7 +44,7 @@ def test_the_unit_tests_run_by_the_documents_command_and_without_any_container()
         env=environ,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -38,11 +38,10 @@ class Page:
 async def open_page(base: str) -> AsyncIterator[Page]:
     """Load the page and the modules it names, and listen, as the dev server's client script does."""
     async with aiohttp.ClientSession() as web:
+        async with asyncio.timeout(FRAME_SECONDS):
+            while not await _loaded(web, base):
+                pass
         client = await text(web, f"{base}/@vite/client")
-        page = await text(web, f"{base}/")
-        for path in _IMPORT.findall(page):
-            for below in _IMPORT.findall(await text(web, base + path)):
-                await text(web, base + below)
     found = _TOKEN.search(client)
     assert found, "the dev server's client script has no token"
     address = f"{base.replace('http', 'ws', 1)}/?token={found[1]}"
@@ -58,9 +57,26 @@ async def open_page(base: str) -> AsyncIterator[Page]:
         yield Page(base, socket)
 
 
+async def _loaded(web: aiohttp.ClientSession, base: str) -> bool:
+    """Whether page and modules came; no when Vite has packed packages anew: a browser would load again."""
+    try:
+        for path in _IMPORT.findall(await text(web, f"{base}/")):
+            for below in _IMPORT.findall(await text(web, base + path)):
+                await text(web, base + below)
+    except Outdated:
+        return False
+    return True
+
+
+class Outdated(Exception):
+    """The dev server has another version of what was asked for."""
+
+
 async def text(web: aiohttp.ClientSession, url: str) -> str:
     """What ``url`` answers, which must be a 200."""
     async with web.get(url) as response:
+        if response.status == 504:  # Vite's "Outdated Optimize Dep"
+            raise Outdated(url)
         assert response.status == 200, f"{url}: {response.status}"
         return await response.text()
 

@@ -334,6 +334,7 @@ async def test_a_save_while_files_change_holds_of_each_file_one_state(root: Path
 # Kills
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["replace", "merge"])
 async def test_a_daemon_that_is_killed_while_it_injects_leaves_one_tree(mode: str, tmp_path: Path) -> None:
     """At instants that chance picks, from the first byte to after the answer; ``killed`` tries every one."""

@@ -70,6 +70,7 @@ def swapping(root: Path, outside: Path) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.timeout(300)
 async def test_a_race_for_a_directory_never_reaches_outside(
     http: Http, daemon: Daemon, root: Path, outside: Path
 ) -> None:
@@ -111,7 +112,7 @@ async def test_a_race_for_a_directory_never_reaches_outside(
     ]
     with swapping(root, outside):
         end = time.monotonic() + RACE_SECONDS / 2
-        async with asyncio.timeout(RACE_SECONDS + PATIENCE_SECONDS):
+        async with asyncio.timeout(RACE_SECONDS + 2 * PATIENCE_SECONDS):
             while time.monotonic() < end or not any('"content":"ours' in each for each in answers):
                 await asyncio.gather(*(act() for act in acts))
     assert tree_of(outside) == before

@@ -191,6 +191,7 @@ async def test_what_is_no_http_gets_a_sentence(daemon: Daemon) -> None:
     assert (refused.status, refused.code) == (400, "invalid_request")
 
 
+@pytest.mark.timeout(300)
 async def test_a_thousand_sockets_are_served(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
         async with AsyncExitStack() as stack:
