@@ -85,18 +85,27 @@ def before(version: int, wanted: Wanted) -> list[Write]:
     return writes
 
 
+def leaving(version: int, wanted: Wanted) -> list[Write]:
+    """What it has right before the daemon's thread leaves it: a place that was let go would be the command's,
+    if only for a moment, and whom it starts then stays. The kernel takes a limit below what there is.
+
+    >>> [(each.file, each.text) for each in leaving(1, Wanted(processes=9, cpus=0.5))]
+    [('pids.max', '9')]
+    """
+    if version == 1 and wanted.processes:
+        return [Write("pids", "pids.max", str(wanted.processes))]
+    return []
+
+
 def after(version: int, wanted: Wanted) -> list[Write]:
     """What it has once the daemon's thread has left it: that is never to wait for a command's share.
 
     >>> [(each.file, each.text) for each in after(1, Wanted(processes=9, cpus=0.5))]
-    [('pids.max', '9'), ('cpu.cfs_quota_us', '50000')]
+    [('cpu.cfs_quota_us', '50000')]
     """
-    writes: list[Write] = []
-    if version == 1 and wanted.processes:
-        writes.append(Write("pids", "pids.max", str(wanted.processes)))
     if version == 1 and wanted.cpus:
-        writes.append(Write("cpu", "cpu.cfs_quota_us", str(_quota(wanted.cpus))))
-    return writes
+        return [Write("cpu", "cpu.cfs_quota_us", str(_quota(wanted.cpus)))]
+    return []
 
 
 def giving_way(version: int, steps: int) -> Write:

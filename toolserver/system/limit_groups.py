@@ -165,8 +165,7 @@ class LimitGroups:
                 directory.mkdir()
             group.write(group_files.before(self.version, self._wanted))
             if self.version == 1:
-                for directory in dict.fromkeys(group.directories.values()):
-                    write_text(directory / "tasks", str(self._spawner))
+                self._move_into(group)
             else:
                 group.descriptor = os.open(
                     group.directories[next(iter(self._bases))], os.O_RDONLY | os.O_CLOEXEC
@@ -180,12 +179,21 @@ class LimitGroups:
             raise
         return group
 
+    def _move_into(self, group: Group) -> None:
+        """The thread goes there, out of the last one if it was in there."""
+        if self._sitting is not None:
+            _hold(self._sitting, group_files.leaving(self.version, self._wanted))
+        # Where processes are counted first: until it is out it has a place there that is the command's.
+        counted_first = sorted(group.directories, key=lambda controller: controller != "pids")
+        for directory in dict.fromkeys(group.directories[each] for each in counted_first):
+            write_text(directory / "tasks", str(self._spawner))
+
     def _settle(self, group: Group) -> None:
         """The thread is out of the last one now, if it was in there."""
         last, self._sitting = self._sitting, group
         if last is not None:
             last.let_go()
-            last.write(group_files.after(self.version, self._wanted))
+            _hold(last, group_files.after(self.version, self._wanted))
 
     def _open_first(self, own: Mapping[str, Path]) -> None:
         name = own_name()
@@ -198,7 +206,8 @@ class LimitGroups:
                 probe.directories[controller].mkdir()
                 try:
                     limit = self._only(controller)
-                    probe.write([*group_files.before(1, limit), *group_files.after(1, limit)])
+                    probe.write([*group_files.before(1, limit), *group_files.leaving(1, limit)])
+                    probe.write(group_files.after(1, limit))
                     write_text(probe.directories[controller] / "tasks", str(self._spawner))
                     write_text(base / "tasks", str(self._spawner))
                 finally:
@@ -245,6 +254,15 @@ def try_out(groups: LimitGroups, start: Callable[[Group], int]) -> None:
     else:
         group.over = True
         groups.given(group)
+
+
+def _hold(group: Group, writes: list[Write]) -> None:
+    """Have it these limits; one whose command has ended may be gone as soon as nobody sits in it."""
+    try:
+        group.write(writes)
+    except OSError:
+        if not group.over:
+            raise
 
 
 def _tried(group: Group, write: Write) -> None:

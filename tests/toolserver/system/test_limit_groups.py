@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -135,6 +136,28 @@ async def test_groups_are_removed_when_everybody_in_them_has_gone(table: Process
     assert all(each.exists() for each in kept)
     await table.stop(left, grace_ms=0)
     await until(lambda: not any(each.exists() for each in kept))
+
+
+async def test_one_that_is_removed_as_soon_as_it_can_be_keeps_no_command_from_its_start(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_by_now, after = threading.Event(), group_files.after
+    prepared = table._groups._next
+    assert prepared is not None
+    await asyncio.to_thread(prepared.result, 60)
+
+    def late(version: int, wanted: Wanted) -> list[group_files.Write]:
+        assert ended_by_now.wait(60)
+        table._groups.tidy()
+        return after(version, wanted)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(group_files, "after", late)
+        first = await ended(table, "true")
+        ended_by_now.set()
+        assert wrote(await ended(table, "echo second")) == ["second"]
+    assert first.group is not None
+    assert not any(each.exists() for each in first.group.directories.values())
 
 
 def test_what_a_killed_daemon_left_is_removed_by_the_next(tmp_path: Path) -> None:
