@@ -122,6 +122,6 @@ async def daemon(directory: Path) -> AsyncIterator[Daemon]:
         yield Daemon(line.split()[-1], directory / "app", dev_port, path, directory)
     finally:
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await process.wait()
     assert process.returncode == 0, (directory / "log").read_text()

@@ -91,6 +91,9 @@ async def test_connections_that_work(daemon: Daemon) -> None:
         async with socket_of(daemon, **of("bob")) as other, http_of(daemon, **of("bob")) as http:
             assert (await other.ok("list"))["entries"] == []
             assert (await http.ok("list"))["entries"] == []
+    async with http_of(daemon, **of("bob")) as http, asyncio.timeout(PATIENCE_SECONDS):
+        while "toolserver_sockets 0" not in await figures(http):
+            await asyncio.sleep(0.1)
     async with http_of(daemon, **of("ann")) as http:
         assert (await http.ok("list"))["entries"] == []
 
