@@ -22,6 +22,7 @@ from protocol.codec import encode
 from protocol.errors import Busy, InvalidRequest, Timeout, TooLarge, ToolError
 from protocol.export.schema import ErrorAnswer
 from protocol.limits import Limits
+from toolserver.wire.bodies import FEW_BYTES
 
 IDLE, WORKING = 0.0, float("inf")
 _LOOK_SECONDS = 1.0
@@ -138,6 +139,7 @@ class Doors(web.Server):
             "max_field_size": limits.max_header_bytes,
             "max_headers": limits.max_headers,
             "keepalive_timeout": limits.idle_connection_ms / 1000,
+            "read_bufsize": FEW_BYTES,
         }
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._last_descriptor = soft - min(_LONGEST_RESERVE, soft // 4)

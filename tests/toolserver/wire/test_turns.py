@@ -13,6 +13,7 @@ from aiohttp import web
 
 from protocol.limits import Limits
 from tests.builder import PATIENCE_SECONDS
+from toolserver.wire.bodies import pieces
 from toolserver.wire.connections import Connection, Doors
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -84,6 +85,50 @@ def test_pieces_that_fill_what_is_read_at_once_come_in_turns_of_their_own() -> N
         came = runner.run(turns_of_full_pieces(take, send))
     assert len(came) > 1
     assert len(came) == len(set(came))
+
+
+CHUNKS = 100_000
+
+
+def put(port: int) -> None:
+    """A body of chunks of a single byte."""
+    with closing(socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)) as client:
+        client.sendall(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.sendall(b"1\r\nx\r\n" * CHUNKS + b"0\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+async def turns_of_a_body(put: Callable[[int], None]) -> list[tuple[int, int]]:
+    """Of each piece of the body that ``put`` sends: the turn of the loop it is given out in, and its size."""
+    loop, turn = asyncio.get_running_loop(), 0
+    came: list[tuple[int, int]] = []
+
+    async def take(request: web.BaseRequest) -> web.StreamResponse:
+        came.extend([(turn, len(data)) async for data in pieces(request, Limits())])
+        return web.Response()
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(next_turn)
+
+    next_turn()
+    doors = Doors(web.Server(take), Limits(), lambda _: None)
+    server = await loop.create_server(doors, "127.0.0.1", 0)
+    try:
+        await asyncio.to_thread(put, server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        await doors.shutdown(1)
+    return came
+
+
+def test_of_tiny_chunks_a_few_are_taken_and_then_it_is_the_others_turn() -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        came = runner.run(turns_of_a_body(put))
+    assert sum(size for _, size in came) == CHUNKS
+    assert max(size for _, size in came) <= 4096
+    assert len({turn for turn, _ in came}) == len(came)
 
 
 def test_of_requests_without_end_no_more_is_read_than_can_wait() -> None:
