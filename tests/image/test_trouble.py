@@ -23,6 +23,7 @@ from tests.image.support import (
     daemon_pid,
     docker,
     eventually,
+    in_image,
     members,
     workspace,
 )
@@ -105,6 +106,10 @@ def test_a_read_only_workspace_can_be_read_and_run_and_refuses_changes_with_a_re
     with volume() as name:
         with workspace("--volume", f"{name}:/app") as guest:
             guest.inject(archive_of(OLD))
+        # As a kill leaves it while an old tree is removed, or while it is tried what can be done here.
+        litter = ("swap/new", "swap/old/0", "trash-0123456789abcdef/x", "dependencies-0123/x")
+        paths = [f"/app/.workspace-core/{each}" for each in litter]
+        in_image("mkdir", "--parents", *paths, options=["--volume", f"{name}:/app"])
         place = [f"--volume={name}:/app:ro", *(["--read-only"] if how == "root" else [])]
         with workspace(*place) as guest:
             assert guest.output("cat kept.txt") == "old"

@@ -7,9 +7,10 @@ descriptors and no recursion do for any depth, and whatever a kill leaves behind
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from toolserver.system.directories import DIRECTORY
 
@@ -30,6 +31,16 @@ def remove_trash(area: int, stop: Callable[[], bool] = lambda: False) -> None:
                 return
             with contextlib.suppress(FileNotFoundError):  # another was quicker
                 _take_apart(area, name)
+
+
+@contextlib.contextmanager
+def left_where_read_only() -> Iterator[None]:
+    """Pass over litter on a file system that nothing can be changed on: it is for a start that may write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
 
 
 def _take_apart(area: int, name: str) -> None:

@@ -27,7 +27,7 @@ from protocol.tar import shown
 from toolserver.system import swap_steps
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.journal import NEW, OLD, Area, DamagedJournal, Step
-from toolserver.system.removal import remove_trash, trash_name
+from toolserver.system.removal import left_where_read_only, remove_trash, trash_name
 
 _AREA = "swap"
 _TRIAL = "trial"
@@ -50,7 +50,8 @@ class Recovery(enum.Enum):
 def recover(root: Path, state: Path) -> Recovery:
     """Take back what a killed swap has left half done, and remove its litter. Raises Busy while one runs.
 
-    ``root`` must exist; ``state`` is made if need be.
+    ``root`` must exist; ``state`` is made if need be. Litter on a read-only root stays; a swap that is half
+    done there raises OSError, for nobody is to be shown a mixture.
     """
     with contextlib.ExitStack() as stack:
         root_fd, state_fd = _opened(root, stack), _opened_state(state, stack)
@@ -171,11 +172,12 @@ def _recover(root: int, state: int) -> Recovery:
 
 def _recover_base(root: int, base: int) -> Recovery:
     outcome = _undone(root, base)
-    if outcome is Recovery.DAMAGED:
-        os.rename(_AREA, _DAMAGED + trash_name(), src_dir_fd=base, dst_dir_fd=base)
-    else:
-        _throw_away(base)
-    remove_trash(base)
+    with left_where_read_only():
+        if outcome is Recovery.DAMAGED:
+            os.rename(_AREA, _DAMAGED + trash_name(), src_dir_fd=base, dst_dir_fd=base)
+        else:
+            _throw_away(base)
+        remove_trash(base)
     return outcome
 
 

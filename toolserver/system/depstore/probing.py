@@ -27,7 +27,7 @@ from toolserver.system.depstore.spares import Spares
 from toolserver.system.depstore.store import SUFFIX, Layer, Store
 from toolserver.system.depstore.unfolding import nameless, shares_blocks
 from toolserver.system.directories import DIRECTORY
-from toolserver.system.removal import remove_trash, trash_name
+from toolserver.system.removal import left_where_read_only, remove_trash, trash_name
 from toolserver.system.swap import can_rename
 
 AREA = "dependencies"
@@ -153,6 +153,7 @@ def remove_litter(beside: Path) -> None:
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         held(os.open(beside, DIRECTORY)) as above,
+        left_where_read_only(),
     ):
         for name in os.listdir(above):
             if name.startswith(f"{AREA}-"):
