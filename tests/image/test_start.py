@@ -72,7 +72,7 @@ def test_the_engine_finds_it_healthy_without_any_network() -> None:
 
 
 def test_the_engine_notices_a_daemon_that_does_not_answer() -> None:
-    quick = ("--health-interval=1s", "--health-retries=2", "--health-timeout=1s")
+    quick = ("--health-interval=1s", "--health-retries=2", "--health-timeout=3s")
     with created(*quick, "--network=none", IMAGE) as guest:
         eventually("healthy", lambda: guest.state("Health.Status") == "healthy")
         guest.exec("bash", "-c", f"kill -STOP {daemon_pid(guest)}")
