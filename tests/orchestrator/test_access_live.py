@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -94,27 +95,35 @@ def test_a_link_is_a_download_or_an_upload_once(host: Host) -> None:
     assert (status, archive[:2]) == (200, b"\x1f\x8b")
 
 
-async def test_a_client_renews_itself_by_what_is_fetched_until_it_is_left(host: Host, url: str) -> None:
+async def test_a_client_renews_itself_by_what_is_fetched_until_it_is_left(
+    host: Host, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The next one is wanted soon, and none is over before it is taken back.
+    monkeypatch.setattr(importlib.import_module("orchestrator.client.renewing"), "_SHARE", 0.0)
     granted = await told(host, "token")
     session, ring = granted["session"], KeyRing.open(PathManager(host.data))
     fetched, often = list[str](), asyncio.Event()
 
     async def fetch() -> str:
-        """Nearly over, so that the next one is wanted soon."""
-        grant, lives = Grant(session, "default", [Scope.READ]), timedelta(seconds=60)
-        made = mint(ring, grant, lives, datetime.now(UTC) - timedelta(seconds=60))
+        """As whoever hands them out makes them."""
+        made = mint(ring, Grant(session, "default", [Scope.READ]), timedelta(minutes=10))
         fetched.append(made.claims.jti)
         if len(fetched) == 3:
             often.set()
         return made.token
 
-    async with asyncio.timeout(WAIT_SECONDS), open_client(url, granted["token"]) as client:
+    owner = mint(ring, Grant(session, "default", list(Scope)), timedelta(minutes=10))
+    async with (
+        asyncio.timeout(WAIT_SECONDS),
+        open_client(url, owner.token) as admin,
+        open_client(url, granted["token"]) as client,
+    ):
         async with renewing(client, fetch):
             await often.wait()
-        await told(host, "call", "revoke", f'{{"tokenId": "{granted["tokenId"]}"}}')
+        await admin.revoke(token_id=granted["tokenId"])
         assert (await client.list()).entries
         for each in fetched:
-            await told(host, "call", "revoke", f'{{"tokenId": "{each}"}}')
+            await admin.revoke(token_id=each)
         await client.wait_closed()
         with pytest.raises(Unavailable, match="closed the connection: the token was revoked"):
             await client.list()

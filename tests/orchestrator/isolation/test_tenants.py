@@ -21,7 +21,9 @@ from orchestrator.isolation import landlock, probe, reach
 from orchestrator.isolation.tiers import Wish
 
 PROJECT = Path(__file__).parents[3]
-WAIT_SECONDS = 100
+WAIT_SECONDS = 250
+# Three starts of a Python, and some forty attempts by as many commands.
+pytestmark = pytest.mark.timeout(300)
 
 SAME_USER = {
     "change a file's mode",
