@@ -1,7 +1,7 @@
 """aiohttp as a server alone: its package would load its client too, which an idle daemon has no use for.
 
-2 MiB of memory and a fifth of the start's processor time (docs/performance.md). Who does need the client
-imports ``aiohttp.client`` by name, late, and on a thread.
+It is 2 MiB of memory, and some of the start (docs/performance.md). Who does need the client imports
+``aiohttp.client`` by name, late, and on a thread.
 """
 
 from __future__ import annotations
