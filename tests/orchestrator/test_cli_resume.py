@@ -139,7 +139,7 @@ def test_idle_says_what_keeps_a_session_and_stops_one_that_nothing_keeps(host: H
         up.ready()
         up.end()
     (row,) = host.json("ls", "--idle", "15m")
-    assert row["idle"] == "stops in 14 min"
+    assert row["idle"] in {f"stops in {minutes} min" for minutes in range(10, 15)}
     started = host.json("call", "command", '{"command": "sleep 7532", "background": true}')
     (told,) = host.json("idle", "--after", "0.001s", "--dry-run")
     assert told["keptAliveBy"] == [f"process {started['processId']} (sleep 7532)"]

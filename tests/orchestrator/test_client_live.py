@@ -180,12 +180,12 @@ async def test_large_output_of_any_bytes_comes_exactly_and_in_order(client: Clie
     line = "cat bytes; cat bytes >&2; printf end"
     got = {StdoutBytes: b"", StderrBytes: b""}
     async with (
-        open_client(client.base_url, TOKEN) as other,
-        client.command.stream(command=line, raw_events=True, max_output_bytes=0) as events,
+        open_client(client.base_url, TOKEN, patience_seconds=PATIENCE_SECONDS) as reader,
+        reader.command.stream(command=line, raw_events=True, max_output_bytes=0) as events,
     ):
         async for event in events:
             if isinstance(event, Started):
-                assert (await other.wait(process_id=event.process_id)).exit_code == 0
+                assert (await client.wait(process_id=event.process_id)).exit_code == 0
             elif isinstance(event, StdoutBytes | StderrBytes):
                 assert event.offset == len(got[type(event)])
                 got[type(event)] += event.data

@@ -157,6 +157,8 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# A disk that others use too may be slow.
+@pytest.mark.timeout(300)
 def test_a_large_upload_takes_no_memory_to_speak_of(workspace: LocalWorkspace, tmp_path: Path) -> None:
     source = tmp_path / "sparse"
     with source.open("wb") as file:
@@ -174,7 +176,7 @@ def test_a_large_upload_takes_no_memory_to_speak_of(workspace: LocalWorkspace, t
     )
     (tmp_path / "root").mkdir()
     command = [sys.executable, "-c", script, str(tmp_path / "root"), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
     assert int(done.stdout) < 100 * 1024  # KiB
 
 
