@@ -141,6 +141,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         ledger = await _open_ledger(config, stack)
         memory = await asyncio.to_thread(TokenMemory, config.state_dir, config.limits.max_spent_tokens)
         tokens = Tokens(memory, config.public_keys, config.session_id)
+        ledger.is_revoked = tokens.is_revoked
         guard = Guard(config.token, config.token_sha256, tokens, config.allowed_hosts, config.allowed_origins)
         entrance = _Entrance(guard, Access(tokens, Presence()), ledger)
         web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, entrance)

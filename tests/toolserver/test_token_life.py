@@ -16,7 +16,18 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.builder import Daemon, Json, Socket, http_of, out_of_time, run_to_end, running, socket_of, until
+from tests.builder import (
+    PATIENCE_SECONDS,
+    Daemon,
+    Json,
+    Socket,
+    http_of,
+    out_of_time,
+    run_to_end,
+    running,
+    socket_of,
+    until,
+)
 from tests.signing import ALL, Signer
 
 SIGNER = Signer()
@@ -221,6 +232,24 @@ class TestRevoked:
                 assert (await stream)[-1]["error"]["message"] == "the token was revoked: fetch a new one"
                 await other.ok("list")
             assert (await http.refused("list")).message == "the token was revoked: fetch a new one"
+
+    async def test_a_request_whose_body_comes_after_that_does_nothing(self, daemon: Daemon) -> None:
+        token, body = SIGNER.token(*ALL, jti="slow"), b'{"command": "touch ran"}'
+        head = (
+            f"POST /v1/command HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+            f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        async with http_of(daemon) as admin, http_of(daemon, **bearer(token)) as http:
+            await http.ok("list")
+            reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+            writer.write(head.encode())
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                await admin.ok("revoke", tokenId="slow")
+                writer.write(body)
+                assert (await reader.readline()).split()[1] == b"401"
+            writer.close()
+        assert not (daemon.root / "ran").exists()
 
     async def test_a_renewed_socket_is_closed_by_the_token_it_has_now(self, daemon: Daemon) -> None:
         old, new = SIGNER.token("read", jti="before"), SIGNER.token("read", jti="after")

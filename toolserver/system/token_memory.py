@@ -82,6 +82,10 @@ class TokenMemory:
         """Whether it counts no more."""
         return token_id in self._kept.spent or token_id in self._kept.revoked
 
+    def is_revoked(self, token_id: str) -> bool:
+        """Whether it was revoked; a used address is not."""
+        return token_id in self._kept.revoked
+
     def forget_revoked(self) -> None:
         """No key is left by which they could be good."""
         self._kept.revoked.clear()

@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from protocol.errors import Busy, Cancelled, Internal, ToolError
+from protocol.errors import Busy, Cancelled, Internal, ToolError, Unauthorized
 from protocol.limits import Limits
 from protocol.operations import Operation
 from toolserver.system import caller
@@ -31,6 +31,7 @@ from toolserver.tools.figures import Figures
 from toolserver.tools.rate import Rate
 from toolserver.tools.subject import subject
 from toolserver.tools.together import Together
+from toolserver.tools.tokens import REVOKED
 
 if TYPE_CHECKING:
     from toolserver.tools.call import Call
@@ -69,6 +70,8 @@ class Ledger:
         self.auditing = auditing or Auditing(limits)
         self.auditing.before_a_look = self.settle
         self.lag = lag or Lag()
+        self.is_revoked: Callable[[str], bool] = lambda _: False
+        """Whether the token of that id is; as ``Tokens`` knows it, where there are any."""
         self._counted: WeakSet[ToolError] = WeakSet()
 
     @property
@@ -132,6 +135,9 @@ class Ledger:
     def admit(self, call: Call, now: float) -> None:
         """Raise RateLimited, Busy, or Unauthorized when the token is over meanwhile; or let it in."""
         refuse_over(call.admission, time.time())
+        # A body may have taken its time since the token was believed.
+        if call.admission.token_id is not None and self.is_revoked(call.admission.token_id):
+            raise Unauthorized(REVOKED)
         limits = self._limits
         if self.under_way >= limits.max_operations_in_all:
             raise _too_many("all", "maxOperationsInAll", limits.max_operations_in_all)

@@ -78,6 +78,10 @@ class Tokens:
         """What the keys are called."""
         return [key_id(raw) for raw in self._raw]
 
+    def is_revoked(self, token_id: str) -> bool:
+        """Whether it was, be it believed before."""
+        return self._memory.is_revoked(token_id)
+
     def load(self) -> None:
         """Import what checks signatures, and read the keys. Blocks for 0.1 s: so only once it is needed."""
         load_verifier()
