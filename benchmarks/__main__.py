@@ -31,7 +31,7 @@ async def main(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.scratch) as name:
         facts = machine(Path(name), str(tools.rg), str(tools.node))
         releases = {each.name: each.release for each in PEERS}
-        report = Report("full" if arguments.full else "quick", facts, releases, field.absent)
+        report = Report(_name(arguments), facts, releases, field.absent)
         bench = Bench(Path(name), str(tools.rg), FULL if arguments.full else QUICK, field)
         print(HEAD, flush=True)
         async for done in all_groups(bench, arguments.full, frozenset(arguments.only), arguments.patience):
@@ -42,6 +42,12 @@ async def main(arguments: argparse.Namespace) -> int:
     print("\n".join(each.row() for each in targets(report.figures)))
     print(f"\n{time.monotonic() - begun:.0f} s; kept in {report.keep(arguments.results)}")
     return int(any(each.not_run and each.kind is Kind.OURS for each in report.figures))
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    """Some groups alone are never written over the figures of all."""
+    scale = "full" if arguments.full else "quick"
+    return f"part-{scale}" if arguments.only else scale
 
 
 def _arguments() -> argparse.Namespace:

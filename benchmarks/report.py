@@ -19,7 +19,7 @@ class Report:
     """What came of each group, in order."""
 
     name: str
-    """``quick`` or ``full``: of the files' names."""
+    """``quick`` or ``full``, ``part-`` before it for some groups alone: of the files' names."""
     machine: Mapping[str, object]
     releases: Mapping[str, str]
     """Of each peer that was to be run."""
