@@ -27,6 +27,7 @@ from orchestrator.isolation.tiers import Wish
 from orchestrator.paths import PathManager, SessionId, UserId
 from orchestrator.spares import SpareTrees
 from protocol.errors import AlreadyExists, Unavailable
+from tests.builder import is_alive
 
 FAKE = str(Path(__file__).with_name("fake_daemon.py"))
 SESSION = f"s{os.getpid()}"
@@ -113,7 +114,7 @@ async def test_a_daemon_that_was_killed_is_shown_dead_and_cleaned_up(tmp_path: P
     driver = backend(tmp_path)
     guest = await driver.create(launch())
     os.kill(pid(guest), signal.SIGKILL)
-    await processes.wait_until(lambda: not left_of(), WAIT_SECONDS)
+    assert await processes.wait_until(lambda: not is_alive(pid(guest)), WAIT_SECONDS)
     assert [each.state for each in await driver.guests()] == [GuestState.DEAD]
     assert (await driver.destroy(guest.id)).found
     assert not area(tmp_path).exists()
@@ -133,7 +134,7 @@ async def test_a_process_that_got_the_same_id_later_is_not_ours(
     driver = backend(tmp_path)
     guest = await driver.create(launch())
     os.kill(pid(guest), signal.SIGKILL)
-    await processes.wait_until(lambda: not left_of(), WAIT_SECONDS)
+    assert await processes.wait_until(lambda: not is_alive(pid(guest)), WAIT_SECONDS)
     label = area(tmp_path) / "guest.json"
     seen = processes.look_up(stranger.pid)
     assert seen is not None
@@ -166,7 +167,7 @@ async def test_what_a_killed_daemon_left_behind_is_killed(tmp_path: Path) -> Non
     driver = backend(tmp_path, "child")
     guest = await driver.create(launch())
     os.kill(pid(guest), signal.SIGKILL)
-    await processes.wait_until(lambda: pid(guest) not in left_of(), WAIT_SECONDS)
+    assert await processes.wait_until(lambda: not is_alive(pid(guest)), WAIT_SECONDS)
     outcome = await driver.destroy(guest.id)
     assert (outcome.killed, left_of()) == (1, set())
 

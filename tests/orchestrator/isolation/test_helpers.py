@@ -25,6 +25,7 @@ from orchestrator.isolation.isolation import Setting
 from orchestrator.isolation.tiers import Network, Wish
 from orchestrator.paths import PathManager, SessionId, UserId
 from protocol.errors import Busy
+from tests.builder import is_alive
 
 PROJECT = Path(__file__).parents[3]
 DAEMON = """
@@ -123,6 +124,8 @@ async def test_helpers_end_with_a_daemon_that_is_killed(data: Path, setting: Set
     serving = around(driver, data, guest)
     os.kill(int(guest.labels["pid"]), signal.SIGKILL)
     assert await gone(serving)
+    # Who is ending has no environment any more, and is there for a moment yet.
+    assert await processes.wait_until(lambda: not is_alive(int(guest.labels["pid"])), WAIT_SECONDS)
     assert [each.state for each in await driver.guests()] == [GuestState.DEAD]
     await driver.destroy(guest.id)
 
