@@ -40,7 +40,7 @@ def manifest(image: str) -> dict[str, list[object]]:
     return {path: entry for path, entry in found.items() if path not in OF_THE_CONTAINER}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # five minutes beside ten busy programs
 def test_a_second_build_from_nothing_by_the_other_builder_gives_the_same_files() -> None:
     other = buildkit_client() is not None
     if not other:
