@@ -29,7 +29,7 @@ async def test_a_run_of_one_group_is_kept(tmp_path: Path) -> None:
     async with asyncio.timeout(240):
         told, _ = await process.communicate()
     assert process.returncode == 0, told.decode()
-    kept = json.loads((tmp_path / "results/quick.json").read_text())
+    kept = json.loads((tmp_path / "results/part-quick.json").read_text())
     assert [each["candidate"] for each in kept["figures"]["watch"]] == ["inotify", "ours, watch"]
     assert all(each["runs"] for each in kept["figures"]["watch"])
     assert set(kept["notRun"]) == set(kept["peers"])
