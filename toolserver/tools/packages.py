@@ -89,6 +89,7 @@ class Packages:
         """Of each layer what the look at start found, the fastest first; empty until then."""
         self._nodes: dict[tuple[str, int, int], str] = {}
         self._keeping: asyncio.Task[None] | None = None
+        self._next: Coroutine[None, None, None] | None = None
 
     @property
     def on(self) -> bool:
@@ -117,6 +118,8 @@ class Packages:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._next is not None:
+            self._next.close()
 
     async def known(self, manager: str, env: Mapping[str, str], call: Call) -> Known | StoreUse:
         """The project as it is now; else why its packages are not kept."""
@@ -176,21 +179,25 @@ class Packages:
             self._soon(self._keep(known, time.time_ns()))
 
     def _soon(self, work: Coroutine[None, None, None]) -> None:
-        """One thing at a time: what comes meanwhile is left for another time."""
-        if self._keeping is not None and not self._keeping.done():
-            work.close()
+        """One thing at a time: of what comes meanwhile the newest is next, for it is about what is there."""
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._quietly(work))
             return
-        self._keeping = asyncio.create_task(self._quietly(work))
+        if self._next is not None:
+            self._next.close()
+        self._next = work
 
-    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
-        try:
-            await asyncio.sleep(self._limits.store_delay_ms / 1000)
-            while self._busy():  # noqa: ASYNC110 - its states have no event
-                await asyncio.sleep(_PAUSE_SECONDS)
-        except BaseException:
-            work.close()
-            raise
-        await work
+    async def _quietly(self, work: Coroutine[None, None, None] | None) -> None:
+        while work is not None:
+            try:
+                await asyncio.sleep(self._limits.store_delay_ms / 1000)
+                while self._busy():  # noqa: ASYNC110 - its states have no event
+                    await asyncio.sleep(_PAUSE_SECONDS)
+            except BaseException:
+                work.close()
+                raise
+            await work
+            work, self._next = self._next, None
 
     async def _keep(self, known: Known, installed_ns: int) -> None:
         if await asyncio.to_thread(self._seen) != known.seen:

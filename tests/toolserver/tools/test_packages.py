@@ -95,6 +95,18 @@ async def test_what_was_installed_once_is_not_installed_again(
     assert tree_of(root) == before
 
 
+async def test_of_installs_right_after_each_other_the_last_is_kept(env: Json, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    options = {"TOOL_SERVER_STORE_DIR": str(store), "TOOL_SERVER_STORE_DELAY_MS": "300"}
+    with running(tmp_path / "one", **options) as daemon:
+        async with http_of(daemon) as http:
+            keys = []
+            for lock in ("one", "two", "three"):
+                project(daemon.root, lock)
+                keys.append((await http.ok("install", env=env))["store"]["key"])
+            await until((store / f"{keys[-1]}.pack").exists)
+
+
 def told_of_means(daemon: Daemon) -> bool:
     return any(line["message"] == "means of the dependency store" for line in daemon.log())
 
@@ -242,9 +254,11 @@ async def test_what_is_not_kept_is_told_why(
 
 
 async def test_a_failed_install_keeps_nothing(http: Http, root: Path, store: Path, env: Json) -> None:
+    # Once this is kept, nothing of earlier installs is on its way into the store.
+    await kept(http, root, store, "before it fails", env)
+    before = sorted(store.iterdir())
     project(root, "fails")
     (root / "fails").touch()
-    before = sorted(store.iterdir())
     assert (await http.refused("install", env=env)).code == "install_failed"
     assert sorted(store.iterdir()) == before
 
