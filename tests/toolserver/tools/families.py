@@ -9,13 +9,14 @@ from pathlib import Path
 from tests.builder import Json, is_alive, until
 
 _DAEMON = """
-import os, resource, signal, sys
+import os, resource, signal, sys, time
 def fork_away():
-    # The parent is gone at once, so the child is somebody else's.
+    # The parent is gone before the child goes on, so the child is somebody else's.
+    parent = os.getpid()
     if os.fork(): os._exit(0)
+    while os.getppid() == parent: time.sleep(0.001)
 where, *ways = sys.argv[1:]
 if "wait" in ways:
-    import time
     while not os.path.exists(where + ".go"): time.sleep(0.01)
 if "unlimited" in ways: resource.setrlimit(10, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 if "deaf" in ways:

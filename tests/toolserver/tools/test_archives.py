@@ -13,14 +13,13 @@ import pytest
 
 from protocol.limits import KIB, MIB, Limits
 from protocol.messages.archives import InjectMode
+from tests.builder import PATIENCE_SECONDS
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.tarballs.extraction import Extraction
 from toolserver.system.tarballs.writer import TreeWriter
 from toolserver.tools.archives import Archives
 from toolserver.tools.call import Call
-
-LIMIT = 10.0
 
 
 def one_file(size: int) -> bytes:
@@ -41,7 +40,7 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
     def slowly(self: TreeWriter, data: memoryview) -> None:
         if threading.current_thread().name.startswith("archive"):
             writes.set()
-            released.append(goes_on.wait(LIMIT))
+            released.append(goes_on.wait(PATIENCE_SECONDS))
         write(self, data)
 
     ends = threading.Event()
@@ -63,7 +62,7 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
         for at in range(0, 2 * MIB, 512 * KIB):
             yield archive[at : at + 512 * KIB]
             if at >= MIB:
-                assert await asyncio.to_thread(writes.wait, LIMIT)
+                assert await asyncio.to_thread(writes.wait, PATIENCE_SECONDS)
                 raise ConnectionResetError("the sender is gone")
 
     async def leave() -> None:
@@ -72,7 +71,7 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
     disk = Disk(root)
     archives = Archives(disk, state, Gate(), Limits(), before_replace=leave)
     injecting = asyncio.create_task(archives.inject_stream(source(), InjectMode.REPLACE, None, Call("1")))
-    assert await asyncio.to_thread(ends.wait, LIMIT)
+    assert await asyncio.to_thread(ends.wait, PATIENCE_SECONDS)
     goes_on.set()
     with pytest.raises(ConnectionResetError):
         await injecting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,18 @@ from protocol.errors import RateLimited, Unauthorized
 from protocol.limits import Limits
 from protocol.messages.audit import Audit
 from protocol.operations import OPERATIONS
-from tests.builder import TOKEN, Daemon, Http, Json, http_of, raw_of, running, socket_of, until
+from tests.builder import (
+    PATIENCE_SECONDS,
+    TOKEN,
+    Daemon,
+    Http,
+    Json,
+    http_of,
+    raw_of,
+    running,
+    socket_of,
+    until,
+)
 from tests.signing import Signer
 from toolserver.system.trail import Trail
 from toolserver.tools.auditing import Auditing
@@ -150,7 +162,7 @@ async def test_lines_are_there_after_a_restart(tmp_path: Path) -> None:
 async def test_whoever_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
     with running(tmp_path, TOOL_SERVER_MAX_REQUESTS_PER_SECOND="1") as daemon:
         async with http_of(daemon) as http, socket_of(daemon) as socket:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while True:
                     async with http.session.post("/v1/stat", data=b'{"path": "."}') as response:
                         answer = await response.json()
@@ -214,9 +226,9 @@ def lines_of(trail: Path) -> list[Json]:
 
 
 async def test_a_flood_of_strangers_is_counted_and_not_listed() -> None:
-    auditing = Auditing(Limits())
+    begun, auditing = time.monotonic(), Auditing(Limits())
     listed = [auditing.may_list({}) for _ in range(1000)]
-    assert sum(listed) <= 21
+    assert sum(listed) <= 20 + (time.monotonic() - begun)
     auditing._looked -= 60
     line: dict[str, Any] = {}
     assert auditing.may_list(line)

@@ -11,6 +11,7 @@ import pytest
 
 from protocol.limits import Limits
 from tests.builder import (
+    PATIENCE_SECONDS,
     Daemon,
     Http,
     Json,
@@ -234,6 +235,9 @@ class TestOutput:
         )
         assert (answer["stdout"], answer["exitCode"]) == ("own\n", 0)
         (root / "go").touch()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (await http.ok("output", processId="pipe-holder"))["closed"]:
+                await asyncio.sleep(0.01)
         await until(lambda: daemon.children() == set())
         later = await http.ok("attach", processId="pipe-holder")
         assert later["stdout"] == "own\nlate\n"

@@ -9,7 +9,18 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, emptied, http_of, running, socket_of, until
+from tests.builder import (
+    PATIENCE_SECONDS,
+    Daemon,
+    Http,
+    Json,
+    Socket,
+    emptied,
+    http_of,
+    running,
+    socket_of,
+    until,
+)
 from tests.ports import free_port
 
 SERVER = """
@@ -247,6 +258,7 @@ async def test_no_coding_agent_is_seen_by_it(http: Http) -> None:
     assert (await http.ok("dev_logs"))["text"].startswith("agent: \n")
 
 
+@pytest.mark.timeout(240)
 async def test_one_that_writes_its_own_reason_to_start_anew_is_not_started_for_ever(
     http: Http, hasty: Daemon
 ) -> None:
@@ -255,7 +267,7 @@ async def test_one_that_writes_its_own_reason_to_start_anew_is_not_started_for_e
     await http.ok("dev_start", command=f"{writes} {SERVE}", port=port, restartOn=["/own.conf"])
 
     async def status_when(text: str) -> Json:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while text not in ((status := await http.ok("dev_status"))["reason"] or ""):
                 await asyncio.sleep(0.1)
         return status
@@ -266,7 +278,7 @@ async def test_one_that_writes_its_own_reason_to_start_anew_is_not_started_for_e
     # What a request writes still counts.
     (hasty.root / "hush").touch()
     await http.ok("write", path="own.conf", content="by hand")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (after := await http.ok("dev_status"))["state"] != "ready" or after["pid"] == status["pid"]:
             await asyncio.sleep(0.1)
     assert after["restarts"] == 5

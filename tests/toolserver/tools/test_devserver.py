@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.builder import (
+    PATIENCE_SECONDS,
     Daemon,
     Http,
     Json,
@@ -258,6 +259,14 @@ class TestStartingTwice:
         assert await fetch(second["url"]) == (200, "/")
 
 
+async def once_crashed(http: Http) -> Json:
+    """Its status, once the daemon knows that it has ended."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (status := await http.ok("dev_status"))["state"] != "crashed":
+            await asyncio.sleep(0.02)
+    return status
+
+
 class TestFailing:
     async def test_one_that_exits_at_once_is_told_with_its_last_words(
         self, http: Http, site: Path, port: int
@@ -374,29 +383,36 @@ class TestFailing:
         self, http: Http, site: Path, port: int
     ) -> None:
         """The port is free at the start; then somebody else is quicker."""
-        starting = asyncio.create_task(
-            http.refused(
-                "dev_start", command="touch on; sleep 1000", port=port, readiness={"timeoutMs": 1000}
+        asked: list[int] = []
+
+        async def ask(clock: int) -> Refusal:
+            line, readiness = "touch on; sleep 1000", {"timeoutMs": clock}
+            starting = asyncio.create_task(
+                http.refused("dev_start", command=line, port=port, readiness=readiness)
             )
-        )
-        await until((site / "on").exists)
 
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readline()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            writer.close()
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await reader.readline()
+                asked.append(clock)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                writer.close()
 
-        async with await asyncio.start_server(answer, "127.0.0.1", port):
-            refused = await starting
-        assert refused.code == "dev_server_failed"
-        assert "was not ready within 1000 ms" in refused.message
+            await until(lambda: (site / "on").exists() or starting.done())
+            async with await asyncio.start_server(answer, "127.0.0.1", port):
+                refused = await starting
+            (site / "on").unlink(missing_ok=True)
+            assert refused.code == "dev_server_failed"
+            assert f"was not ready within {clock} ms" in refused.message
+            return refused
+
+        await out_of_time(ask, lambda _: asked)
+        assert asked
 
     async def test_a_crash_after_ready_is_a_state(self, http: Http, site: Path, port: int) -> None:
         status = await http.ok("dev_start", command=SERVE, port=port, restart="never")
         with pytest.raises(aiohttp.ClientError):
             await fetch(f"{status['url']}crash")
-        await until(lambda: not is_alive(status["pid"]))
-        crashed = await http.ok("dev_status")
+        crashed = await once_crashed(http)
         assert (crashed["reason"], crashed["nextTry"]) == ("it ended with exit code 7: going down", None)
         assert (crashed["state"], crashed["exitCode"], crashed["url"]) == ("crashed", 7, None)
         assert "going down" in (await logs(http))
@@ -410,8 +426,7 @@ class TestFailing:
         line = f"{SERVE} & while [ ! -e go ]; do sleep 0.02; done; exit 5"
         await http.ok("dev_start", command=line, port=port, restart="never")
         (site / "go").touch()
-        while (await http.ok("dev_status"))["state"] != "crashed":
-            await asyncio.sleep(0.02)
+        await once_crashed(http)
         assert (await http.ok("dev_start", command=SERVE, port=port))["state"] == "ready"
 
     @pytest.mark.parametrize(("params", "code", "message"), WRONG, ids=[each[2][:30] for each in WRONG])
@@ -431,7 +446,7 @@ class TestFailing:
 class TestStopping:
     async def test_a_stop_ends_all_of_it(self, http: Http, daemon: Daemon, site: Path, port: int) -> None:
         await http.ok("dev_start", command=f"(setsid sleep 1000 &); {SERVE}", port=port)
-        assert len(daemon.children()) >= 2
+        await until(lambda: len(daemon.children()) >= 2)
         status = await http.ok("dev_stop")
         assert (status["state"], status["url"], status["pid"]) == ("down", None, None)
         assert daemon.children() == set()
@@ -557,7 +572,7 @@ class TestStaticSite:
 
 async def data_of(live: aiohttp.ClientResponse) -> str:
     """The next server-sent event."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             line = (await live.content.readline()).decode()
             if line.startswith("data: "):

@@ -33,6 +33,8 @@ async def page(request):
     if name == "@vite/client": return web.Response(text='const wsToken = "secret-token";')
     file = root / name
     if not file.is_file(): return web.Response(text="<html></html>", content_type="text/html")
+    # Who asks before it has looked around is told of changes all the same.
+    await notice_changes()
     graph[name] = file.stat().st_mtime_ns
     lines = file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
@@ -42,15 +44,17 @@ async def page(request):
             await tell({"type": "error", "err": err})
             return web.Response(status=500, text="<title>Error</title>")
     return web.Response(text="compiled")
+async def notice_changes():
+    for name, time in list(graph.items()):
+        file = root / name
+        if file.exists() and file.stat().st_mtime_ns != time:
+            graph[name] = file.stat().st_mtime_ns
+            await tell({"type": "update", "updates": [{"type": "js-update", "path": "/" + name}]})
 async def notice(app):
     async def look():
         while True:
             await asyncio.sleep(0.02)
-            for name, time in list(graph.items()):
-                file = root / name
-                if file.exists() and file.stat().st_mtime_ns != time:
-                    graph[name] = file.stat().st_mtime_ns
-                    await tell({"type": "update", "updates": [{"type": "js-update", "path": "/" + name}]})
+            await notice_changes()
     task = asyncio.create_task(look()); yield; task.cancel()
 app = web.Application(); app.router.add_get("/{any:.*}", page); app.cleanup_ctx.append(notice)
 web.run_app(app, host=sys.argv[1], port=int(sys.argv[2]), print=None)

@@ -124,9 +124,8 @@ HARD = {
 
 
 @pytest.mark.parametrize("make", HARD.values(), ids=HARD.keys())
-@pytest.mark.timeout(30)
 def test_a_large_change_does_not_take_the_square_of_its_lines(make: Callable[[int], tuple[str, str]]) -> None:
-    """With difflib alone the first one takes twenty minutes; the limit ends a hang and measures nothing."""
+    """With difflib alone the first one takes twenty minutes, and a test has two."""
     pairs = [make(n) for n in range(60_000)]
     old, new = "".join(a for a, _ in pairs), "".join(b for _, b in pairs)
     assert patched(old, unified_diff("f", old, new)) == new

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, socket_of
+from tests.builder import PATIENCE_SECONDS, Daemon, Http, Json, Socket, socket_of
 from tests.ports import free_port
 from tests.toolserver.tools.families import pid_in
 
@@ -31,6 +31,12 @@ def listening(port: int, *more: str, address: str = "127.0.0.1") -> list[str]:
 async def opened(socket: Socket, id: str, port: int) -> Json:
     """The event that tells of it; others are passed over."""
     return await told(socket, id, "opened", port)
+
+
+async def record_of(socket: Socket, started: Json) -> Json:
+    """What ``processes`` says of a command now."""
+    listed = (await socket.ok("processes"))["processes"]
+    return next(each for each in listed if each["processId"] == started["processId"])
 
 
 async def told(socket: Socket, id: str, kind: str, port: int) -> Json:
@@ -89,15 +95,10 @@ async def test_a_socket_that_was_handed_on_is_told_with_its_new_owner(socket: So
     started = await socket.ok("command", argv=listening(port, "hand on"), background=True)
     while (event := await opened(socket, "watch", port))["pid"] == started.get("pid"):
         pass
-    listed = next(
-        each
-        for each in (await socket.ok("processes"))["processes"]
-        if each["processId"] == started["processId"]
-    )
-    if event["pid"] == listed["pid"]:
+    if event["pid"] == (await record_of(socket, started))["pid"]:
         # Seen before it was handed on: then the change is told.
         event = await opened(socket, "watch", port)
-    assert event["pid"] in [each["pid"] for each in listed["members"]]
+    assert event["pid"] in [each["pid"] for each in (await record_of(socket, started))["members"]]
     await socket.send("watch", "cancel")
     await socket.ok("stop", processId=started["processId"])
 
@@ -148,7 +149,7 @@ async def test_nobody_looks_while_nobody_wants_to_know(daemon: Daemon) -> None:
         await one.send("watch", "ports", {})
         started = await one.ok("command", argv=listening(port), background=True)
         await opened(one, "watch", port)
-    async with asyncio.timeout(30), socket_of(daemon) as other:
+    async with asyncio.timeout(PATIENCE_SECONDS), socket_of(daemon) as other:
         await other.send("watch", "ports", {})
         await opened(other, "watch", port)
         await other.ok("stop", processId=started["processId"])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.builder import (
+    PATIENCE_SECONDS,
     Daemon,
     Http,
     Json,
@@ -37,6 +38,10 @@ HIDING = {
 }
 
 
+LONG_MS = 20_000
+"""A grace within which everybody who heeds TERM has died of it; nobody waits for its end."""
+
+
 @pytest.fixture(params=list(HIDING.values()), ids=list(HIDING))
 def ways(request: pytest.FixtureRequest) -> tuple[str, ...]:
     found: tuple[str, ...] = request.param
@@ -51,7 +56,7 @@ class TestStop:
     async def test_a_stop_reaches_a_child_that(self, http: Http, root: Path, ways: tuple[str, ...]) -> None:
         id = await started(http, runaway(root / "pid", *ways))
         pid = await pid_in(root / "pid")
-        answer = await http.ok("stop", processId=id, graceMs=200)
+        answer = await http.ok("stop", processId=id, graceMs=200 if "deaf" in ways else LONG_MS)
         assert not is_alive(pid)
         assert answer["survivors"] == []
         assert killed_by(answer)[pid] == ("SIGKILL" if "deaf" in ways else "SIGTERM")
@@ -95,7 +100,7 @@ class TestStop:
         id = await started(http, ["bash", "-c", line])
         pid = await pid_in(root / "pid")
         await until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
-        answer = await http.ok("stop", processId=id, graceMs=20_000)
+        answer = await http.ok("stop", processId=id, graceMs=LONG_MS)
         assert killed_by(answer) == {pid: "SIGTERM"}
         ended = await http.ok("attach", processId=id)
         assert (ended["exitCode"], ended["stdout"]) == (3, "tidied\n")
@@ -106,7 +111,7 @@ class TestStop:
         ended = await http.ok("command", command=line)
         pid = await pid_in(root / "pid")
         assert is_alive(pid)
-        answer = await http.ok("stop", processId=ended["processId"])
+        answer = await http.ok("stop", processId=ended["processId"], graceMs=LONG_MS)
         assert killed_by(answer) == {pid: "SIGTERM"}
         assert not is_alive(pid)
 
@@ -272,7 +277,7 @@ class TestList:
         async def listens() -> bool:
             return bool((await record_of(http, id))["ports"] == [port])
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await listens():
                 await asyncio.sleep(0.02)
         record = await record_of(http, id)
@@ -286,7 +291,7 @@ class TestList:
         assert record["memoryBytes"] == sum(each["memoryBytes"] for each in record["members"])
         assert record["cpuMs"] == sum(each["cpuMs"] for each in record["members"])
         assert {each["state"] for each in record["members"]} <= set("RSDI")
-        await http.ok("stop", processId=id)
+        await http.ok("stop", processId=id, graceMs=LONG_MS)
         ended = await record_of(http, id)
         assert (ended["state"], ended["members"], ended["ports"]) == ("exited", [], [])
         assert ended["signal"] == "SIGTERM"
@@ -350,7 +355,7 @@ class TestWait:
         id = await started(http, ["sleep", "1000"])
         answer = await http.ok("wait", processId=id, timeoutMs=1)
         assert (answer["running"], answer["exitCode"], answer["usage"]) == (True, None, None)
-        await http.ok("stop", processId=id)
+        await http.ok("stop", processId=id, graceMs=LONG_MS)
         answer = await http.ok("wait", processId=id)
         assert (answer["running"], answer["exitCode"], answer["signal"]) == (False, 143, "SIGTERM")
 

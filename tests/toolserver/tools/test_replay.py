@@ -187,7 +187,7 @@ def test_a_program_that_waits_for_its_reader_loses_nothing(directory: Path, step
 
 async def test_a_reader_that_takes_nothing_is_waited_for_only_so_long(directory: Path) -> None:
     program = Program(directory)
-    reader = Reader(program, Pace(WhenSlow.WAIT, patience_seconds=0.05), Encoding.BASE64)
+    reader = Reader(program, Pace(WhenSlow.WAIT, patience_seconds=0.5), Encoding.BASE64)
     program.stdout.append(numbered(0, MEMORY))
     await turns()
     program.stdout.append(numbered(MEMORY, 1))

@@ -285,7 +285,9 @@ async def test_a_cancelled_search_ends_ripgrep(socket: Socket, daemon: Daemon, r
     (root / "big").mkdir()
     for number in range(200):
         (root / "big" / str(number)).write_text("y\n" * 20_000)
-    await socket.send("1", "search", {"pattern": "(y|x)*$", "maxMatches": 100_000})
+    # With the lines around them there is more to tell than sockets hold: it does not end before that.
+    around = {"before": 100, "after": 100}
+    await socket.send("1", "search", {"pattern": "(y|x)*$", "maxMatches": 100_000, **around})
     await socket.next_of("1")
     await socket.send("1", "cancel")
     _, last = await socket.end_of("1")

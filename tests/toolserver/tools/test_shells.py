@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from protocol.limits import Limits
 from tests.builder import (
+    PATIENCE_SECONDS,
     Daemon,
     Http,
     Json,
@@ -250,7 +251,7 @@ class TestExactness:
         async def whole() -> Json:
             return await shell.socket.ok("shell_output", name=shell.name, number=first["number"])
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (page := await whole())["openOutput"]:
                 await asyncio.sleep(0.01)
         assert (page["stdout"], page["stderr"]) == ("now\nlate word\n", "err\n")
@@ -382,7 +383,9 @@ class TestTheShellsEnd:
     async def test_restart_ends_all_and_begins_anew(self, shell: Kept, socket: Socket) -> None:
         ours = f"sleep 1000.{os.getpid()}"
         await shell(f"x=1; {ours}0 & (setsid {ours}1 &)")
-        pids = [int(each) for each in (await shell.says(f"pgrep -f '{ours}[01]'")).split()]
+        look = f"pgrep -f '^{ours}[01]'"
+        found = await shell.says(f"until [ $({look} | wc -l) = 2 ]; do sleep 0.01; done; {look}")
+        pids = [int(each) for each in found.split()]
         answer = await socket.ok("shell_restart", name=shell.name)
         assert set(pids) <= {each["pid"] for each in answer["killed"]}
         assert answer["survivors"] == []
@@ -406,7 +409,7 @@ class TestTheShellsEnd:
 
 
 async def until_waiting(socket: Socket, name: str, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while [each["waiting"] for each in (await socket.ok("shells"))["shells"] if each["name"] == name] != [
             count
         ]:
@@ -444,15 +447,12 @@ class TestInterruption:
         assert after["stdout"] == "130kept\nf\n1\n2\nT\n"
         assert after["processId"] == answer["processId"]
 
-    async def test_one_that_heeds_nothing_is_killed(self, tmp_path: Path) -> None:
-        with running(tmp_path, TOOL_SERVER_SHELL_INTERRUPT_MS="100") as daemon:
-            async with socket_of(daemon) as impatient:
-                kept = Kept(impatient, "main")
-                await kept("x=kept")
-                deaf = "bash -c \"trap '' INT TERM; echo deaf; while :; do sleep 1; done\""
-                answer = await until_out_of_time(kept, deaf)
-                assert (answer["exitCode"], answer["timedOut"]) == (130, True)
-                assert (await kept("echo $x"))["stdout"] == "kept\n"
+    async def test_one_that_heeds_nothing_is_killed(self, shell: Kept) -> None:
+        await shell("x=kept")
+        deaf = "bash -c \"trap '' INT TERM; echo deaf; while :; do sleep 1; done\""
+        answer = await until_out_of_time(shell, deaf)
+        assert (answer["exitCode"], answer["timedOut"]) == (130, True)
+        assert (await shell("echo $x"))["stdout"] == "kept\n"
 
     async def test_the_clock_that_ran_out_is_named(self, shell: Kept) -> None:
         own = await shell("sleep 100", timeoutMs=100)
@@ -577,8 +577,8 @@ class TestCleanliness:
         before, children = daemon.descriptors(), daemon.children()
         for _ in range(1000):
             await shell("echo hi; true | cat >/dev/null" if _ % 50 == 0 else "echo hi")
-        await until(lambda: daemon.children() == children)
-        assert len(daemon.descriptors()) <= len(before)
+        await until(lambda: daemon.children() <= children, "every child to be gone")
+        await until(lambda: len(daemon.descriptors()) <= len(before), "descriptors to be closed")
 
     async def test_jobs_that_hold_their_output_are_bounded(self, tmp_path: Path) -> None:
         with running(tmp_path, TOOL_SERVER_MAX_OPEN_SHELL_OUTPUTS="3") as daemon:
@@ -590,7 +590,7 @@ class TestCleanliness:
                 assert last["error"]["code"] == "busy"
                 assert last["error"]["details"] == {"limit": "maxOpenShellOutputs", "value": 3}
                 await socket.ok("shell_restart")
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     while "error" in (await socket.call("shell", command="true"))[1]:
                         await asyncio.sleep(0.01)
 
@@ -603,7 +603,7 @@ class TestCleanliness:
         await kept("exit")
         await kept("true")
         await socket.ok("shell_stop", name="leaving")
-        assert set((daemon.state / "sh").iterdir()) == before
+        await until(lambda: set((daemon.state / "sh").iterdir()) == before, "its files to be gone")
 
     async def test_over_http_it_is_the_same_shell(self, shell: Kept, http: Http) -> None:
         await shell("x=1")
