@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +95,7 @@ class TestSlowReaders:
         self, daemon: Daemon, socket: Socket, root: Path
     ) -> None:
         async with socket_of(daemon) as stuck:
+            stuck.hold_little()
             params = {"command": WAIT + f"seq {LINES}", "background": True, "commandId": "dropped"}
             await socket.ok("command", **params)
             await stuck_on(stuck, "dropped", whenSlow="drop")
@@ -126,9 +126,7 @@ class TestSlowReaders:
         small = {"TOOL_SERVER_MAX_KEPT_OUTPUT_BYTES": str(MIB), "TOOL_SERVER_READER_PATIENCE_MS": "300"}
         with running(tmp_path, **small) as daemon:
             async with socket_of(daemon) as stuck, http_of(daemon) as http:
-                # Given a size, the kernel's buffer does not grow to what it is to hold here.
-                plug = stuck.connection.transport.get_extra_info("socket")
-                plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+                stuck.hold_little()
                 line = {"command": f"seq {LINES}", "commandId": "left", "whenSlow": "wait"}
                 await stuck.send("stuck", "command", {**line, "maxOutputBytes": 0})
                 assert (await stuck.next_of("stuck"))["event"]["type"] == "started"

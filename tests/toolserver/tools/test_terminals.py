@@ -193,6 +193,7 @@ async def test_a_viewer_that_never_reads_delays_nobody_and_gets_the_screen_when_
             line = "stty -onlcr; seq 1 3000000 | cat; echo; echo end; touch written; sleep 1000"
             many = await opened(socket, line, cols=30, rows=6)
             unread = await viewer_of(daemon, stack, many)
+            unread.socket.hold_little()
             # Not by looking again and again: each look has the daemon emulate what came. And by way of `cat`,
             # for `seq` would write each line to a terminal by itself.
             await until((daemon.root / "written").exists)
