@@ -41,6 +41,8 @@ INTERRUPTED = 130
 _RESTORE_SECONDS = 5.0
 """For a shell to answer after an interruption; a gut feeling, it has nothing to do but three builtins."""
 _LOOK_SECONDS = 1.0
+_BUSY_SECONDS = 30.0
+"""How long a shell that got no processor time since it was interrupted is not taken for a deaf one."""
 """Between two looks at whether the shell can still tell an end."""
 _MAX_REPLY_BYTES = 64 * 1024
 _CHILDREN_BYTES = 16 * 1024
@@ -232,9 +234,11 @@ class KeptShell:
 
         Jobs that earlier commands left in the background are not touched. The shell is told first, so that
         it goes on to nothing when the program that it waits for is gone. Who was stopped, as by Ctrl-Z, is
-        sent on, the shell too: he takes no signal before.
+        sent on, the shell too: he takes no signal before. Where a busy machine lets the shell, or who was
+        killed, not run at all, the pause has not begun.
         """
         pause_seconds = self._limits.shell_interrupt_ms / 1000
+        latest = time.monotonic() + _BUSY_SECONDS
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             for each in (shell_lines.INTERRUPT, signal.SIGCONT):
                 tree.send([self.process.pid], each)
@@ -242,7 +246,9 @@ class KeptShell:
             told: set[int] = set()
             pause = 0.005
             while not reply.done() and not self._end.done() and time.monotonic() < deadline:
-                found = await asyncio.to_thread(_started_since, self.process.pid, earlier)
+                found, starved = await asyncio.to_thread(_looked, self.process.pid, earlier)
+                if starved:
+                    deadline = max(deadline, min(time.monotonic() + pause_seconds, latest))
                 # A program that forks on and on is killed whenever it is seen; others are asked once.
                 new = found if number == signal.SIGKILL else found - told
                 told |= set(tree.send(new, number))
@@ -323,6 +329,13 @@ def _started_since(shell: int, earlier: set[int]) -> set[int]:
     for pid in list(ours):
         ours |= tree.descendants(pid, table)
     return {pid for pid in ours if table[pid].alive}
+
+
+def _looked(shell: int, earlier: set[int]) -> tuple[set[int], bool]:
+    """(those below it, whether it or one of them would have acted on a signal if it had been let run)."""
+    found = _started_since(shell, earlier)
+    sent = [(shell, shell_lines.INTERRUPT), *((pid, signal.SIGKILL) for pid in found)]
+    return found, any(tree.is_starved(pid, number) for pid, number in sent)
 
 
 def _children(pid: int) -> set[int] | None:

@@ -227,6 +227,18 @@ def process(pid: int) -> Proc | None:
     )
 
 
+def is_starved(pid: int, number: int) -> bool:
+    """Whether signal ``number`` waits for a process that could run, and is not let: the machine is busy."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            said = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+        pending = int(said[b"SigPnd"], 16) | int(said[b"ShdPnd"], 16)
+        waits = pending & ~int(said[b"SigBlk"], 16)
+    except (OSError, KeyError, ValueError):
+        return False
+    return said[b"State"].startswith(b"R") and bool(waits >> (number - 1) & 1)
+
+
 def marker_of(pid: int) -> str | None:
     """The command that a process was started by; None when it does not say, or may not be asked."""
     try:
