@@ -138,10 +138,9 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         stack.callback(disk.close)
         table.open(_separation(config, environ))
         stack.push_async_callback(_end_all, table)
-        ledger = await _open_ledger(config, stack)
         memory = await asyncio.to_thread(TokenMemory, config.state_dir, config.limits.max_spent_tokens)
         tokens = Tokens(memory, config.public_keys, config.session_id)
-        ledger.is_revoked = tokens.is_revoked
+        ledger = await _open_ledger(config, tokens, stack)
         guard = Guard(config.token, config.token_sha256, tokens, config.allowed_hosts, config.allowed_origins)
         entrance = _Entrance(guard, Access(tokens, Presence()), ledger)
         web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, entrance)
@@ -175,14 +174,14 @@ def prepare_directories(config: Config) -> None:
     log.info("directories ready", extra={"data": {"recovery": str(outcome), "edits": edits}})
 
 
-async def _open_ledger(config: Config, stack: AsyncExitStack) -> Ledger:
+async def _open_ledger(config: Config, tokens: Tokens, stack: AsyncExitStack) -> Ledger:
     auditing = Auditing(config.limits, Trail(config.state_dir, config.limits.max_audit_bytes))
     await asyncio.to_thread(auditing.remember)
     stack.push_async_callback(auditing.close)
     lag = Lag(auditing.write_soon)
     lag.begin()
     stack.callback(lag.end)
-    return Ledger(config.limits, auditing, lag)
+    return Ledger(config.limits, auditing, lag, tokens.is_revoked)
 
 
 def _assemble(

@@ -22,11 +22,9 @@ from protocol.messages.commands import Command, CommandAnswer, Stdout
 from protocol.messages.files import List, ListAnswer, Read, ReadAnswer, Stat
 from protocol.messages.processes import Killed, Stop, StopAnswer
 from protocol.operations import OPERATIONS
-from tests.builder import exactly
+from tests.builder import PATIENCE_SECONDS, exactly
 from tests.orchestrator.fake_tool_server import Emit, FakeToolServer
 
-WAIT_SECONDS = 60
-"""Before a wait counts as a hang."""
 ANSWER = CommandAnswer(
     process_id="p1",
     running=False,
@@ -182,7 +180,7 @@ async def test_a_cancelled_caller_cancels_its_request() -> None:
 
     async with FakeToolServer({"stat": waiting}).listening() as server, open_client(server.url) as client:
         call = asyncio.create_task(client.stat(path="a"))
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await begun.wait()
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -204,7 +202,7 @@ async def test_a_stream_nobody_reads_holds_up_others_only_for_its_patience() -> 
     server = FakeToolServer({"command": writing(2000), "list": listed})
     async with server.listening(), open_client(server.url, patience_seconds=0.2) as client:
         async with client.command.stream(command="x") as stream:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await client.list()
             assert [event async for event in stream]  # what it had is still handed out
             with pytest.raises(Cancelled, match=r"no event of this request was taken for 0\.2 s"):
@@ -405,7 +403,7 @@ async def test_wait_closed_returns_when_the_tool_server_goes() -> None:
         while not server.connections:
             await asyncio.sleep(0.01)
         await server.connections[0].close()
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await waiting
 
 

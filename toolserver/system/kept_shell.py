@@ -41,9 +41,10 @@ INTERRUPTED = 130
 _RESTORE_SECONDS = 5.0
 """For a shell to answer after an interruption; a gut feeling, it has nothing to do but three builtins."""
 _LOOK_SECONDS = 1.0
-_BUSY_SECONDS = 30.0
-"""How long a shell that got no processor time since it was interrupted is not taken for a deaf one."""
 """Between two looks at whether the shell can still tell an end."""
+_BUSY_SECONDS = 30.0
+"""How long a shell that got no processor time since it was interrupted is not taken for a deaf one. A gut
+feeling."""
 _MAX_REPLY_BYTES = 64 * 1024
 _CHILDREN_BYTES = 16 * 1024
 """Room for one read, of which the kernel fills a page at most."""

@@ -58,8 +58,13 @@ class Ledger:
     """Of one daemon; for its event loop alone."""
 
     def __init__(
-        self, limits: Limits = Limits(), auditing: Auditing | None = None, lag: Lag | None = None
+        self,
+        limits: Limits = Limits(),
+        auditing: Auditing | None = None,
+        lag: Lag | None = None,
+        is_revoked: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """``is_revoked``: whether the token of that id is, as ``Tokens`` knows it, where there are any."""
         self._figures = Figures()
         self._later: Together[_Ended] = Together(self._note)
         self.under_way = 0
@@ -70,8 +75,7 @@ class Ledger:
         self.auditing = auditing or Auditing(limits)
         self.auditing.before_a_look = self.settle
         self.lag = lag or Lag()
-        self.is_revoked: Callable[[str], bool] = lambda _: False
-        """Whether the token of that id is; as ``Tokens`` knows it, where there are any."""
+        self._is_revoked = is_revoked
         self._counted: WeakSet[ToolError] = WeakSet()
 
     @property
@@ -136,7 +140,7 @@ class Ledger:
         """Raise RateLimited, Busy, or Unauthorized when the token is over meanwhile; or let it in."""
         refuse_over(call.admission, time.time())
         # A body may have taken its time since the token was believed.
-        if call.admission.token_id is not None and self.is_revoked(call.admission.token_id):
+        if call.admission.token_id is not None and self._is_revoked(call.admission.token_id):
             raise Unauthorized(REVOKED)
         limits = self._limits
         if self.under_way >= limits.max_operations_in_all:

@@ -54,29 +54,45 @@ async def wait(_: web.BaseRequest) -> web.StreamResponse:
     raise AssertionError
 
 
-async def turns_of_full_pieces(serve: Handler, send: Callable[[int], None]) -> list[int]:
-    """In which turn of the loop each came of what ``send`` sends to a port where ``serve`` answers."""
-    loop, turn, came = asyncio.get_running_loop(), 0, []
+class Turns:
+    """Counts those of the loop."""
 
-    class Counted(Connection):
-        def data_received(self, data: bytes) -> None:
-            if len(data) >= FULL_BYTES:
-                came.append(turn)
-            super().data_received(data)
+    def __init__(self) -> None:
+        self.now = 0
+        self._next()
 
-    def next_turn() -> None:
-        nonlocal turn
-        turn += 1
-        loop.call_soon(next_turn)
+    def _next(self) -> None:
+        self.now += 1
+        asyncio.get_running_loop().call_soon(self._next)
 
-    next_turn()
+
+async def served(
+    serve: Handler,
+    send: Callable[[int], None],
+    connection: Callable[[Doors], asyncio.BaseProtocol] = lambda doors: doors(),
+) -> None:
+    """Until ``send`` has sent what it sends to a port where ``serve`` answers."""
     doors = Doors(web.Server(serve), Limits(), lambda _: None)
-    server = await loop.create_server(lambda: Counted(doors, loop=loop), "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: connection(doors), "127.0.0.1", 0)
     try:
         await asyncio.to_thread(send, server.sockets[0].getsockname()[1])
     finally:
         server.close()
         await doors.shutdown(1)
+
+
+async def turns_of_full_pieces(serve: Handler, send: Callable[[int], None]) -> list[int]:
+    """In which turn of the loop each came of what ``send`` sends to a port where ``serve`` answers."""
+    turns, came = Turns(), list[int]()
+
+    class Counted(Connection):
+        def data_received(self, data: bytes) -> None:
+            if len(data) >= FULL_BYTES:
+                came.append(turns.now)
+            super().data_received(data)
+
+    await served(serve, send, lambda doors: Counted(doors, loop=asyncio.get_running_loop()))
     return came
 
 
@@ -100,26 +116,13 @@ def put(port: int) -> None:
 
 async def turns_of_a_body(put: Callable[[int], None]) -> list[tuple[int, int]]:
     """Of each piece of the body that ``put`` sends: the turn of the loop it is given out in, and its size."""
-    loop, turn = asyncio.get_running_loop(), 0
-    came: list[tuple[int, int]] = []
+    turns, came = Turns(), list[tuple[int, int]]()
 
     async def take(request: web.BaseRequest) -> web.StreamResponse:
-        came.extend([(turn, len(data)) async for data in pieces(request, Limits())])
+        came.extend([(turns.now, len(data)) async for data in pieces(request, Limits())])
         return web.Response()
 
-    def next_turn() -> None:
-        nonlocal turn
-        turn += 1
-        loop.call_soon(next_turn)
-
-    next_turn()
-    doors = Doors(web.Server(take), Limits(), lambda _: None)
-    server = await loop.create_server(doors, "127.0.0.1", 0)
-    try:
-        await asyncio.to_thread(put, server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        await doors.shutdown(1)
+    await served(take, put)
     return came
 
 
