@@ -31,6 +31,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from protocol.paths import RESERVED
+
 TOKEN = "token-of-the-tests"
 MARKER = "TESTS_OF_WORKSPACE_CORE"
 """Set for a daemon and inherited by all that it starts, so that what it leaves behind is found."""
@@ -241,8 +243,10 @@ def run_to_end(directory: Path, *flags: str, **variables: str) -> subprocess.Com
 
 
 def emptied(directory: Path) -> Path:
-    """``directory`` with nothing in it."""
+    """``directory`` with nothing in it but what the tool server tries there, which goes by itself."""
     for each in directory.iterdir():
+        if each.name == RESERVED:
+            continue
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)
         else:
