@@ -9,7 +9,7 @@
 ## image                        build workspace-core:latest; BASE=name builds it on another image
 ## image-test [ARGS="-k x"]     test that image in real containers; starts Docker for as long when root has none running
 ## bench [ARGS="--only watch"]  our figures beside floors and peers, in under five minutes
-## bench-full                   all of them, in sixteen minutes, into benchmarks/results/full.md
+## bench-full                   all of them, in eighteen minutes, into benchmarks/results/full.md
 ## fuzz [SECONDS=30]            search for input that breaks a promise, so long for each target
 ## clean                        remove the environment and every cache
 #

@@ -58,7 +58,7 @@ ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("deltas", 0, 40): deltas,
     Group("checkpoints", 0, 30): past,
     Group("growth", 0, 50): growth,
-    Group("templates", 40, 360): readiness,
+    Group("templates", 40, 480): readiness,
 }
 """Run with nobody else up."""
 
