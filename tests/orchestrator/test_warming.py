@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from protocol.errors import Conflict, Internal
 from protocol.messages.devserver import StoreOutcome
 from tests.builder import until
 from tests.orchestrator.live import Host
+from tests.ports import free_port
 
 FAKE_NODE = """#!/bin/sh
 case "$2" in *execPath*) echo "$0"; echo 24.1.0 ;; *) echo v24.1.0 ;; esac
@@ -62,6 +64,8 @@ def template(tmp_path: Path) -> Path:
     made.mkdir()
     (made / "package.json").write_text('{"dependencies": {"left": "1"}}')
     (made / "package-lock.json").write_text("{}")
+    # One of its own: a session that loses its port to another test is begun again, and a spare is given once.
+    (made / "template.json").write_text(json.dumps({"id": "shop", "port": free_port()}))
     return made
 
 
