@@ -65,9 +65,12 @@ class Chores:
         self._timer = None
         self._records.forget_old()
         self._lower_rest()
-        grouped = self._cgroups.works or self._groups.works
-        if grouped and (self._at_work is None or self._at_work.done()):
+        if not (self._cgroups.works or self._groups.works):
+            return
+        if self._at_work is None or self._at_work.done():
             self._at_work = asyncio.create_task(self._place())
+        else:
+            self.soon()  # who was started since that one began is not among those it has looked at
 
     def _lower_rest(self) -> None:
         """Those that were refused, until one is again."""

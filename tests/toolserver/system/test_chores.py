@@ -1,0 +1,64 @@
+"""What is done some time after a command's start is done for each of them, however many start at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any, cast
+
+from protocol.limits import Limits
+from tests.builder import until
+from toolserver.system.census import Snapshot
+from toolserver.system.cgroups import Cgroups
+from toolserver.system.chores import Chores
+
+
+class SlowKernel(Cgroups):
+    """Places nobody until it is let."""
+
+    works = True
+    used = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.let = threading.Event()
+
+    def place(self, id: str, pids: Iterable[int]) -> bool:
+        self.asked.append(id)
+        return self.let.wait(60)
+
+
+class Looks:
+    """A census of nobody."""
+
+    async def look(self) -> Snapshot:
+        return Snapshot({}, [])
+
+
+def command(id: str) -> Any:
+    return SimpleNamespace(id=id, running=True, placed=False, duration_ms=1000.0)
+
+
+async def test_a_command_that_is_due_while_others_are_being_placed_is_placed_after_them() -> None:
+    commands = [command("first")]
+    records = SimpleNamespace(all=lambda: list(commands), forget_old=lambda: None)
+    kernel = SlowKernel()
+    chores = Chores(
+        Limits(),
+        cast(Any, records),
+        cast(Any, Looks()),
+        kernel,
+        cast(Any, SimpleNamespace(works=False, used=False)),
+    )
+    chores.soon(0)
+    await until(lambda: kernel.asked == ["first"])
+    commands.append(command("second"))
+    chores.soon(0)
+    due = chores._timer
+    await until(lambda: chores._timer is not due, "the second's turn to come")
+    kernel.let.set()
+    await until(lambda: commands[1].placed, "the second to be placed")
+    chores.closing = True
+    await chores.close()
