@@ -48,13 +48,18 @@ class Leasing:
     ) -> SessionRecord:
         """Be at work on a session from now on; see ``Records.claim``."""
         lease = self._lease(purpose)
+        claimed: list[SessionRecord] = []
+
+        def claim() -> SessionRecord:
+            claimed.append(self._records.claim(session_id, lease, self.is_over, event, change, seen))
+            return claimed[0]
+
         try:
-            record = await to_the_end(
-                lambda: self._records.claim(session_id, lease, self.is_over, event, change, seen)
-            )
+            record = await to_the_end(claim)
         except asyncio.CancelledError:
-            self._held.add(session_id)
-            await asyncio.shield(self.release(session_id))
+            if claimed:  # else it may be another task's of ours, which is at work on it
+                self._held.add(session_id)
+                await asyncio.shield(self.release(session_id))
             raise
         self._hold(session_id)
         return record
@@ -111,7 +116,8 @@ class Leasing:
             if not self._held:
                 return
             until = self._clock.seconds() + LEASE_SECONDS
-            with contextlib.suppress(ToolError):  # a full disk; the next turn may have more luck
+            # A full disk, or no file to be opened any more; the next turn may have more luck.
+            with contextlib.suppress(ToolError, OSError):
                 await asyncio.to_thread(self._records.renew, self._holder, until)
 
 

@@ -24,7 +24,7 @@ from orchestrator.records import SessionRecord
 from orchestrator.rescuing import rescued
 from orchestrator.save_store import SaveStore
 from orchestrator.session_finding import Finding, sandbox_of
-from orchestrator.session_states import Event, State
+from orchestrator.session_states import Event, State, after
 from orchestrator.session_values import PortWishes
 from orchestrator.spool import Spool
 from protocol.errors import (
@@ -189,36 +189,42 @@ class Starting(Finding):
         clean = record.state is State.STOPPED
         if not clean:
             await self._rescue(record, driver)
-        record = await self._leasing.claim(record.session_id, Purpose.START, Event.RESUME, anew)
+        # A thread goes on when nobody waits for it any more: the move that it makes is to be taken back.
+        claiming = asyncio.create_task(
+            self._leasing.claim(record.session_id, Purpose.START, Event.RESUME, anew)
+        )
         try:
+            record = await asyncio.shield(claiming)
             if not clean:  # what is left of the earlier run
                 await driver.destroy(sandbox_of(record), keep_files=driver.properties.keeps_files)
             existing = driver.properties.keeps_files
             launch = await asyncio.to_thread(self._launch_of, record)
             guest = await driver.create(replace(launch, existing=existing))
             return await self._made(record, guest)
-        except BaseException as error:
-            await asyncio.shield(self._back_to_stopped(record, driver, str(error)))
+        except BaseException:
+            await asyncio.shield(self._back_to_stopped(claiming, driver))
             raise
 
     async def _rescue(self, record: SessionRecord, driver: Backend) -> None:
         """What is left of the earlier run goes; what only that holds is saved first, or this raises."""
-        await self._leasing.claim(record.session_id, Purpose.STOP)
+        # Only of what has failed: else somebody is at work on it, who would lose the lease to us.
+        await self._leasing.claim(record.session_id, Purpose.STOP, seen=State.ERROR)
         try:
             await rescued(driver, record, SaveStore(self._paths))
         finally:
             await asyncio.shield(self._leasing.release(record.session_id))
 
     async def _admit_dead(self, record: SessionRecord) -> None:
-        """One that runs in the registry only is an error from now on, which may be resumed."""
-        if record.state is not State.RUNNING:
-            return
-        seen = await self._seen(record)
-        if seen.unknown:
-            raise Unavailable(seen.unknown, sessionId=record.session_id)
-        if not seen.alive:
-            reason = "its tool server ended without being asked"
-            await self._leasing.move(record.session_id, Event.FAILED, reason=reason)
+        """One that runs in the registry only is an error from now on, which may be resumed. Else Conflict."""
+        if record.state is State.RUNNING:
+            seen = await self._seen(record)
+            if seen.unknown:
+                raise Unavailable(seen.unknown, sessionId=record.session_id)
+            if not seen.alive:
+                reason = "its tool server ended without being asked"
+                await self._leasing.move(record.session_id, Event.FAILED, reason=reason)
+                return
+        after(record.state, Event.RESUME, record.session_id)
 
     async def _made(self, record: SessionRecord, guest: Guest) -> SessionRecord:
         return await self._leasing.move(
@@ -231,7 +237,11 @@ class Starting(Finding):
         with contextlib.suppress(ToolError):  # then no record was added
             await self._forget(await adding)
 
-    async def _back_to_stopped(self, record: SessionRecord, driver: Backend, why: str) -> None:
+    async def _back_to_stopped(self, claiming: asyncio.Task[SessionRecord], driver: Backend) -> None:
+        try:
+            record = await claiming
+        except ToolError:
+            return  # it was not ours to start
         with contextlib.suppress(ToolError):  # what failed first is what a person has to know
             await self._leasing.move(record.session_id, Event.STOP)
             keeps = driver.properties.keeps_files

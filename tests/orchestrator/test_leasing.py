@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,6 +151,48 @@ async def test_a_claim_that_is_cancelled_holds_nothing(machine: Machine, at_work
     with pytest.raises(asyncio.CancelledError):
         await claiming
     await machine.orchestrator().claim("s1", Purpose.STOP, Event.STOP)
+
+
+async def test_a_claim_that_is_cancelled_takes_nothing_from_who_is_at_work(
+    machine: Machine, at_work: Leasing
+) -> None:
+    claiming = asyncio.create_task(at_work.claim("s1", Purpose.STOP))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    with pytest.raises(Busy, match="s1 is being started"):
+        await machine.orchestrator().claim("s1", Purpose.STOP)
+
+
+class Failing(Records):
+    """A registry that cannot be opened for a moment."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.failures = 1
+        self.renewed = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+
+    def renew(self, holder: Holder, expires: float) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        super().renew(holder, expires)
+        self.loop.call_soon_threadsafe(self.renewed.set)
+
+
+async def test_a_lease_is_renewed_again_after_the_machine_refused_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.leasing.RENEW_SECONDS", 0.001)
+    records = Failing(tmp_path / "r.sqlite3")
+    leasing = Leasing(records, HERE)
+    await leasing.add(lambda taken: record())
+    try:
+        await asyncio.wait_for(records.renewed.wait(), 60)
+    finally:
+        await leasing.close()
 
 
 def test_a_lease_survives_being_written_down(machine: Machine) -> None:

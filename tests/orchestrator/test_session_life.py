@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -192,6 +193,48 @@ async def test_of_two_who_resume_it_one_does_and_the_other_is_told(
     both = [sessions, opened(tmp_path, backend, "two")]
     told = await asyncio.gather(*(each.restart(record) for each in both), return_exceptions=True)
     assert sorted(isinstance(each, Busy | Conflict) for each in told) == [False, True]
+    assert len(backend.running) == 1
+
+
+async def test_one_that_is_being_started_stays_with_who_starts_it_whoever_resumes_it(
+    sessions: Sessions, backend: Backend, tmp_path: Path
+) -> None:
+    record = await sessions.begin(ANN, "site", WISHES, "dictionary")
+    for each in (sessions, opened(tmp_path, backend, "two")):
+        with pytest.raises(Conflict, match="it is being started already; wait for it"):
+            await each.ensure_running(ANN, record.session_id)
+    assert await opened(tmp_path, backend, "three").reconcile() == []
+    assert (await sessions.ready(record)).state is State.RUNNING
+
+
+class Held(Records):
+    """A registry whose answer to a claim comes when it is let."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.claimed, self.let = threading.Event(), threading.Event()
+
+    def claim(self, *values: Any) -> SessionRecord:
+        record = super().claim(*values)
+        self.claimed.set()
+        assert self.let.wait(60)
+        return record
+
+
+async def test_one_whose_resume_is_cancelled_while_it_is_written_down_can_be_resumed(
+    sessions: Sessions, backend: Backend, tmp_path: Path
+) -> None:
+    record, held = await stopped(sessions), Held(tmp_path / "r.sqlite3")
+    resuming = asyncio.create_task(
+        Sessions(PathManager(tmp_path), held, {backend.name: backend}).restart(record)
+    )
+    assert await asyncio.to_thread(held.claimed.wait, 60)
+    resuming.cancel()
+    held.let.set()
+    with pytest.raises(asyncio.CancelledError):
+        await resuming
+    assert (await sessions.get(ANN, record.session_id)).state is State.STOPPED
+    await sessions.ready(await sessions.restart(record))
     assert len(backend.running) == 1
 
 
