@@ -12,7 +12,7 @@ import contextlib
 import enum
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -164,7 +164,8 @@ async def launch(  # noqa: PLR0913 - one for each thing that may be wished
     # The tool server needs a quarter of a second to start, and so does what the archive is sent by.
     loading = asyncio.create_task(asyncio.to_thread(load_http))
     record = await begin(wishes)
-    await loading
+    async with _ended_when_it_fails(sessions, record):
+        await loading
     try:
         return await _bring_up(sessions, record, source, sent, stages, keep_first)
     except DevServerFailed as error:
@@ -184,17 +185,13 @@ async def _bring_up(
     keep_first: bool,
 ) -> Ready:
     """The session gets its content and its dev server; when that fails, it is ended."""
-    try:
+    async with _ended_when_it_fails(sessions, record):
         async with sessions.client(record) as client:
             injected = await inject(client, archive, stages)
             started = await start(sessions, client, source.template, record, stages)
         if keep_first:
             await _keep_first(sessions, record, stages.observer)
         record = await sessions.ready(record)
-    except BaseException:
-        with contextlib.suppress(ToolError):  # what failed first is what a person has to know
-            await asyncio.shield(sessions.end(record, keep_files=False))
-        raise
     return Ready(
         record=record,
         tool_server_url=sessions.tool_server(record).url,
@@ -203,6 +200,16 @@ async def _bring_up(
         started=started,
         seconds=stages.total(),
     )
+
+
+@contextlib.asynccontextmanager
+async def _ended_when_it_fails(sessions: Sessions, record: SessionRecord) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ToolError):  # what failed first is what a person has to know
+            await asyncio.shield(sessions.end(record, keep_files=False))
+        raise
 
 
 async def _keep_first(sessions: Sessions, record: SessionRecord, observer: Observer) -> None:

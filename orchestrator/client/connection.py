@@ -69,9 +69,15 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._fail_all(Unavailable(f"this client of {self.url} was closed", url=self.url))
-        await self._socket.close()  # bounded by the close_timeout it was opened with
         assert self._reader is not None
-        self._reader.cancel()
+        try:
+            # Its own bound begins only when all that is to be sent has gone.
+            async with asyncio.timeout(self._close_timeout_seconds):
+                await self._socket.close()
+        except TimeoutError:
+            self._socket.transport.abort()
+        finally:
+            self._reader.cancel()
         await asyncio.wait({self._reader, *self._cancels}, timeout=self._close_timeout_seconds)
 
     async def send(self, operation: str, params: Any, *, wants_events: bool) -> tuple[str, Mailbox]:

@@ -98,6 +98,7 @@ class FakeToolServer:
             process_request=self._admit,
             process_response=self._told,
             close_timeout=1,
+            ping_interval=None,
         ) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             yield self

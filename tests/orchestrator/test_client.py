@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
 import socket
 from typing import Any, assert_type, get_args
 
 import msgspec
 import pytest
+from websockets.asyncio.client import connect
 
 from orchestrator.client import Client, open_client, request_of
 from orchestrator.client.mailbox import MAX_EVENTS
@@ -16,7 +19,7 @@ from orchestrator.client.verbs import StreamingVerb, Verb
 from protocol import __version__
 from protocol.codec import ReplyFrame, decode, encode
 from protocol.errors import Cancelled, Internal, InvalidRequest, NotFound, TooLarge, Unauthorized, Unavailable
-from protocol.limits import Limits
+from protocol.limits import MIB, Limits
 from protocol.messages.base import Request
 from protocol.messages.commands import Command, CommandAnswer, Stdout
 from protocol.messages.files import List, ListAnswer, Read, ReadAnswer, Stat
@@ -423,3 +426,28 @@ async def test_a_tool_server_that_stays_silent_after_cancel_is_left_behind() -> 
             async for _ in stream:
                 break
         assert (await client.list()).path == "."
+
+
+async def test_closing_leaves_a_tool_server_that_takes_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Else its pings find out, within forty seconds.
+    unasked = functools.partial(connect, ping_interval=None)
+    monkeypatch.setattr(importlib.import_module("orchestrator.client"), "connect", unasked)
+
+    async def deaf(request: List, emit: Emit) -> ListAnswer:
+        server.connections[0].transport.pause_reading()
+        return await listed(request, emit)
+
+    server = FakeToolServer({"list": deaf})
+    async with server.listening():
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            open_client(server.url, close_timeout_seconds=0.2) as client,
+        ):
+            await client.list()
+            # More than the sockets between us hold.
+            sending = [asyncio.create_task(client.write(path="a", content="x" * 12 * MIB)) for _ in range(4)]
+            await asyncio.sleep(0)
+        told = await asyncio.gather(*sending, return_exceptions=True)
+    assert [type(each) for each in told] == [Unavailable] * 4
