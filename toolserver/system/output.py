@@ -85,10 +85,7 @@ class OutputLog:
     def when_room(self, call: Callable[[], None]) -> None:
         """Call once it is no longer full; on the running loop, where it is the disk that is waited for."""
         self._on_room = call
-        if self._ring is not None and self._ring.behind:
-            self._ring.when_room(self._tell_room)
-        else:
-            self._tell_room()
+        self._tell_room()
 
     def wait_for(self, reader: object, offset: int) -> None:
         """Have the program wait for ``reader``, who has come as far as ``offset``; until ``let_go``."""
@@ -241,7 +238,12 @@ class OutputLog:
         return b"".join((*parts, self._read_memory(start, end - start)))
 
     def _tell_room(self) -> None:
-        if self._on_room is not None and not self.full:
+        if self._on_room is None:
+            return
+        if self._ring is not None and self._ring.behind:
+            # Each time anew: other streams' bytes count too, so it may be behind again, or only now.
+            self._ring.when_room(self._tell_room)
+        elif not self.full:
             call, self._on_room = self._on_room, None
             call()
 

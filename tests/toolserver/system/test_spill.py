@@ -142,6 +142,40 @@ async def test_the_program_waits_for_a_disk_that_is_slow(log: OutputLog) -> None
     assert log.read(0, 1000).data == numbered(log.end)
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["since it was full", "since it was told of room"])
+async def test_a_program_goes_on_after_the_disk_was_kept_busy_by_others(
+    log: OutputLog, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """All streams' bytes count: one may be behind the disk for what the others wrote meanwhile."""
+    monkeypatch.setattr(spill, "IN_FLIGHT_IN_ALL_BYTES", 1000)
+    writer = spill.the_writer()
+    with held_disk() as disk:
+        log.wait_for("a reader", 0)
+        fill(log, FLIGHT)
+        assert log.full
+        assert disk.asked.wait(60)
+        room = asyncio.Event()
+        if late:
+            writer.account(1000)
+        log.when_room(room.set)
+        if not late:
+            writer.account(1000)
+        else:
+            # Told of room by the ring, and by then another has taken it.
+            assert log._ring is not None
+            told = log._ring._on_room
+            assert told is not None
+            log._ring._on_room = None
+            told()
+            await asyncio.sleep(0)
+        log.let_go("a reader")
+        assert not room.is_set()
+        writer.account(-1000)
+        disk.go_on()
+        async with asyncio.timeout(60):
+            await room.wait()
+
+
 async def test_a_disk_that_takes_nothing_is_waited_for_only_so_long(
     log: OutputLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
