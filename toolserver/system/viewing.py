@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from toolserver.system.output import OutputLog
 from toolserver.system.screen import Screen
+from toolserver.system.threads import whole
 
 _FED_BYTES_PER_CELL = 16
 """A screen drawn anew costs one to five bytes a cell, colours ten; so this is one and more of any."""
@@ -69,13 +70,13 @@ class View:
             end, size = self._log.end, self.size
             end -= _cut(self._log.read(max(0, end - 3), 3).data)
             if self._screen is None:
-                self._screen = await asyncio.to_thread(Screen, *self._first_size)
+                self._screen = await whole(Screen, *self._first_size)
             if end - self._fed > self._bound or self._log.start > self._fed:
                 await self._skip(self._screen, end)
             while self._fed < end:
                 await self._feed(self._screen, end)
             self._apply_sizes(self._screen, end)
-            data = await asyncio.to_thread(self._screen.drawn)
+            data = await whole(self._screen.drawn)
             return Drawing(end, *size, data)
 
     @property
@@ -90,7 +91,7 @@ class View:
         until = min((offset for offset, _ in self._sizes if self._fed < offset < end), default=end)
         piece = self._log.read(self._fed, until - self._fed)
         self._fed = piece.offset + len(piece.data)
-        await asyncio.to_thread(screen.feed, piece.data)
+        await whole(screen.feed, piece.data)
 
     async def _skip(self, screen: Screen, end: int) -> None:
         target = max(end - self._bound, self._log.start)
@@ -100,12 +101,12 @@ class View:
             if not piece.data:
                 break
             at = piece.offset + len(piece.data)
-            await asyncio.to_thread(screen.skip, piece.data)
+            await whole(screen.skip, piece.data)
         # From the beginning of a line, where there is one: a sequence is not to be cut.
         rest = self._log.read(target, _SKIP_PIECE).data
         self._fed = target + rest.find(b"\n") + 1
         self._apply_sizes(screen, self._fed)
-        await asyncio.to_thread(screen.clear)
+        await whole(screen.clear)
 
     def _apply_sizes(self, screen: Screen, offset: int) -> None:
         """Those that it had by ``offset``; the last one counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,33 @@ async def test_looks_at_the_same_time_show_the_same(tmp_path: Path) -> None:
     view = view_of(tmp_path, b"hello\r\nworld")
     drawings = await asyncio.gather(*(view.drawing() for _ in range(5)))
     assert len(set(drawings)) == 1
+
+
+async def test_a_look_that_nobody_waits_for_any_more_keeps_its_turn_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    feed = Screen.feed
+
+    def slow(screen: Screen, data: bytes) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        feed(screen, data)
+
+    view = view_of(tmp_path, b"hello\r\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Screen, "feed", slow)
+        first = asyncio.create_task(view.drawing())
+        assert await asyncio.to_thread(begun.wait, 60)
+        first.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not first.done()
+        view._log.append(b"world")
+        second = asyncio.create_task(view.drawing())
+        go_on.set()
+        async with asyncio.timeout(60):
+            drawing = await second
+            await asyncio.wait([first])
+    assert first.cancelled()
+    assert text(fed(drawing.data)) == ["hello", "world", "", "", ""]
