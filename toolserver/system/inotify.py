@@ -7,8 +7,10 @@ somebody could swap meanwhile.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
+import termios
 from typing import NamedTuple
 
 MODIFY, ATTRIB, CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -50,12 +52,18 @@ class Inotify:
         """No more of it; one that the kernel has ended already is no error."""
         _libc.inotify_rm_watch(self.fd, watch)
 
-    def read(self) -> list[Notice]:
-        """What is there, at most 256 KiB of it; empty when there is nothing."""
+    def waiting(self) -> int:
+        """Bytes of notices that were not read yet."""
+        (size,) = struct.unpack("i", fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)))
+        return int(size)
+
+    def read(self) -> tuple[list[Notice], int]:
+        """What is there, at most 256 KiB of it, and its size in bytes; nothing when there is nothing."""
         try:
-            return parsed(os.read(self.fd, _READ_BYTES))
+            data = os.read(self.fd, _READ_BYTES)
         except BlockingIOError:
-            return []
+            return [], 0
+        return parsed(data), len(data)
 
     def close(self) -> None:
         """End all watches."""

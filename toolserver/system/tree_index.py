@@ -9,6 +9,7 @@ worker thread at a time.
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -112,7 +113,7 @@ class TreeIndex:
         return self.refresh({"": Look.INTO})
 
     def refresh(self, suspects: Mapping[str, Look]) -> list[Change]:
-        """Look at these paths again, ``""`` is the root; what differs. Raises TooMany."""
+        """Look at these paths again, ``""`` is the root; what differs. Raises TooMany, OSError."""
         # The root may be held by a descriptor that names a place only, and reads nothing.
         root = os.open(".", DIRECTORY, dir_fd=self._root)
         directories = Directories(root)
@@ -171,7 +172,10 @@ class TreeIndex:
             fd = directories.open(path)
             self._watch(path, fd)
             return known | {name for name in os.listdir(fd) if _is_shown(path, name)}
-        except OSError:  # gone meanwhile, or closed to us: a notice of the directory above tells of it
+        except (
+            OSError
+        ) as error:  # gone meanwhile, or closed to us: a notice of the directory above tells of it
+            _refuse_blindness(error)
             return set(known)
 
     def _add(self, path: str, entry: Entry) -> None:
@@ -263,13 +267,20 @@ def _is_shown(above: str, name: str) -> bool:
     return not is_temporary(name) and not (not above and name == RESERVED)
 
 
+def _refuse_blindness(error: OSError) -> None:
+    """Raise what says nothing of the tree: who may open no more files would take all of it for gone."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+
+
 def _entry_at(path: str, directories: Directories) -> Entry | None:
     if path.count("/") >= MAX_DEPTH:
         return None
     try:
         fd, name = directories.of(path)
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        _refuse_blindness(error)
         return None
     size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
     return Entry(info.st_mode, size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)

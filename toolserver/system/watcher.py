@@ -32,7 +32,7 @@ from toolserver.system.inotify import (
     Notice,
 )
 from toolserver.system.settling import Settling
-from toolserver.system.threads import whole
+from toolserver.system.threads import until_done, whole
 from toolserver.system.touching import Marks
 from toolserver.system.tree_index import Change, Entry, Look, TooMany, TreeIndex
 
@@ -114,11 +114,13 @@ class Watcher:
     async def index(self) -> TreeIndex:
         """What is there, up to date with all that happened before this call."""
         await self.start()
-        self._take_notices()
+        await self._take_all_notices()
         if self._blind:
             self._suspects[""] = Look.INTO
         await self._look()
-        assert self._index is not None
+        if self._index is None:  # given up while this one waited for its look
+            assert self._failure is not None
+            raise self._failure
         return self._index
 
     async def snapshot(self) -> Snapshot:
@@ -159,18 +161,20 @@ class Watcher:
         try:
             self._inotify = Inotify()
         except OSError as error:
-            raise Unavailable(
+            told = Unavailable(
                 f"the system grants no more change notices ({error.strerror}): raise "
                 "fs.inotify.max_user_instances, or stop another workspace"
-            ) from error
+            )
+            self._give_up(told)
+            raise told from error
         index = TreeIndex(self._root, self._limits.max_indexed_entries, self._watch, self._unwatch)
         try:
             async with self._looking:
                 await whole(index.fill)
         except BaseException as error:
-            told = self._too_many() if isinstance(error, TooMany) else error
-            self._give_up(told)
-            raise told from None
+            failure = self._too_many() if isinstance(error, TooMany) else error
+            self._give_up(failure)
+            raise failure from None
         self._index = index
         asyncio.get_running_loop().add_reader(self._inotify.fd, self._take_notices)
         self._task = asyncio.create_task(self._run())
@@ -190,7 +194,9 @@ class Watcher:
         """Look whenever something was noticed; and now and then, where not everything can be."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BLIND_SECONDS if self._blind else None):
+                # What a look that failed has left is looked at again, but not at once.
+                again = self._blind or self._suspects
+                async with asyncio.timeout(_BLIND_SECONDS if again else None):
                     await self._noticed.wait()
             if self._blind:
                 self._suspects.setdefault("", Look.INTO)
@@ -204,10 +210,10 @@ class Watcher:
                 return
             except OSError as error:
                 log.warning("a look at the tree failed", extra={"data": {"reason": str(error)}})
-                self._suspects[""] = Look.INTO
+                self._noticed.clear()
 
     async def _look(self) -> None:
-        """Take all suspects and tell what became of them."""
+        """Take all suspects and tell what became of them; also when who asked for it is cancelled."""
         async with self._looking:
             suspects, self._suspects = self._suspects, {}
             overflowed, self._overflowed = self._overflowed, False
@@ -215,14 +221,26 @@ class Watcher:
             if not suspects or self._index is None:
                 return
             begun = time.monotonic()
+            work = asyncio.ensure_future(asyncio.to_thread(self._index.refresh, suspects))
             try:
-                changes = await whole(self._index.refresh, suspects)
-            except TooMany:
+                await until_done(work)
+            finally:
+                self._settling.looked(time.monotonic() - begun)
+                self._looked(work, overflowed)
+            if isinstance(work.exception(), TooMany):
                 raise self._too_many() from None
-            self._settling.looked(time.monotonic() - begun)
-            self._tell(changes, overflowed)
-            if not self._suspects:
-                self._marks.forget()
+            work.result()
+
+    def _looked(self, work: asyncio.Future[list[Change]], overflowed: bool) -> None:
+        if work.cancelled() or work.exception() is not None:
+            # What was found went with it: all is looked at again, and who follows is told to do so, too.
+            self._suspects[""] = Look.INTO
+            self._overflowed = True
+            self._noticed.set()
+            return
+        self._tell(work.result(), overflowed)
+        if not self._suspects:
+            self._marks.forget()
 
     def _tell(self, changes: list[Change], overflowed: bool) -> None:
         for change in changes:
@@ -244,14 +262,25 @@ class Watcher:
         told, self._told = self._told, asyncio.Event()
         told.set()
 
-    def _take_notices(self) -> None:
+    async def _take_all_notices(self) -> None:
+        """Those of all that has happened: of a thousand files they may be more than one read gives."""
+        left = 0 if self._inotify is None else self._inotify.waiting()
+        while left > 0 and (taken := self._take_notices()):
+            left -= taken
+            if left > 0:
+                await asyncio.sleep(0)  # the others' turn
+
+    def _take_notices(self) -> int:
+        """One read of them; their size."""
         if self._inotify is None:
-            return
-        for notice in self._inotify.read():
+            return 0
+        notices, size = self._inotify.read()
+        for notice in notices:
             self._take(notice)
         if self._suspects:
             self._noticed.set()
         self._settling.weigh(under_way=self._marks.any_open)
+        return size
 
     def _take(self, notice: Notice) -> None:
         if notice.mask & OVERFLOW:
