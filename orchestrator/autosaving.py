@@ -10,6 +10,7 @@ out the saves that somebody asked for. What fails is told, and tried again at th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ SAVE_SECONDS = 900.0
 """One save, the largest workspace over a slow link: 8 GiB at 10 MB/s. A gut feeling."""
 AT_ONCE = 2
 """Saves of different sessions at the same time: each keeps a processor and the disk busy."""
+
+log = logging.getLogger("orchestrator.autosaving")
 
 Target = Callable[[SessionRecord], Path | None]
 """Where a session's autosave goes: a file that is replaced each time, or None for the workspace's saves."""
@@ -94,7 +97,10 @@ class Autosaver:
         await self.begin()
         while True:
             await asyncio.sleep(every_seconds)
-            await self.turn()
+            try:
+                await self.turn()
+            except ToolError as error:  # of the registry: one that was in use for long, for example
+                log.warning("changes could not be looked for, which is tried again: %s", error)
 
     async def begin(self) -> None:
         """What the sessions hold now counts as saved, for who has just brought them up."""

@@ -8,6 +8,7 @@ goes on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ ASK_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
 """The connection of our own save may still be seen open for a moment. A gut feeling."""
 _PAUSE_SECONDS = 0.1
+
+log = logging.getLogger("orchestrator.idling")
 
 Clock = Callable[[], float]
 """Seconds, of any start: only differences count."""
@@ -69,11 +72,17 @@ async def watch(
     user: UserId | None = None,
     every_seconds: float = 30.0,
 ) -> None:
-    """Stop idle sessions until cancelled; ``told`` hears of each that was stopped or could not be."""
+    """Stop idle sessions until cancelled; ``told`` hears of each that was stopped or could not be.
+
+    A registry that cannot be asked is asked again at the next turn.
+    """
     while True:
-        for judged in await stop_idle(sessions, rule, user):
-            if judged.stopped or (judged.verdict is not None and judged.verdict.stop):
-                told(judged)
+        try:
+            for judged in await stop_idle(sessions, rule, user):
+                if judged.stopped or (judged.verdict is not None and judged.verdict.stop):
+                    told(judged)
+        except ToolError as error:  # of the registry: one that was in use for long, for example
+            log.warning("idle sessions could not be looked for, which is tried again: %s", error)
         await asyncio.sleep(every_seconds)
 
 

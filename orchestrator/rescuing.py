@@ -29,10 +29,10 @@ async def rescued(driver: Backend, record: SessionRecord, store: SaveStore) -> S
     try:
         guest = await _running(driver, found)
         return await _kept(driver, guest, record, store)
-    except ToolError as error:
+    except (ToolError, OSError) as error:
         raise Unavailable(
             f"{record.session_id} ended without being asked, and what it held since its last save could not "
-            f"be saved: {error.message}; give that up by `workspace down {record.session_id} --remove`, "
+            f"be saved: {error}; give that up by `workspace down {record.session_id} --remove`, "
             f"which leaves its saves",
             sessionId=record.session_id,
         ) from error

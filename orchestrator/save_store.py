@@ -166,9 +166,11 @@ class SaveStore:
         try:
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
-            raise NotFound(f"save {name!r} was removed just now", workspace=workspace) from error
+            raise _just_removed(name, workspace) from error
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
+            if not path.exists():  # by whoever held it until now
+                raise _just_removed(name, workspace)
             yield path
         finally:
             os.close(file)
@@ -214,3 +216,7 @@ class SaveStore:
         names = [path.name.removeprefix(".").partition(".")[0] for path in directory.iterdir()]
         now = self._now()
         return new_name(max(map(number_of, names), default=0) + 1, now, secrets.token_bytes(4)), now
+
+
+def _just_removed(name: str, workspace: str) -> NotFound:
+    return NotFound(f"save {name!r} was removed just now", workspace=workspace)

@@ -129,10 +129,10 @@ class Ending(Finding):
             return save
         try:
             return await self.save(record, with_history=not driver.properties.keeps_files)
-        except ToolError as error:
+        except (ToolError, OSError) as error:
             raise Unavailable(
                 f"the files of {record.session_id} would be lost with it, and could not be saved: "
-                f"{error.message}; give them up by `workspace down {record.session_id} --remove`",
+                f"{error}; give them up by `workspace down {record.session_id} --remove`",
                 sessionId=record.session_id,
             ) from error
 

@@ -8,8 +8,7 @@ says that they may go.
 
 from __future__ import annotations
 
-import asyncio
-
+from orchestrator.leasing import to_the_end
 from orchestrator.session_ending import Ending
 from orchestrator.session_granting import Granting
 from orchestrator.session_starting import Starting
@@ -23,8 +22,12 @@ class Sessions(Starting, Ending, Granting):
 
     async def __aenter__(self) -> Sessions:
         """For an orchestrator that stays: puts in order what others left, and keeps the registry open."""
-        await asyncio.to_thread(self._stays.enter_context, self._records.kept_open())
-        await self.reconcile()
+        try:
+            await to_the_end(lambda: self._stays.enter_context(self._records.kept_open()))
+            await self.reconcile()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

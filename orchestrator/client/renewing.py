@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from protocol.errors import ToolError
-
 if TYPE_CHECKING:
     from orchestrator.client import Client
 
@@ -20,6 +18,9 @@ _SHARE = 0.75
 """Of a token's life is used before the next one is fetched: the rest is for trying again."""
 _AGAIN_SECONDS = 5.0
 """After a fetch or a renewal that failed. The leeway of a token is six times that."""
+
+_LEAST_SECONDS = 1.0
+"""Between two renewals, however short the life of a token is."""
 
 log = logging.getLogger("orchestrator.client")
 
@@ -39,11 +40,15 @@ async def renewing(client: Client, fetch: Fetch) -> AsyncIterator[None]:
 
 
 async def _keep(client: Client, fetch: Fetch) -> None:
-    while True:
-        try:
-            answer = await client.renew(await fetch())
-            pause = _SHARE * (datetime.fromisoformat(answer.expires) - datetime.now(UTC)).total_seconds()
-        except (ToolError, OSError) as error:
-            log.warning("a connection could not be renewed: %s", error)
-            pause = _AGAIN_SECONDS
-        await asyncio.sleep(max(pause, 1.0))
+    closing = asyncio.create_task(client.wait_closed())
+    try:
+        while not closing.done():
+            try:
+                answer = await client.renew(await fetch())
+                pause = _SHARE * (datetime.fromisoformat(answer.expires) - datetime.now(UTC)).total_seconds()
+            except Exception as error:  # whatever the caller's way to a token raises
+                log.warning("a connection could not be renewed: %s", error or type(error).__name__)
+                pause = _AGAIN_SECONDS
+            await asyncio.wait({closing}, timeout=max(pause, _LEAST_SECONDS))
+    finally:
+        closing.cancel()

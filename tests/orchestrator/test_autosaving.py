@@ -14,6 +14,7 @@ from orchestrator.ports import DEV_PORTS, Wish
 from orchestrator.records import SessionRecord
 from orchestrator.save_store import SaveStore
 from orchestrator.sessions import PortWishes, Sessions
+from protocol.errors import Busy
 from tests.orchestrator.archives import names_in
 
 ANN = UserId("ann")
@@ -141,3 +142,30 @@ async def test_a_watch_saves_by_itself_until_it_is_cancelled(
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_registry_that_is_in_use_for_a_turn_ends_no_autosaving(
+    sessions: Sessions, record: SessionRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: asyncio.Queue[Autosaved] = asyncio.Queue()
+    saver, running, fails = Autosaver(sessions, told.put_nowait), sessions.running, [Busy("it is in use")]
+    await saver.begin()
+    await write(sessions, record, "second.txt", "more")
+
+    async def busy_once() -> list[SessionRecord]:
+        if fails:
+            raise fails.pop()
+        return await running()
+
+    async def begun() -> None:
+        """By us, before the change."""
+
+    monkeypatch.setattr(sessions, "running", busy_once)
+    monkeypatch.setattr(saver, "begin", begun)
+    watching = asyncio.create_task(saver.watch(0.01))
+    try:
+        assert (await asyncio.wait_for(told.get(), 60)).saved is not None
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert fails == []

@@ -15,6 +15,7 @@ from orchestrator.ports import DEV_PORTS, Wish
 from orchestrator.records import SessionRecord
 from orchestrator.session_states import State
 from orchestrator.sessions import PortWishes, Sessions
+from protocol.errors import Busy
 from protocol.messages.processes import ProcessState
 
 ANN, BOB = UserId("ann"), UserId("bob")
@@ -138,3 +139,22 @@ async def test_a_watch_stops_what_idles_and_tells(sessions: Sessions, record: Se
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     assert await state(sessions, record) is State.STOPPED
+
+
+async def test_a_registry_that_is_in_use_for_a_turn_ends_no_watch(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def busy() -> list[SessionRecord]:
+        asked.put_nowait(None)
+        raise Busy("it is in use")
+
+    monkeypatch.setattr(sessions, "running", busy)
+    watching = asyncio.create_task(watch(sessions, RULE, lambda judged: None, every_seconds=0.01))
+    try:
+        for _ in range(2):
+            await asyncio.wait_for(asked.get(), 60)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

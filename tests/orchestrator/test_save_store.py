@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -306,3 +307,19 @@ async def test_what_is_pruned_is_what_the_retention_says(store: SaveStore) -> No
     names = [await add(store, str(number)) for number in range(5)]
     assert [save.name for save in store.prune(ANN, SITE, Retention(count=2))] == names[:3]
     assert texts(store) == ["4", "3"]
+
+
+async def test_one_that_is_removed_as_it_is_to_be_held_is_told(
+    store: SaveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await add(store, "one")
+    lock = fcntl.flock
+
+    def removed_first(file: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH:
+            assert len(SaveStore.remove(store, ANN, SITE)) == 1
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with pytest.raises(NotFound, match="was removed just now"), store.held(ANN, SITE, name):
+        pass

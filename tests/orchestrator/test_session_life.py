@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -242,18 +244,22 @@ async def test_one_whose_resume_is_cancelled_while_it_is_written_down_can_be_res
 
 
 class Unsaveable(Sessions):
-    """Its sandboxes answer nobody."""
+    """Of its sandboxes nothing can be saved."""
+
+    why: Exception = Unavailable("the tool server does not answer")
 
     async def save(self, record: SessionRecord, target: Path | None = None, **_: Any) -> Any:
-        raise Unavailable("the tool server does not answer")
+        raise self.why
 
 
+@pytest.mark.parametrize("why", [Unsaveable.why, OSError(errno.ENOSPC, "No space left on device", "/saves")])
 async def test_stopping_saves_first_and_one_that_cannot_be_saved_runs_on(
-    tmp_path: Path, backend: Backend
+    why: Exception, tmp_path: Path, backend: Backend
 ) -> None:
     sessions = Unsaveable(PathManager(tmp_path), Records(tmp_path / "r.sqlite3"), {backend.name: backend})
+    sessions.why = why
     record = await begun(sessions)
-    with pytest.raises(Unavailable, match="could not be saved: the tool server does not answer"):
+    with pytest.raises(Unavailable, match=f"could not be saved: {re.escape(str(why))}; give them up"):
         await sessions.stop(record)
     assert [seen.state for seen in await sessions.list(ANN)] == ["running"]
     assert (await sessions.stop(record, discard=True)).saved is None
@@ -342,6 +348,18 @@ async def test_whoever_stays_puts_in_order_what_others_left(tmp_path: Path, back
         assert backend.running == {}
         with pytest.raises(NotFound):
             await sessions.get(ANN, fresh.session_id)
+
+
+async def test_whoever_cannot_put_it_in_order_lets_go_of_the_registry(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def refuses() -> Any:
+        raise Busy("the registry was in use")
+
+    monkeypatch.setattr(sessions, "reconcile", refuses)
+    with pytest.raises(Busy, match="the registry was in use"):
+        await sessions.__aenter__()
+    assert tmp_path / "r.sqlite3" not in [each.resolve() for each in Path("/proc/self/fd").iterdir()]
 
 
 async def test_what_somebody_is_at_work_on_is_left_to_them(
