@@ -18,11 +18,9 @@ from pathlib import Path
 
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.005, 0.04
 """Between two looks, each longer by half: fifty who wait for what takes a second shall not be the reason."""
-_BETWEEN_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+_BETWEEN_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Before each further look at a process that shows nothing of itself. Becoming another program takes a
-fraction of the first; a busy machine may hold it up there for several turns of others. A gut feeling."""
-_SURE = 2
-"""So often it has to show a command line and no environment: once may have been right before or after."""
+fraction of the first; a busy machine may hold it up there for many turns of others. A gut feeling."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +97,25 @@ def has_marker(pid: int, marker: str) -> bool:
 def _environment(pid: int) -> bytes:
     """What the kernel shows of it, also of one that is becoming another program just now.
 
-    In the midst of ``execve`` it shows neither environment nor command line. Who was given no environment has
-    a command line each time; of a thread of the kernel, and of who is ending, there is no program to be told.
+    In the midst of ``execve`` it shows no environment, nor where in memory one is. Who was given none has a
+    place for it, of no bytes (proc(5), ``stat``); of a thread of the kernel, and of who is ending, no program
+    is told.
     """
-    shown, named = Path(f"/proc/{pid}/environ").read_bytes(), 0
+    shown = Path(f"/proc/{pid}/environ").read_bytes()
     for seconds in _BETWEEN_SECONDS:
-        if shown or named == _SURE:
+        if shown or _was_given_none(pid):
             break
         Path(f"/proc/{pid}/exe").readlink()
-        named += bool(Path(f"/proc/{pid}/cmdline").read_bytes())
         time.sleep(seconds)
         shown = Path(f"/proc/{pid}/environ").read_bytes()
     return shown
+
+
+def _was_given_none(pid: int) -> bool:
+    """Whether ``env_start`` and ``env_end`` are one place. The kernel sets ``start_code`` after them."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    start_code, env_start, env_end = fields[23], fields[47], fields[48]
+    return start_code != b"0" and env_start == env_end
 
 
 def _with_descendants(pids: Iterable[int], table: Collection[Process]) -> set[int]:
