@@ -157,6 +157,20 @@ def docker(*arguments: str, stdin: bytes | None = None) -> str:
     return done.stdout.decode(errors="replace").strip()
 
 
+def remove_network(name: str) -> None:
+    """If it was made. A container that is left in it refuses; what an engine keeps of one that is gone goes.
+
+    A busy engine was seen to keep such an end of a network: it is named after no container (``ep-``).
+    """
+    if not docker("network", "ls", "--quiet", "--filter", f"name=^{name}$"):
+        return
+    (found,) = json.loads(docker("network", "inspect", name))
+    for id, end in found["Containers"].items():
+        if id.startswith("ep-"):
+            docker("network", "disconnect", "--force", name, end["Name"])
+    docker("network", "rm", name)
+
+
 @contextlib.contextmanager
 def created(*arguments: str) -> Iterator[Guest]:
     """``docker run --detach`` with these arguments; removed at the end, with its volumes."""

@@ -21,7 +21,7 @@ from orchestrator.backends.docker_engine import open_engine
 from orchestrator.paths import PathManager
 from protocol.errors import Busy, NotFound, ToolError, Unavailable
 from tests.backend_suite import PATIENCE_SECONDS, Open, Sandbox, launch
-from tests.image.support import IMAGE, daemon_pid, docker
+from tests.image.support import IMAGE, daemon_pid, docker, remove_network
 from tests.image.support import Guest as Container
 from tests.ports import free_port
 from tests.tool_suite import ToolSuite
@@ -33,8 +33,7 @@ NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
 def network(image: str) -> Iterator[None]:
     """A network of these tests, made by the first container and removed after the last."""
     yield
-    if docker("network", "ls", "--quiet", "--filter", f"name={NETWORK}"):
-        docker("network", "rm", NETWORK)
+    remove_network(NETWORK)
 
 
 def backend(data: Path, **settings: Any) -> DockerBackend:

@@ -34,7 +34,7 @@ from orchestrator.trust import CLAUDE_SETTINGS, CODEX_CONFIG
 from protocol.errors import Busy, Conflict, ToolError, Unavailable
 from protocol.exclusions import Exclusions
 from tests.backend_suite import Sandbox, launch
-from tests.image.support import IMAGE, docker
+from tests.image.support import IMAGE, docker, remove_network
 from tests.orchestrator.live import Host as CommandLine
 from tests.ports import free_port
 from tests.unit.test_git_history import git
@@ -61,8 +61,7 @@ print(json.dumps(found))
 def network(image: str) -> Iterator[None]:
     """A network of these tests, made by the first container and removed after the last."""
     yield
-    if docker("network", "ls", "--quiet", "--filter", f"name={NETWORK}"):
-        docker("network", "rm", NETWORK)
+    remove_network(NETWORK)
 
 
 def containers_backend(data: Path, **settings: Any) -> DockerBackend:

@@ -16,7 +16,7 @@ from orchestrator.backends.docker_container import Settings
 from orchestrator.paths import PathManager
 from tests.backend_suite import Sandbox, launch
 from tests.image.figures import Figures
-from tests.image.support import IMAGE, docker
+from tests.image.support import IMAGE, remove_network
 
 SESSIONS = 12
 """Of each kind: some ten seconds of work in all."""
@@ -30,7 +30,7 @@ async def driver(tmp_path: Path, image: str) -> AsyncIterator[DockerBackend]:
     driver = DockerBackend(PathManager(tmp_path), Settings(image=IMAGE, network=NETWORK))
     yield driver
     await asyncio.gather(*(driver.destroy(guest.id) for guest in await driver.guests()))
-    docker("network", "rm", NETWORK)
+    remove_network(NETWORK)
 
 
 @pytest.mark.parametrize("at_once", [1, 4, SESSIONS])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.support import IMAGE, docker
+from tests.image.support import IMAGE, docker, remove_network
 from tests.orchestrator.live import Host, get, template, until
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
@@ -27,8 +27,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str) -> Iterato
     host = Host(tmp_path)
     yield host
     host.inside("down", "--all", "--remove")
-    if docker("network", "ls", "--quiet", "--filter", f"name={NETWORK}"):
-        docker("network", "rm", NETWORK)
+    remove_network(NETWORK)
 
 
 def running() -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.support import IMAGE, docker
+from tests.image.support import IMAGE, remove_network
 from tests.orchestrator.live import Host, get
 
 NETWORK = f"tests-of-workspace-core-{secrets.token_hex(4)}"
@@ -26,8 +26,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str) -> Iterato
     host = Host(tmp_path)
     yield host
     host.inside("down", "--all", "--remove")
-    if docker("network", "ls", "--quiet", "--filter", f"name={NETWORK}"):
-        docker("network", "rm", NETWORK)
+    remove_network(NETWORK)
 
 
 def test_a_warmed_template_is_not_installed_again_and_no_container_can_change_its_packages(
