@@ -47,7 +47,7 @@ async def _keep(client: Client, fetch: Fetch) -> None:
                 answer = await client.renew(await fetch())
                 pause = _SHARE * (datetime.fromisoformat(answer.expires) - datetime.now(UTC)).total_seconds()
             except Exception as error:  # whatever the caller's way to a token raises
-                log.warning("a connection could not be renewed: %s", error or type(error).__name__)
+                log.warning("a connection could not be renewed: %s", str(error) or type(error).__name__)
                 pause = _AGAIN_SECONDS
             await asyncio.wait({closing}, timeout=max(pause, _LEAST_SECONDS))
     finally:

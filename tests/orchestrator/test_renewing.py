@@ -26,7 +26,8 @@ class Renewed:
         if self.gone.is_set():
             raise Unavailable("the tool server closed the connection")
         self.tokens.put_nowait(token)
-        return RenewalAnswer(expires=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+        expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        return RenewalAnswer(token_id="t", scopes=[], expires=expires)
 
     async def wait_closed(self) -> None:
         await self.gone.wait()
