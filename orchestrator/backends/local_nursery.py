@@ -52,6 +52,7 @@ class Nursery:
 
     def begin(self, order: Order, out: int, error: int) -> tuple[int, int]:
         """Its process id and start time. Blocks; raises NurseryGone, or Unavailable when it hangs."""
+        control = self._running()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             ours.settimeout(PATIENCE_SECONDS)
@@ -59,11 +60,10 @@ class Nursery:
                 with theirs, os.fdopen(os.memfd_create("order", os.MFD_CLOEXEC), "wb") as request:
                     request.write(order.encode())
                     request.flush()
-                    control = self._running()
                     socket.send_fds(control, [MESSAGE], [request.fileno(), out, error, theirs.fileno()])
                 answer = ours.recv(ANSWER_BYTES)
             except TimeoutError:
-                self.close()
+                self._close(control)
                 raise Unavailable(
                     f"the process that forks tool servers said nothing for {PATIENCE_SECONDS:g} s and was "
                     f"ended (its log is {self._log}): try again",
@@ -71,21 +71,29 @@ class Nursery:
                 ) from None
             except ConnectionError:
                 answer = b""
-        return self._told(answer)
+            except OSError:
+                if control.fileno() >= 0:
+                    raise
+                answer = b""  # another order has found that it ended, and closed the way to it
+        return self._told(answer, control)
 
     def close(self) -> None:
         """End it; the next ``begin`` starts another."""
-        with self._starting:
-            if self._end is not None:
-                self._end()
-            self._control = self._end = None
+        self._close(self._control)
 
-    def _told(self, answer: bytes) -> tuple[int, int]:
+    def _close(self, control: socket.socket | None) -> None:
+        """End the one that is spoken to by ``control``, and not the next one, which others use by now."""
+        with self._starting:
+            if self._end is not None and control is self._control:
+                self._end()
+                self._control = self._end = None
+
+    def _told(self, answer: bytes, control: socket.socket) -> tuple[int, int]:
         match answer.split():
             case [pid, started] if pid.isdigit():
                 return int(pid), int(started)
             case []:
-                self.close()
+                self._close(control)
                 raise NurseryGone(f"the process that forks them has ended (its log is {self._log})")
             case _:
                 self._never = answer.decode()

@@ -197,6 +197,7 @@ class Pusher:
         """Blocks. To be made before the workspace is, so that no change falls between the two."""
         self.directory = source.path
         self.template: Template = source.template
+        self._started_by = source.template
         self._exclusions = source.exclusions
         self._source = source
         self._contents: dict[str, bytes] = {}
@@ -228,14 +229,22 @@ class Pusher:
         """Whether there is anything to push. Asks the directory only."""
         return bool(difference(self._pushed, await asyncio.to_thread(self._look)))
 
-    def restarts(self, pushed: Pushed, before: Template) -> str:
-        """What of a push the dev server has to be started anew for; empty when it has not."""
+    def restarts(self, pushed: Pushed) -> str:
+        """What of a push the dev server has to be started anew for; empty when it has not.
+
+        By the template that it was started by, for a push that failed has read the one of now already.
+        """
         names = NEEDS_INSTALL.intersection((*pushed.changed, *pushed.removed))
         if names:
             return ", ".join(sorted(names))
-        now = self.template
+        before, now = self._started_by, self.template
         started_by = (before.install_request(), before.dev_request())
         return "" if started_by == (now.install_request(), now.dev_request()) else TEMPLATE_FILE
+
+    def restarting(self) -> Template:
+        """What the dev server is started by now."""
+        self._started_by = self.template
+        return self.template
 
     async def changes(self) -> AsyncIterator[None]:
         """Whenever something may have changed: at a notice of the system, and at the latest after a while."""

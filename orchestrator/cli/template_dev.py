@@ -91,7 +91,7 @@ class _Following(Foreground):
                 )
 
     async def _push(self, record: SessionRecord) -> None:
-        before, begun = self._pusher.template, time.monotonic()
+        begun = time.monotonic()
         differs = await self._pusher.differs()
         self._tell_broken()
         self._tell_left_out()
@@ -101,7 +101,7 @@ class _Following(Foreground):
             pushed = await pushing.retried(self._pusher, client)
             if pushed:
                 self._tell(pushed, time.monotonic() - begun)
-            if why := self._pusher.restarts(pushed, before):
+            if why := self._pusher.restarts(pushed):
                 await self._restart(client, record, why)
 
     def _tell_not_pushed(self, why: str) -> None:
@@ -137,7 +137,7 @@ class _Following(Foreground):
     async def _restart(self, client: Client, record: SessionRecord, why: str) -> None:
         """Install, and the dev server anew: what it holds in memory was made from the old files."""
         tell(f"{why} changed: installing, and starting the dev server anew")
-        template = self._pusher.template
+        template = self._pusher.restarting()
         dev = msgspec.structs.replace(template.dev_request(), port=record.dev_port)
         await client.dev_stop()
         started = await client.start(install=template.install_request(), dev=dev)

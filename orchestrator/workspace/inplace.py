@@ -23,6 +23,7 @@ from orchestrator.backends import Properties
 from orchestrator.backends.environment import area_marker, sandbox_environment
 from orchestrator.directories import private_directory, remove_tree
 from orchestrator.isolation.tiers import EVERYTHING, RESOURCES
+from orchestrator.leasing import to_the_end
 from orchestrator.paths import SessionArea
 from orchestrator.ports import DEV_PORTS, Wish, choose, is_free
 from orchestrator.workspace.places import Reached
@@ -120,7 +121,8 @@ class _Server:
         return Reached(self._url, self._token)
 
     async def start(self, environ: Mapping[str, str], extra: Mapping[str, str]) -> None:
-        await asyncio.to_thread(self._spawn, environ, extra)
+        # A thread goes on when nobody waits for it any more, and what it starts is to be stopped.
+        await to_the_end(lambda: self._spawn(environ, extra))
         assert self._process is not None
         assert self._process.stdout is not None
         try:

@@ -18,7 +18,7 @@ class LoopThread:
     """One loop. Calls may come from any thread but its own."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -38,7 +38,8 @@ class LoopThread:
             raise RuntimeError(
                 "a blocking call on the workspace's own loop would wait for itself; use the async API"
             )
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        with self._turn:  # else it may be closed in between, and then nobody would do the work, nor refuse it
+            future = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
             return future.result()
         except BaseException:
@@ -58,14 +59,11 @@ class LoopThread:
         loop.close()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._turn:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="workspace-loop", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="workspace-loop", daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 async def _finished() -> None:

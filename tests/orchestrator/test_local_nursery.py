@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -276,6 +277,27 @@ async def test_a_module_that_starts_a_thread_when_it_is_loaded_is_not_forked(tmp
     with pytest.raises(NurseryGone, match="has ended"):
         await standin.becomes()
     assert "standin has started a thread while it was loaded" in standin.log.read_text()
+
+
+async def test_of_two_orders_that_meet_its_end_the_second_ends_none_that_was_begun_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standin, send, begun = Standin(tmp_path), socket.send_fds, list[int]()
+
+    def sent_late(control: socket.socket, data: list[bytes], descriptors: list[int]) -> int:
+        monkeypatch.setattr(socket, "send_fds", send)
+        standin.nursery.close()  # by another order, which the end reached first
+        with standin.out.open("ab") as out:
+            order = Order(["standin"], ["it", "ran"], [], {}, "/")
+            begun.append(standin.nursery.begin(order, out.fileno(), out.fileno())[0])
+        return send(control, data, descriptors)
+
+    monkeypatch.setattr(socket, "send_fds", sent_late)
+    with pytest.raises(NurseryGone, match="has ended"):
+        await standin.becomes()
+    monkeypatch.setattr(Nursery, "_started", None)  # the one that was begun since is there
+    await standin.becomes()
+    assert len(begun) == 1
 
 
 def test_one_that_cannot_load_its_module_says_where_its_complaint_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -11,13 +12,18 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from orchestrator.cli.pushing import Pushed, difference, look
+from orchestrator.cli.pushing import Pushed, Pusher, difference, look
+from orchestrator.client import Client
+from orchestrator.templates import SourceKind, find_source
+from protocol.errors import Unavailable
 from protocol.exclusions import Exclusions
+from protocol.messages.archives import InjectMode
 from tests.orchestrator.live import WAIT_SECONDS, WORKSPACE, Host, get, until
 from tests.ports import free_port
 
@@ -229,3 +235,29 @@ def test_a_second_look_finds_what_changed_in_between(tmp_path: Path) -> None:
     (tmp_path / "same").chmod(0o755)
     now = look(tmp_path, Exclusions.default())
     assert difference(before, now) == Pushed(("same", "there", "to"), ("gone",))
+
+
+class Refusing:
+    """A client whose first archive does not arrive."""
+
+    def __init__(self) -> None:
+        self.failures = 1
+
+    async def put_archive(self, chunks: bytes, mode: InjectMode) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("the tool server closed the connection")
+
+
+async def test_another_way_to_start_that_did_not_arrive_at_once_starts_the_dev_server_anew(
+    root: Path,
+) -> None:
+    source = replace(find_source(str(root), [], root), kind=SourceKind.TEMPLATE)
+    pusher, client = await asyncio.to_thread(Pusher, source), cast(Client, Refusing())
+    (root / "template.json").write_text('{"devCommand": "serve"}')
+    with pytest.raises(Unavailable):
+        await pusher.push(client)
+    assert pusher.restarts(await pusher.push(client)) == "template.json"
+    assert pusher.restarting().dev_command == "serve"
+    (root / "index.html").write_text("<h1>second</h1>")
+    assert not pusher.restarts(await pusher.push(client))
