@@ -314,6 +314,8 @@ class LocalBackend:
         """How many had to be killed, and who could not be."""
         marked, leader = area_marker(place.area), None
         family: set[tuple[int, int]] = set()
+        if guest is not None:
+            await processes.wait_until(lambda: not self._enters_network(guest, place), KILL_SECONDS)
         around = await asyncio.to_thread(self._around, guest, place)
         if guest is not None and self._runs(guest):
             leader = int(guest.labels[PID])
@@ -334,6 +336,11 @@ class LocalBackend:
     def _runs(self, guest: Guest) -> bool:
         self._daemons.reap()
         return observed(guest).state is GuestState.RUNNING
+
+    def _enters_network(self, guest: Guest, place: Place) -> bool:
+        """Whether who is to serve it from outside is not known yet: ended now, it would leave that behind."""
+        known = not self._isolation.tier.network or self._isolation.helpers(place.area)
+        return not known and not place.has_listened() and self._runs(guest)
 
     def _around(self, guest: Guest | None, place: Place) -> set[tuple[int, int]]:
         """What serves the sandbox from outside, and ends by itself when the daemon has."""

@@ -85,6 +85,12 @@ class Place:
         """None where there is none, or a damaged one."""
         return read_label(self.label)
 
+    def has_listened(self) -> bool:
+        """Whether its daemon has come as far as that."""
+        with contextlib.suppress(OSError):
+            return self.stdout.stat().st_size > 0
+        return False
+
     def last_lines(self) -> list[str]:
         """Of the log, as many as make some 2000 characters; none where there is no log."""
         with contextlib.suppress(OSError):

@@ -193,3 +193,27 @@ async def test_a_port_that_is_taken_ends_the_start_and_leaves_nothing(data: Path
     assert refused.value.details == {"lostPort": port}
     assert await gone(set())
     assert [*data.glob("workspaces/*/*")] == []
+
+
+@no_network
+async def test_a_start_that_is_cancelled_on_its_way_into_its_network_leaves_no_helper(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    area = PathManager(data).session_area(UserId("ann"), SessionId(SESSION)).directory
+    pasta, file = probe.pasta(), area / "network.pid"
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:  # /tmp is not seen from where it starts
+        slow = Path(directory) / "pasta"
+        slow.write_text(f'#!/bin/sh\n{pasta} "$@" || exit\nsleep 0.5\n')
+        slow.chmod(0o755)
+        Path(directory).chmod(0o755)
+        monkeypatch.setattr(probe, "pasta", lambda: str(slow))
+        starting = asyncio.create_task(backend(data, Setting(network=Network.OWN)).create(launch()))
+        assert await processes.wait_until(
+            lambda: file.exists() and file.read_text().strip() != "", WAIT_SECONDS
+        )
+        helper = processes.look_up(int(file.read_text()))
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert helper is not None
+    assert not processes.is_running(helper.pid, helper.started)
