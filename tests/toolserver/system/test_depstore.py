@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -360,3 +361,23 @@ def test_the_hosts_packs_are_read_and_never_removed(tmp_path: Path, store: Store
     assert (directory / f"{KEY}.pack").exists()
     one.fill()
     assert two.take()[0]
+
+
+def test_a_pack_that_another_made_whole_just_now_stays_whole(
+    one: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of a part and its lock: what is open and locked then is the pack."""
+    assert store.own is not None
+    lock, pack = fcntl.flock, store.own.directory / f"{KEY}.pack"
+
+    def another_was_quicker(fd: int, how: int) -> None:
+        part = store.own and store.own.directory / f"{KEY}.part"
+        assert part
+        part.write_bytes(b"a pack")
+        part.rename(pack)
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", another_was_quicker)
+    with pytest.raises(Unfit, match="just now"):
+        one.fill()
+    assert pack.read_bytes() == b"a pack"

@@ -213,6 +213,9 @@ class Store:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Unfit("another workspace keeps the same packages at this moment") from None
+            if not _is_at(part, out):
+                # Between its opening and its lock it was made whole: what is open here is the pack.
+                raise Unfit("another workspace has kept the same packages just now")
             os.ftruncate(out, 0)
             try:
                 yield out
@@ -246,6 +249,14 @@ def _noted(name: str, line: str) -> bytes:
     """
     digest = hashlib.sha256(f"{name}\n{line}".encode()).hexdigest()
     return f"{line}\n{digest}\n".encode()
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Whether what is open is still what has that name."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _packs(directory: Path) -> Iterator[tuple[float, int, Path]]:
