@@ -19,7 +19,7 @@ _PREFIX = "workspace-core-"
 
 
 class Cgroups:
-    """The cgroups of this daemon's commands. Made and used on threads, one call at a time."""
+    """Those of this daemon's commands. Used on threads: one places and tidies up, others look and kill."""
 
     VERSION = 2
     """Of the kernel's. Where its groups hold limits too (``limit_groups``), commands are born in one."""
@@ -83,17 +83,18 @@ class Cgroups:
 
     def members(self) -> dict[int, str]:
         """Pid to command, of everybody who is in one of them."""
-        return {pid: id for id in list(self._names) for pid in self._pids(id)}
+        return {pid: id for id in list(self._names) for pid in _pids(self._directory(id))}
 
     def kill(self, id: str, known: set[int]) -> bool:
         """KILL everyone in it at once, before they can fork; refused when somebody in it is not ``known``.
 
         Between a program's end and its placing its pid may have become another's.
         """
-        pids = self._pids(id)
-        if self._base is None or not pids or not pids <= known:
+        directory = self._directory(id)
+        pids = _pids(directory)
+        if directory is None or not pids or not pids <= known:
             return False
-        return _write(self._base / self._names[id] / "cgroup.kill", "1")
+        return _write(directory / "cgroup.kill", "1")
 
     def tidy(self, kept: Iterable[str]) -> None:
         """Remove those in which nobody is left, of commands that are not ``kept``."""
@@ -102,7 +103,7 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 assert self._base is not None
                 (self._base / self._names[id]).rmdir()
-                del self._names[id]
+                self._names.pop(id, None)
 
     def close(self) -> None:
         """Remove them all."""
@@ -111,11 +112,14 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 self._base.rmdir()
 
-    def _pids(self, id: str) -> set[int]:
+    def _directory(self, id: str) -> Path | None:
+        # Looked up once: who tidies up forgets it meanwhile.
         name = self._names.get(id)
-        if self._base is None or name is None:
-            return set()
-        return {int(line) for line in _read(str(self._base / name / "cgroup.procs")).split()}
+        return None if self._base is None or name is None else self._base / name
+
+
+def _pids(directory: Path | None) -> set[int]:
+    return set() if directory is None else set(map(int, _read(str(directory / "cgroup.procs")).split()))
 
 
 def own_cgroup(mountinfo: str, cgroup: str) -> Path | None:

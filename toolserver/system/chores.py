@@ -7,6 +7,7 @@ nobody is in any more are removed.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from protocol.limits import Limits
 from toolserver.system.census import Census
@@ -22,6 +23,9 @@ _TIDY_SECONDS = 5.0
 """Between two looks whether what a command left behind in its group is gone."""
 _PLACING_LOOKS = 2
 """Who was forked while the first look's finds were moved is found by the second."""
+
+
+log = logging.getLogger("toolserver.processes")
 
 
 class Chores:
@@ -82,7 +86,14 @@ class Chores:
                 return
 
     async def _place(self) -> None:
-        """Put those who still run into cgroups, with what they have started by now."""
+        """Put those who still run into cgroups, with what they have started by now; if that fails, later."""
+        try:
+            await self._place_all()
+        except OSError as error:
+            log.warning("commands are put into cgroups later", extra={"data": {"reason": str(error)}})
+            self.soon(_TIDY_SECONDS)
+
+    async def _place_all(self) -> None:
         running = [each for each in self._records.all() if each.running]
         new = [each for each in running if not each.placed and each.duration_ms > _CHORES_SECONDS * 1000]
         if any(not each.placed for each in running if each not in new):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Group:
         """By controller."""
         self.descriptor: int | None = None
         """Of version 2's directory, while a program may be started into it."""
+        self._letting_go = threading.Lock()
         self.over = False
         """Its command has ended; what that left behind may still be in it."""
 
@@ -51,10 +53,11 @@ class Group:
         return True
 
     def let_go(self) -> None:
-        """Nothing more is started into it."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        """Nothing more is started into it. From any thread: nobody closes what is another's by then."""
+        with self._letting_go:
+            descriptor, self.descriptor = self.descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _events(self, controller: str) -> str:
         name = group_files.event_file(self.version, controller)
@@ -66,6 +69,8 @@ class Group:
             return ""  # an older kernel does not tell
         try:
             return os.pread(fd, _EVENTS_BYTES, 0).decode()
+        except OSError:
+            return ""  # removed since it was opened
         finally:
             os.close(fd)
 

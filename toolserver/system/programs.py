@@ -63,8 +63,9 @@ class Programs:
         at = next((n for n, (place, _) in enumerate(stamps) if os.path.join(place, name) == path), None)
         if at is None or not all(is_settled(stamp, now_ns) for _, stamp in stamps[: at + 1]):
             return
-        while len(self._remembered) >= _MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
+        # A copy, and by ``pop``: others look up at the same time, and the loop drops what is old.
+        for oldest in list(self._remembered)[: max(0, len(self._remembered) - _MAX_REMEMBERED + 1)]:
+            self._remembered.pop(oldest, None)
         self._remembered[name, places] = _Found(path, tuple(stamps[: at + 1]))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from toolserver.system import cgroups as cgroups_module
 from toolserver.system.cgroups import Cgroups, own_cgroup, remove_left_behind
 
 
@@ -104,3 +105,20 @@ def test_only_version_2_counts() -> None:
     mounts = "1 2 0:3 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n4 5 0:6 / /cg rw - cgroup2 cgroup2 rw"
     assert own_cgroup(mounts, "8:pids:/x\n0::/y\n") == Path("/cg/y")
     assert own_cgroup(mounts, "8:pids:/x\n") is None
+
+
+def test_one_that_is_tidied_up_while_it_is_looked_at_has_nobody_to_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Cgroups()
+    made._base = tmp_path
+    made.adopt("a", tmp_path / "group")
+    (tmp_path / "group").mkdir()
+
+    def last_moment(path: str) -> str:
+        made.tidy(())
+        return "7"
+
+    monkeypatch.setattr(cgroups_module, "_read", last_moment)
+    assert not made.kill("a", {7})
+    assert not made.used

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from protocol.limits import Limits
 from tests.builder import until
+from toolserver.system import chores as module
 from toolserver.system.census import Snapshot
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.chores import Chores
@@ -60,5 +65,31 @@ async def test_a_command_that_is_due_while_others_are_being_placed_is_placed_aft
     await until(lambda: chores._timer is not due, "the second's turn to come")
     kernel.let.set()
     await until(lambda: commands[1].placed, "the second to be placed")
+    chores.closing = True
+    await chores.close()
+
+
+async def test_a_command_that_could_not_be_placed_is_placed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Blind(Looks):
+        tries = 0
+
+        async def look(self) -> Snapshot:
+            self.tries += 1
+            if self.tries == 1:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return await super().look()
+
+    monkeypatch.setattr(module, "_TIDY_SECONDS", 0.05)
+    late, kernel = command("late"), SlowKernel()
+    kernel.let.set()
+    chores = Chores(
+        Limits(),
+        cast(Any, SimpleNamespace(all=lambda: [late], forget_old=lambda: None)),
+        cast(Any, Blind()),
+        kernel,
+        cast(Any, SimpleNamespace(works=False, used=False)),
+    )
+    chores.soon(0)
+    await until(lambda: late.placed)
     chores.closing = True
     await chores.close()

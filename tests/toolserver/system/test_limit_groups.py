@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.toolserver.system import tables
 from toolserver.system import group_files
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.group_files import Wanted
+from toolserver.system.limit_group import Group
 from toolserver.system.limit_groups import LimitGroups
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.system.spawn import DEVNULL, births_into_groups, spawn
@@ -319,3 +321,36 @@ def test_a_program_is_born_in_the_group_that_is_named(second: Path) -> None:
     os.close(descriptor)
     with os.fdopen(reading) as told:
         assert f"/{second.name}\n" in told.read()
+
+
+def test_a_group_that_two_threads_let_go_of_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed twice, the second could be another's that has the number by then."""
+    group, closed, close = Group(2, {}), list[int](), os.close
+
+    def closing(fd: int) -> None:
+        closed.append(fd)
+        if len(closed) == 1:
+            group.let_go()  # as the other thread does at this very moment
+        close(fd)
+
+    group.descriptor = os.open("/", os.O_RDONLY)
+    opened = group.descriptor
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", closing)
+        group.let_go()
+    assert closed == [opened]
+
+
+def test_a_group_that_goes_while_it_is_read_has_met_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> bytes:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    name = group_files.event_file(2, "memory")
+    assert name is not None
+    (tmp_path / name).write_text("oom_kill 1\n")
+    group = Group(2, {"memory": tmp_path})
+    assert any(group.counts().values())
+    monkeypatch.setattr(os, "pread", gone)
+    assert not any(group.counts().values())

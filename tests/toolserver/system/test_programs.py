@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +86,21 @@ def test_no_more_is_remembered_than_the_bound(places: tuple[Path, Path]) -> None
         looked_up(known, f"tool{number}", places)
     assert known.known("tool0", joined(places)) is None
     assert known.known("tool299", joined(places)) is not None
+
+
+def test_two_threads_may_make_room_for_a_name_at_the_same_moment(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Raced(dict[tuple[str, str], Any]):
+        """The other thread is quicker: what is looked at is gone by then."""
+
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            keys = list(self.keys())
+            self.pop(keys[0])
+            return iter(keys)
+
+    monkeypatch.setattr(programs, "_MAX_REMEMBERED", 1)
+    known, path = Programs(), program(places[1], "tool")
+    known._remembered = Raced({("old", "/"): None})
+    assert looked_up(known, "tool", places) == path
+    assert known.known("tool", joined(places)) == path
