@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from toolserver.system.processes import ProcessTable
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _GROWTH = 0.1, 1.0, 1.3
 """Pauses between looks: the next is this many times longer. A look takes about 0.2 ms."""
+
+
+log = logging.getLogger("toolserver.processes")
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,12 @@ class PortWatch:
     async def _watch(self) -> None:
         pause, starts = _SHORTEST_SECONDS, -1
         while self._watchers:
-            found = await self._found(self._present)
+            try:
+                found = await self._found(self._present)
+            except OSError as error:
+                # Too many open files, as a rule: whoever waits is told by the next look.
+                log.warning("a look at the ports failed", extra={"data": {"reason": str(error)}})
+                found = self._present
             happened = found != self._present or starts != self._table.starts
             starts = self._table.starts
             self._tell(found)
