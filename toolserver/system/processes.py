@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from resource import struct_rusage
@@ -290,6 +291,7 @@ class ProcessTable:
     def _adopt(self, launch: Launch, pid: int, argv: Sequence[str], shown_cwd: str) -> Process:
         process = Process(launch.id, pid, argv, shown_cwd, self._family)
         process.group = launch.group
+        self._watch(process, launch)
         if launch.group is not None and launch.group.version == self._cgroups.VERSION:
             self._cgroups.adopt(launch.id, next(iter(launch.group.directories.values())))
             process.placed = True
@@ -303,10 +305,13 @@ class ProcessTable:
         if launch.into >= 0:
             on_terminal = launch.terminal_size is not None
             process.input = self._pipes.input(launch.into, self._limits, terminal=on_terminal)
-        launch.adopted = True
+        self._records.add(process)
+        self._census.enrol(process.id, process.pid, launch.number)
+        self._starts += 1
+        self._chores.soon()
         # The program is on its way, and nobody waits for us.
         self._spare.make()
-        return self._keep(process, launch.number, launch.who)
+        return process
 
     def _log(self) -> OutputLog:
         return OutputLog(self._spill_directory, self._limits.max_kept_output_bytes)
@@ -314,13 +319,11 @@ class ProcessTable:
     def _family(self, id: str) -> set[int]:
         return {proc.pid for proc in self._census.walk().of(id)}
 
-    def _keep(self, process: Process, number: int, who: str) -> Process:
-        self._records.add(process)
-        self._census.enrol(process.id, process.pid, number)
-        self._starts += 1
+    def _watch(self, process: Process, launch: Launch) -> None:
+        """Learn of its end; where that cannot be had (OSError), it is ended, and was not started."""
 
         def on_end(status: int, usage: struct_rusage) -> None:
-            self._shares.give_back(who)
+            self._shares.give_back(launch.who)
             self._pipes.drain((process.stdout, process.stderr))
             if process.group is not None:
                 process.at_end = process.group.counts()
@@ -331,9 +334,15 @@ class ProcessTable:
             if process.input is not None:
                 process.input.program_ended()
 
-        self._reaper.watch(process.pid, on_end)
-        self._chores.soon()
-        return process
+        try:
+            self._reaper.watch(process.pid, on_end)
+        except OSError:
+            tree.send_session(process.pid, signal.SIGKILL)
+            launch.undo()
+            if process.group is not None:
+                process.group.over = True
+            raise
+        launch.adopted = True
 
 
 def _shares(limits: Limits) -> tuple[Share, Share]:

@@ -90,12 +90,19 @@ class Reaper:
             self._pidfds = None
 
     def watch(self, pid: int, on_end: OnEnd) -> None:
-        """Call ``on_end`` once, when our child ``pid`` has ended and is reaped."""
+        """Call ``on_end`` once, when our child ``pid`` has ended and is reaped.
+
+        Raises OSError where there is no descriptor for it; then it is reaped as an orphan is.
+        """
+        self._sweep_in(_LATER_SECONDS)
         pidfd = os.pidfd_open(pid)
+        try:
+            self._all().register(pidfd, select.EPOLLIN)
+        except BaseException:
+            os.close(pidfd)
+            raise
         self._awaited[pid] = pidfd
         self._on_end[pidfd] = pid, on_end
-        self._all().register(pidfd, select.EPOLLIN)
-        self._sweep_in(_LATER_SECONDS)
 
     def starting(self) -> OnItsWay:
         """In it a child may be there that is not watched yet, and whose status is not to be taken."""
@@ -103,7 +110,9 @@ class Reaper:
 
     def sweep(self) -> None:
         """Take the status of adopted orphans; a status of our own programs is left to its pidfd."""
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()  # it may have been asked for earlier than that
+            self._timer = None
         if self.starts_under_way:
             self._sweep_in(_SOON_SECONDS)
             return
@@ -135,9 +144,11 @@ class Reaper:
         reaped, status, usage = os.wait4(pid, os.WNOHANG)
         if reaped:
             self._over.append(self._forget(pid))
-            on_end(status, usage)
-            # Whoever waits for the end goes first.
-            asyncio.get_running_loop().call_soon(self._tidy)
+            try:
+                on_end(status, usage)
+            finally:
+                # Whoever waits for the end goes first.
+                asyncio.get_running_loop().call_soon(self._tidy)
 
     def _tidy(self) -> None:
         if self._over and self._pidfds is not None:

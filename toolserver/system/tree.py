@@ -156,6 +156,12 @@ def send(pids: Iterable[int], number: int) -> list[int]:
     return reached
 
 
+def send_session(leader: int, number: int) -> None:
+    """Signal who leads a session of its own, and who is still in its first process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
+
+
 def tell(procs: Iterable[Proc], number: int) -> list[Proc]:
     """Signal each, and nobody who has its pid by now; those that are gone are left out of the answer."""
     return [proc for proc in procs if _tell(proc, number)]
