@@ -23,6 +23,9 @@ from toolserver.system.directories import DIRECTORY
 from toolserver.system.disk import Disk, refused, temporary_name
 from toolserver.system.removal import remove_trash, trash_name
 
+_TRIES = 10
+"""Each is lost to another who removes at the same instant."""
+
 
 class Places:
     """The acts, on one workspace; ``state`` is the tool server's own directory."""
@@ -126,6 +129,16 @@ class Places:
 
     def _throw_away(self, above: int, name: str) -> None:
         """Out of the tree in one step, to where names beginning with ``trash-`` are nobody's."""
+        for _ in range(_TRIES):
+            try:
+                return self._thrown_away(above, name)
+            except FileNotFoundError:
+                # Else it was the root's reserved directory: who finds that empty removes it.
+                if not moving.exists(above, name):
+                    raise
+        return self._thrown_away(above, name)
+
+    def _thrown_away(self, above: int, name: str) -> None:
         for base in self._bases(make=True):
             with base as fd:
                 try:
@@ -143,9 +156,13 @@ class Places:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(RESERVED, 0o700, dir_fd=root)
-            if not moving.exists(root, RESERVED):
+            try:
+                reserved = os.open(RESERVED, DIRECTORY, dir_fd=root)
+            except FileNotFoundError:
+                if make:
+                    raise
                 return
-            yield held(os.open(RESERVED, DIRECTORY, dir_fd=root))
+            yield held(reserved)
             if not make:
                 with contextlib.suppress(OSError):  # somebody keeps something there
                     os.rmdir(RESERVED, dir_fd=root)

@@ -60,6 +60,8 @@ class Places:
         self._locks = locks
         self._limits = limits
         self._kept = kept
+        self._trash = False
+        """Something was thrown away since the last look."""
         self._emptying: asyncio.Task[None] | None = None
 
     async def mkdir(self, request: Mkdir, call: Call) -> MkdirAnswer:
@@ -140,14 +142,17 @@ class Places:
 
     def _empty_trash(self, needed: bool) -> None:
         """In the background: nobody waits for the unlinking of a node_modules."""
-        if needed and (self._emptying is None or self._emptying.done()):
+        self._trash = self._trash or needed
+        if self._trash and (self._emptying is None or self._emptying.done()):
             self._emptying = asyncio.create_task(self._emptied())
 
     async def _emptied(self) -> None:
-        try:
-            await whole(self._places.empty_trash)
-        except OSError as error:
-            log.warning("trash is left to the next start", extra={"data": {"reason": str(error)}})
+        while self._trash:
+            self._trash = False
+            try:
+                await whole(self._places.empty_trash)
+            except OSError as error:
+                log.warning("trash is left to the next start", extra={"data": {"reason": str(error)}})
 
     @asynccontextmanager
     async def _alone(self, *paths: WorkspacePath) -> AsyncIterator[None]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.builder import Daemon, Http, Json, http_of, running, until
 from tests.trees import Directory, File, Link, Tree, described, plant
+from toolserver.tools.places import Places
 
 TREE: Tree = {
     "a": Directory(0o750),
@@ -215,3 +219,26 @@ async def test_permission_bits_are_set_and_told(http: Http, tree: Path) -> None:
         "previous": 0o755,
     }
     assert (tree / "a/run.sh").stat().st_mode & 0o7777 == 0o640
+
+
+async def test_what_is_removed_while_trash_is_taken_apart_is_taken_apart_too() -> None:
+    nothing: Any = None
+    places = Places(nothing, nothing, nothing, nothing, nothing, nothing)
+    begun, go_on, looks = threading.Event(), threading.Event(), list[int]()
+
+    def look() -> None:
+        looks.append(len(looks))
+        begun.set()
+        assert go_on.wait(60)
+
+    places._places.empty_trash = look  # type: ignore[method-assign]
+    places._empty_trash(needed=True)
+    assert await asyncio.to_thread(begun.wait, 60)
+    places._empty_trash(needed=True)
+    go_on.set()
+    assert places._emptying is not None
+    async with asyncio.timeout(60):
+        await places._emptying
+    assert looks == [0, 1]
+    places._empty_trash(needed=False)
+    assert places._emptying.done()
