@@ -32,6 +32,7 @@ from protocol.errors import (
     Busy,
     Conflict,
     InvalidRequest,
+    NoSpace,
     NotFound,
     ToolError,
     Unavailable,
@@ -232,23 +233,30 @@ class Starting(Finding):
         )
 
     async def _undo(self, adding: asyncio.Task[SessionRecord], driver: Backend, guest: Guest | None) -> None:
-        if guest is not None:
-            await driver.destroy(guest.id)
-        with contextlib.suppress(ToolError):  # then no record was added
-            await self._forget(await adding)
+        with contextlib.suppress(ToolError):  # none was added; or: what failed first is to be read
+            record = await adding
+            try:
+                if guest is not None:
+                    await driver.destroy(guest.id)
+                await self._forget(record)
+            finally:  # what could not be undone is nobody's, so whoever puts in order finds it
+                await self._leasing.release(record.session_id)
 
     async def _back_to_stopped(self, claiming: asyncio.Task[SessionRecord], driver: Backend) -> None:
         try:
             record = await claiming
         except ToolError:
             return  # it was not ours to start
-        with contextlib.suppress(ToolError):  # what failed first is what a person has to know
-            await self._leasing.move(record.session_id, Event.STOP)
-            keeps = driver.properties.keeps_files
-            outcome = await driver.destroy(sandbox_of(record), keep_files=keeps)
-            event = Event.FAILED if outcome.survivors else Event.ENDED
-            await self._leasing.move(record.session_id, event, last=True, guest=None)
-        await self._leasing.release(record.session_id)
+        try:
+            with contextlib.suppress(ToolError):  # what failed first is what a person has to know
+                with contextlib.suppress(NoSpace, Unavailable):  # ending makes room on a full disk
+                    await self._leasing.move(record.session_id, Event.STOP)
+                keeps = driver.properties.keeps_files
+                outcome = await driver.destroy(sandbox_of(record), keep_files=keeps)
+                event = Event.FAILED if outcome.survivors else Event.ENDED
+                await self._leasing.move(record.session_id, event, last=True, guest=None)
+        finally:
+            await self._leasing.release(record.session_id)
 
     def _launch_of(self, record: SessionRecord) -> Launch:
         return Launch(

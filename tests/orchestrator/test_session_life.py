@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.backends import Guest, GuestState, Launch
+from orchestrator.backends import Destroyed, Guest, GuestState, Launch
 from orchestrator.leases import Holder
 from orchestrator.leasing import Leasing
 from orchestrator.paths import PathManager, SessionId, UserId
@@ -22,8 +22,8 @@ from orchestrator.ports import Wish
 from orchestrator.records import Records, SessionRecord
 from orchestrator.session_states import State
 from orchestrator.sessions import PortWishes, Sessions
-from protocol.errors import Busy, Conflict, InvalidRequest, NotFound, Unavailable
-from tests.orchestrator.test_sessions import ANN, BOB, WISHES, DictionaryBackend
+from protocol.errors import Busy, Conflict, InvalidRequest, NoSpace, NotFound, Unavailable
+from tests.orchestrator.test_sessions import ANN, BOB, WISHES, DictionaryBackend, FullDisk
 from tests.ports import free_port
 
 HERE = Holder.of_this_process()
@@ -368,6 +368,43 @@ async def test_what_somebody_is_at_work_on_is_left_to_them(
     record = await sessions.begin(ANN, "site", WISHES, "dictionary")
     assert await opened(tmp_path, backend, "two").reconcile() == []
     assert (await sessions.ready(record)).state is State.RUNNING
+
+
+class Clinging(Backend):
+    """Whose sandboxes do not go at first, and whose registry is full by then."""
+
+    def __init__(self, disk: FullDisk) -> None:
+        super().__init__()
+        self.disk = disk
+        self.refusals: list[Exception] = []
+
+    async def create(self, launch: Launch) -> Guest:
+        guest = await super().create(launch)
+        self.disk.full = bool(self.refusals)
+        return guest
+
+    async def destroy(self, guest_id: str, *, keep_files: bool = False) -> Destroyed:
+        self.disk.full = False
+        if self.refusals:
+            raise self.refusals.pop()
+        return await super().destroy(guest_id, keep_files=keep_files)
+
+
+@pytest.mark.parametrize("why", [Unavailable("the engine is down"), OSError(errno.EBUSY, "it is in use")])
+@pytest.mark.parametrize("again", [False, True], ids=["begun", "resumed"])
+async def test_a_start_that_cannot_be_undone_is_left_to_whoever_puts_in_order(
+    again: bool, why: Exception, tmp_path: Path
+) -> None:
+    disk = FullDisk(tmp_path / "r.sqlite3")
+    backend = Clinging(disk)
+    sessions = Sessions(PathManager(tmp_path), disk, {backend.name: backend})
+    record = await stopped(sessions) if again else None
+    backend.refusals.append(why)
+    with pytest.raises((NoSpace, OSError)):
+        await (sessions.restart(record) if record else begun(sessions))
+    assert len(backend.running) == 1
+    assert len(await opened(tmp_path, backend, "two").reconcile()) == 1
+    assert backend.running == {}
 
 
 async def test_what_cannot_be_put_in_order_now_is_told_and_tried_again(
