@@ -15,14 +15,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from protocol.errors import NotFound, ToolError
+from protocol.errors import Busy, NotFound, ToolError
 from protocol.exclusions import Exclusions
 from protocol.paths import RESERVED, ROOT, WorkspacePath
 from toolserver.system.checkpoint_store import Store
 from toolserver.system.directories import DIRECTORY
 from toolserver.system.disk import Disk, is_temporary
 from toolserver.system.past import ABSENT, Identity, State
-from toolserver.system.tree_index import MAX_DEPTH, is_passed_over
+from toolserver.system.tree_index import MAX_DEPTH, is_passed_over, refuse_blindness
 
 _CACHES = Exclusions.nothing().with_rules(
     (".next/", ".nuxt/", ".output/", ".astro/", ".svelte-kit/", ".turbo/", ".parcel-cache/", ".cache/")
@@ -111,7 +111,8 @@ class Capture:
             return
         try:
             below = os.open(name, DIRECTORY, dir_fd=fd)
-        except OSError:  # closed to us, or something else by now
+        except OSError as error:  # closed to us, or something else by now
+            refuse_blindness(error)
             return
         try:
             for each in sorted(os.listdir(below)):
@@ -151,7 +152,8 @@ class Capture:
             file = os.open(name, _READ, dir_fd=fd)
         except FileNotFoundError:
             raise
-        except OSError:  # closed to us, or a link by now
+        except OSError as error:  # closed to us, or a link by now
+            refuse_blindness(error)
             return State(info.st_mode, info.st_size, None, identity_of(info))
         try:
             data, info = _content(file, self.max_file_bytes)
@@ -211,10 +213,12 @@ def settled_identity(info: os.stat_result) -> Identity:
 
 
 def glance(disk: Disk, path: str) -> State:
-    """What is at a path, without its content."""
+    """What is at a path, without its content. Raises Busy."""
     try:
         with disk.parent(WorkspacePath(path)) as (fd, name):
             info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except Busy:
+        raise  # it may be there all the same
     except (ToolError, OSError):
         return ABSENT
     if stat.S_ISDIR(info.st_mode):

@@ -175,7 +175,7 @@ class TreeIndex:
         except (
             OSError
         ) as error:  # gone meanwhile, or closed to us: a notice of the directory above tells of it
-            _refuse_blindness(error)
+            refuse_blindness(error)
             return set(known)
 
     def _add(self, path: str, entry: Entry) -> None:
@@ -267,7 +267,7 @@ def _is_shown(above: str, name: str) -> bool:
     return not is_temporary(name) and not (not above and name == RESERVED)
 
 
-def _refuse_blindness(error: OSError) -> None:
+def refuse_blindness(error: OSError) -> None:
     """Raise what says nothing of the tree: who may open no more files would take all of it for gone."""
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
@@ -280,7 +280,7 @@ def _entry_at(path: str, directories: Directories) -> Entry | None:
         fd, name = directories.of(path)
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError as error:
-        _refuse_blindness(error)
+        refuse_blindness(error)
         return None
     size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
     return Entry(info.st_mode, size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)

@@ -123,6 +123,12 @@ class Watcher:
             raise self._failure
         return self._index
 
+    async def entries(self) -> dict[str, Entry]:
+        """A copy of what is there, as ``index``; taken between two looks, for within one a half is missing."""
+        index = await self.index()
+        async with self._looking:
+            return await whole(dict, index.entries)
+
     async def snapshot(self) -> Snapshot:
         """What is there, up to date with all that happened before this call."""
         index = await self.index()

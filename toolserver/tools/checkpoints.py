@@ -129,10 +129,9 @@ class CheckpointFamily:
     async def _entries(self) -> dict[str, Entry]:
         """All that is there: from the watcher's index, or where there can be none, by a walk."""
         try:
-            index = await self._watcher.index()
+            return await self._watcher.entries()
         except Unavailable:
             return await whole(self._walked)
-        return await asyncio.to_thread(lambda: dict(index.entries))
 
     def _walked(self) -> dict[str, Entry]:
         index = TreeIndex(self._disk.descriptor, self._limits.max_archive_entries)

@@ -162,3 +162,34 @@ async def test_who_may_open_no_more_files_does_not_tell_that_all_are_gone(
     await until(failed.is_set)
     assert "d/file" in (await watcher.index()).entries
     assert (What.DELETED, "d/file") not in (told(watcher, before) or [])
+
+
+async def test_a_copy_of_what_is_there_is_never_taken_in_the_middle_of_a_look(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/file").touch()
+    index = await watcher.index()
+    begun, go_on, look = threading.Event(), threading.Event(), TreeIndex.refresh
+
+    def between(_: TreeIndex, suspects: Mapping[str, Look]) -> list[Change]:
+        missing = index.entries.pop("d/file", None)
+        begun.set()
+        assert go_on.wait(60)
+        if missing is not None:
+            index.entries["d/file"] = missing
+        return look(index, suspects)
+
+    async def up_to_date() -> TreeIndex:
+        return index  # and the next look begins right after that
+
+    monkeypatch.setattr(TreeIndex, "refresh", between)
+    (tmp_path / "d").rename(tmp_path / "moved")
+    assert await asyncio.to_thread(begun.wait, 60)
+    monkeypatch.setattr(watcher, "index", up_to_date)
+    asked = asyncio.create_task(watcher.entries())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go_on.set()
+    async with asyncio.timeout(60):
+        assert sorted(await asked) == ["moved", "moved/file"]
