@@ -124,7 +124,7 @@ class Watcher:
         return self._index
 
     async def entries(self) -> dict[str, Entry]:
-        """A copy of what is there, as ``index``; taken between two looks, for within one a half is missing."""
+        """A copy of what is there, as ``index``; taken between two looks: within one, some is missing."""
         index = await self.index()
         async with self._looking:
             return await whole(dict, index.entries)
