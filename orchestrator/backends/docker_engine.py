@@ -157,11 +157,15 @@ class Engine:
 
     async def remove(self, id: str) -> None:
         """Remove it with its volumes, whatever state it is in; also when somebody else is at it already."""
-        with contextlib.suppress(ToolError), _translated():
-            await self._docker.containers.container(id).delete(force=True, v=True)
-            return
-        # Gone, or under way elsewhere, or refused: in the end it is there or it is not.
-        await self._gone(id)
+        try:
+            with _translated():
+                await self._docker.containers.container(id).delete(force=True, v=True)
+        except ToolError as refused:
+            # Gone, or under way elsewhere, or refused: in the end it is there or it is not.
+            try:
+                await self._gone(id)
+            except TimeoutError:
+                raise refused from None
 
     async def logs(self, id: str, lines: int) -> list[str]:
         """The last ``lines`` of both its outputs."""

@@ -96,9 +96,9 @@ class InPlace:
 
     async def close(self) -> None:
         """End the server and every command that it runs."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop()
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None  # only now: whoever was cancelled meanwhile may ask again
 
 
 class _Server:
@@ -110,11 +110,12 @@ class _Server:
         self._token = secrets.token_urlsafe(32)
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
+        self._stopping = False
         self.dev_port = 0
 
     @property
     def runs(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and not self._stopping and self._process.poll() is None
 
     @property
     def reached(self) -> Reached:
@@ -135,10 +136,11 @@ class _Server:
         self._url = line.decode().removeprefix("listening on ").strip()
 
     async def stop(self) -> None:
-        """TERM by way of the guardian; then KILL to all that bears this run's mark."""
+        """TERM by way of the guardian; then KILL to all that bears this run's mark. Again goes on with it."""
+        self._stopping = True
         if (process := self._process) is not None:
             assert process.stdin is not None
-            if process.poll() is not None:
+            if process.poll() is not None and not process.stdin.closed:
                 # Its id may be another's by now: the guardian must not signal it.
                 _kill_group(process.pid)
             with contextlib.suppress(OSError):
