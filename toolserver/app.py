@@ -142,7 +142,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
         tokens = Tokens(memory, config.public_keys, config.session_id)
         ledger = await _open_ledger(config, tokens, stack)
         guard = Guard(config.token, config.token_sha256, tokens, config.allowed_hosts, config.allowed_origins)
-        entrance = _Entrance(guard, Access(tokens, Presence()), ledger)
+        entrance = _Entrance(guard, Access(tokens, Presence(tokens.is_revoked)), ledger)
         web_app = _assemble(config, environ, tool_path, disk, table, stack, begun, entrance)
         running = await _listen(web_app, config, stack, ledger)
         log.info("listening", extra={"data": {"url": running.url, "root": str(config.root)}})

@@ -34,8 +34,14 @@ class Access:
     async def revoke(self, request: Revoke, _: Call) -> RevokeAnswer:
         """Refuse a token from now on, and close what is open by it."""
         _refuse_odd(request.token_id, "tokenId")
-        await self._tokens.revoke(request.token_id)
-        return RevokeAnswer(token_id=request.token_id, closed=self.presence.end(request.token_id, REVOKED))
+        closed = 0
+        try:
+            await self._tokens.revoke(request.token_id)
+        finally:
+            # Also where who asked is gone, or the disk is full: it is refused from here on.
+            if self._tokens.is_revoked(request.token_id):
+                closed = self.presence.end(request.token_id, REVOKED)
+        return RevokeAnswer(token_id=request.token_id, closed=closed)
 
     async def bind_session(self, request: BindSession, call: Call) -> BindSessionAnswer:
         """Belong to a session, once; and take other keys, as often as they change."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from toolserver.tools.admission import EXPIRED, Admission
+from toolserver.tools.tokens import REVOKED
 
 
 class Stay:
@@ -16,8 +17,8 @@ class Stay:
     def __init__(self, admission: Admission, end: Callable[[str], None]) -> None:
         self.admission = admission
         self.end = end
-        """Called once, with the reason; closes it, and waits for nothing."""
-        self._timer: asyncio.TimerHandle | None = None
+        """Called with the reason, in a turn of its own; closes it, and waits for nothing."""
+        self._timer: asyncio.Handle | None = None
         self._wait()
 
     def renew(self, admission: Admission) -> None:
@@ -25,6 +26,11 @@ class Stay:
         self.admission = admission
         self.leave()
         self._wait()
+
+    def end_soon(self, reason: str) -> None:
+        """Its token is over already: whoever begins with it is ended as soon as it has begun."""
+        self.leave()
+        self._timer = asyncio.get_running_loop().call_soon(self.end, reason)
 
     def leave(self) -> None:
         """Nothing is waited for any more."""
@@ -36,7 +42,7 @@ class Stay:
             return
         left = self.admission.expires - time.time()
         if left <= 0:
-            self.end(EXPIRED)
+            self.end_soon(EXPIRED)
             return
         # At most an hour at once: the loop's clock does not go while a machine sleeps, the token's does.
         self._timer = asyncio.get_running_loop().call_later(min(left, 3600.0), self._wait)
@@ -45,7 +51,9 @@ class Stay:
 class Presence:
     """All that is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_revoked: Callable[[str], bool] = lambda _: False) -> None:
+        """``is_revoked``: whether the token of that id is, as ``Tokens`` knows it."""
+        self._is_revoked = is_revoked
         self._stays: set[Stay] = set()
 
     @contextlib.contextmanager
@@ -53,6 +61,9 @@ class Presence:
         """While something is open by a token; ``end`` is called when the token expires or is revoked."""
         stay = Stay(admission, end)
         self._stays.add(stay)
+        if admission.token_id is not None and self._is_revoked(admission.token_id):
+            # Since it was believed, while a handshake was answered or a body came.
+            stay.end_soon(REVOKED)
         try:
             yield stay
         finally:

@@ -31,6 +31,7 @@ from protocol.tokens import (
     read_payload,
     refuse_untimely,
 )
+from toolserver.system.threads import whole
 from toolserver.system.token_memory import TokenMemory
 from toolserver.tools.admission import Admission
 
@@ -45,7 +46,7 @@ _NO_SIGNATURE = "the token's signature is by none of the keys that this tool ser
 
 
 class KeysWanted(Exception):
-    """The keys are not read yet: ``load``, on a thread, and ask again."""
+    """The keys are not read yet: await ``load_soon``, and ask again."""
 
 
 class Tokens:
@@ -88,6 +89,11 @@ class Tokens:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         self._keys = {key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in self._raw}
+
+    async def load_soon(self) -> None:
+        """The same, where others go on meanwhile. The keys are read on the loop: there they change, too."""
+        await asyncio.to_thread(load_verifier)
+        self.load()
 
     def believe(self, token: str) -> Admission:
         """Who comes by this session token; raises Unauthorized."""
@@ -137,6 +143,9 @@ class Tokens:
 
     async def bind(self, wanted: BindSession, public_keys: list[bytes], admission: Admission) -> None:
         """Belong to that session from now on; raises Conflict when it is another one's, Forbidden."""
+        if public_keys:
+            # Before anything is decided: what is believed while it is awaited is believed by the keys of now.
+            await asyncio.to_thread(load_verifier)
         if admission.binds not in (None, wanted.session_id):
             raise Forbidden(
                 f"this token is for the session {admission.binds!r}; it binds to no other",
@@ -158,7 +167,7 @@ class Tokens:
                 self._memory.forget_revoked()
             self._raw = tuple(public_keys)
             self._known.clear()
-            await asyncio.to_thread(self.load)
+            self.load()
         self._memory.bind(wanted.session_id, public_keys or self._memory.public_keys)
         await self._save()
 
@@ -201,7 +210,8 @@ class Tokens:
 
     async def _save(self) -> None:
         async with self._saving:
-            await asyncio.to_thread(self._memory.save, self._memory.image())
+            # Whole: one that goes on after a cancellation would put an older image in place of a newer one.
+            await whole(self._memory.save, self._memory.image())
 
 
 def load_verifier() -> None:

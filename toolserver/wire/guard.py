@@ -47,10 +47,10 @@ class Guard:
             return self._tokens.believe(given)
         raise Unauthorized("the token is not the one of this tool server")
 
-    def load_keys(self) -> None:
-        """What ``KeysWanted`` asks for; blocks."""
+    async def load_keys(self) -> None:
+        """What ``KeysWanted`` asks for."""
         if self._tokens is not None:
-            self._tokens.load()
+            await self._tokens.load_soon()
 
     async def redeem(self, ticket: str, method: str, path: str, options: Mapping[str, str]) -> Admission:
         """As ``admit``, for an address that was signed for this one request."""

@@ -95,7 +95,7 @@ async def _admission(request: web.Request, guard: Guard, ledger: Ledger) -> Admi
         try:
             return await _admitted(guard, request)
         except KeysWanted:
-            await asyncio.to_thread(guard.load_keys)
+            await guard.load_keys()
             return await _admitted(guard, request)
     except ToolError as error:
         # By its pattern: what stands in the address may be a name, or a secret put there by mistake.
@@ -183,8 +183,10 @@ async def until_over(request: web.Request, work: Awaitable[T]) -> T:
     assert task is not None
 
     def end(reason: str) -> None:
+        # Once: a second cancellation would cut off what the first has begun, such as to end a command.
+        if not reasons:
+            task.cancel()
         reasons.append(reason)
-        task.cancel()
 
     with request.app[PRESENCE].stay(request["admission"], end):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,17 @@ import pytest
 
 from protocol.errors import Busy, Conflict, Forbidden, Unauthorized
 from protocol.limits import Limits
-from protocol.messages.access import BindSession
+from protocol.messages.access import BindSession, Revoke
 from protocol.paths import WorkspacePath
 from protocol.tokens import LEEWAY_SECONDS, MAX_TOKEN_SECONDS, Scope
-from tests.builder import exactly
+from tests.builder import PATIENCE_SECONDS, exactly, until
 from tests.signing import ALL, Signer, part
 from toolserver.system.token_memory import TokenMemory
+from toolserver.tools.access import Access
 from toolserver.tools.admission import STATIC, Admission
-from toolserver.tools.tokens import KeysWanted, Tokens
+from toolserver.tools.call import Call
+from toolserver.tools.presence import Presence
+from toolserver.tools.tokens import KeysWanted, Tokens, load_verifier
 
 SIGNER, OTHER = Signer(), Signer()
 UNKNOWN = "the token's signature is by none of the keys that this tool server knows"
@@ -257,6 +261,68 @@ async def test_when_every_key_is_another_nothing_revoked_has_to_be_remembered(tm
     for keys, kept in (([SIGNER.raw, newer.raw], True), ([newer.raw], True), ([Signer().raw], False)):
         await tokens.bind(BindSession(session_id="s1"), keys, STATIC)
         assert TokenMemory(tmp_path).is_spent("gone") is kept
+
+
+async def test_a_token_that_comes_while_the_keys_change_is_not_believed_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, token, loop = tokens_of(tmp_path), SIGNER.token(), asyncio.get_running_loop()
+    load, came = load_verifier, threading.Event()
+
+    def slowly() -> None:
+        loop.call_soon_threadsafe(lambda: (tokens.believe(token), came.set()))
+        assert came.wait(PATIENCE_SECONDS)
+        load()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("toolserver.tools.tokens.load_verifier", slowly)
+        binding = asyncio.create_task(tokens.bind(BindSession(session_id="s1"), [OTHER.raw], STATIC))
+        await until(came.is_set)
+        patched.setattr("toolserver.tools.tokens.load_verifier", load)
+        await binding
+    with pytest.raises(Unauthorized, match=UNKNOWN):
+        tokens.believe(token)
+
+
+class SlowMemory(TokenMemory):
+    """A disk that takes its time."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(state)
+        self.begun, self.let = threading.Event(), threading.Event()
+
+    def save(self, image: bytes) -> None:
+        self.begun.set()
+        assert self.let.wait(PATIENCE_SECONDS)
+        super().save(image)
+
+
+async def test_who_revokes_and_hangs_up_has_revoked_on_the_disk_and_closed_what_was_open(
+    tmp_path: Path,
+) -> None:
+    memory, ended = SlowMemory(tmp_path), list[str]()
+    tokens = Tokens(memory, [SIGNER.raw], "s1")
+    access = Access(tokens, Presence(tokens.is_revoked))
+    with access.presence.stay(Admission("ann", frozenset(), token_id="leaked"), ended.append):
+        asked = asyncio.create_task(access.revoke(Revoke(token_id="leaked"), Call("1")))
+        await until(memory.begun.is_set)
+        asked.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not asked.done(), "another one would be written beside it"
+        memory.let.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    assert TokenMemory(tmp_path).is_revoked("leaked")
+    assert ended == ["the token was revoked: fetch a new one"]
+
+
+async def test_what_opens_by_a_token_that_was_revoked_on_the_way_is_closed() -> None:
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    presence = Presence(lambda token_id: token_id == "leaked")
+    with presence.stay(Admission("ann", frozenset(), token_id="leaked"), ended.set_result):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await ended == "the token was revoked: fetch a new one"
 
 
 class TestSignedAddresses:
