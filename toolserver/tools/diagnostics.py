@@ -102,10 +102,10 @@ class Diagnostics:
         if self._dev.state is not DevState.READY:
             return self._number
         if self._task is None or self._task.done() or self._port != self._dev.port:
-            await self._end()
-            self._port, self._is_known = self._dev.port, True
+            # In one turn: of requests at the same time all wait for the same channel, and there is but one.
+            before, self._port, self._is_known = self._task, self._dev.port, True
             self._connected = asyncio.Event()
-            self._task = asyncio.create_task(self._listen(self._port))
+            self._task = asyncio.create_task(self._listen_after(before, self._port))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WAIT_MS / 1000):
                 await self._connected.wait()
@@ -137,13 +137,12 @@ class Diagnostics:
 
     async def close(self) -> None:
         """Hear no more."""
-        await self._end()
+        await _ended(self._task)
 
-    async def _end(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async def _listen_after(self, before: asyncio.Task[None] | None, port: int) -> None:
+        """Once the earlier one, of another port, hears no more."""
+        await _ended(before)
+        await self._listen(port)
 
     async def _listen(self, port: int) -> None:
         """While the dev server is ready and somebody has asked of late; connected again when cut."""
@@ -204,6 +203,12 @@ class Diagnostics:
 
     def _judged(self, frames: Sequence[Frame], asked: Sequence[Page]) -> DevFeedbackAnswer:
         return judged(frames, asked, str(self._disk.root), self._is_known)
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def judged(frames: Sequence[Frame], asked: Sequence[Page], root: str, is_known: bool) -> DevFeedbackAnswer:

@@ -67,6 +67,8 @@ class KeptShells:
         self._spill_directory = state_dir
         self._pipes = Pipes()
         self._slots: dict[str, Slot] = {}
+        self._leaving: set[Slot] = set()
+        """Without their names already."""
         self._closed = False
 
     @staticmethod
@@ -77,7 +79,10 @@ class KeptShells:
     @property
     def process_ids(self) -> list[str]:
         """Of the shells themselves."""
-        return [slot.shell.process.id for slot in self._slots.values() if slot.shell is not None]
+        return [slot.shell.process.id for slot in self._all() if slot.shell is not None]
+
+    def _all(self) -> list[Slot]:
+        return [*self._slots.values(), *self._leaving]
 
     async def shell(self, request: Shell, call: Call) -> ShellAnswer:
         """Wait for its turn, then follow it to its end."""
@@ -132,7 +137,7 @@ class KeptShells:
         slot = self._slot(request.name)
         killed, survivors = await asyncio.shield(self._end(slot))
         async with slot.turn:
-            shell = slot.shell if slot.alive and slot.shell else await self._fresh(slot)
+            shell = slot.shell if slot.alive and slot.shell else await self._fresh(slot, slot.generation)
         return ShellRestartAnswer(
             name=slot.name, process_id=shell.process.id, killed=killed, survivors=survivors
         )
@@ -140,11 +145,10 @@ class KeptShells:
     async def shell_stop(self, request: ShellStop, call: Call) -> ShellStopAnswer:
         """The shell, its command, its jobs, and all it knew."""
         slot = self._known(request.name)
-        killed, survivors = await asyncio.shield(self._end(slot))
-        if self._slots.get(slot.name) is slot:
-            del self._slots[slot.name]
-            for run in slot.runs.values():
-                run.forget()
+        # At once: who asks for it from here on gets another, and not one that is forgotten under his command.
+        del self._slots[slot.name]
+        self._leaving.add(slot)
+        killed, survivors = await asyncio.shield(self._left(slot))
         return ShellStopAnswer(name=slot.name, killed=killed, survivors=survivors)
 
     async def shells(self, request: Shells, call: Call) -> ShellsAnswer:
@@ -154,11 +158,12 @@ class KeptShells:
     async def close(self) -> None:
         """Let go of all; their processes are the table's to end."""
         self._closed = True
-        tasks = [run.task for slot in self._slots.values() for run in slot.runs.values()]
+        slots = self._all()
+        tasks = [run.task for slot in slots for run in slot.runs.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for slot in self._slots.values():
+        for slot in slots:
             if slot.shell is not None:
                 await slot.shell.close()
             for run in slot.runs.values():
@@ -201,12 +206,22 @@ class KeptShells:
         slot.generation += 1
         shell = slot.shell
         if shell is None:
-            return [], []
+            async with slot.turn:  # one that is just being started finds itself unwanted
+                return [], []
         outcome = await self._table.stop(shell.process)
         async with slot.turn:
             await shell.close()
         killed = [Killed(pid=each.pid, name=each.name, signal=each.signal) for each in outcome.killed]
         return killed, outcome.survivors
+
+    async def _left(self, slot: Slot) -> tuple[list[Killed], list[int]]:
+        """End a shell that has lost its name, and all that is kept of it."""
+        try:
+            return await self._end(slot)
+        finally:
+            self._leaving.discard(slot)
+            for run in slot.runs.values():
+                run.forget()
 
     # A command ----------------------------------------------------------------------------------
 
@@ -253,16 +268,12 @@ class KeptShells:
                 log.settle()
 
     async def _run(self, slot: Slot, run: Run, request: Shell, stdin: bytes | None, generation: int) -> Ended:
-        if generation != slot.generation:
-            raise Conflict(
-                f"shell {slot.name!r} was stopped or restarted while this command waited for it; ask again",
-                name=slot.name,
-            )
+        _refuse_other(slot, generation)
         if slot.shell is not None and slot.alive:
             shell = slot.shell
         else:
             run.started, run.restarted = True, slot.shell is not None
-            shell = await self._fresh(slot)
+            shell = await self._fresh(slot, generation)
         run.process, run.begun = shell.process, time.monotonic()
         run.has_begun.set_result(None)
         seconds = (request.timeout_ms or self._limits.command_timeout_ms) / 1000
@@ -271,15 +282,22 @@ class KeptShells:
         run.limits_met = met(shell.process.met_so_far(), before)
         return ended
 
-    async def _fresh(self, slot: Slot) -> KeptShell:
-        """Start one in place of whatever the name had."""
+    async def _fresh(self, slot: Slot, generation: int) -> KeptShell:
+        """Start one in place of whatever the name had; raises Conflict where it was stopped meanwhile."""
         if slot.shell is not None:
             await slot.shell.close()
         bash, cwd = await asyncio.to_thread(self._looked_up)
         shell = KeptShell(self._directory / secrets.token_hex(3), self._table, self._pipes, self._limits)
         await shell.start(bash, cwd, self._env)
         slot.shell = shell
+        if generation != slot.generation:
+            await asyncio.shield(self._undone(shell))
+        _refuse_other(slot, generation)
         return shell
+
+    async def _undone(self, shell: KeptShell) -> None:
+        await self._table.stop(shell.process)
+        await shell.close()
 
     def _looked_up(self) -> tuple[str, str]:
         """The bash of the commands' PATH, and the root; blocks."""
@@ -334,6 +352,14 @@ class KeptShells:
             shell_ended=ended.shell is not None,
             open_output=run.open_output,
             limits_met=run.limits_met,
+        )
+
+
+def _refuse_other(slot: Slot, generation: int) -> None:
+    if generation != slot.generation:
+        raise Conflict(
+            f"shell {slot.name!r} was stopped or restarted while this command waited for it; ask again",
+            name=slot.name,
         )
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from tests.builder import Http
+from protocol.messages.devserver import DevState
+from tests.builder import Http, until
 from tests.ports import free_port
-from toolserver.tools.diagnostics import error_in, error_of, judged
+from toolserver.tools.diagnostics import Diagnostics, Page, error_in, error_of, judged
 from toolserver.wire import hmr, static
 
 _FAKE = '''
@@ -150,6 +154,32 @@ async def test_the_first_edits_at_once_share_one_channel(fake: Http) -> None:
         *(fake.ok("write", path=f"src/{number}.ts", content="x", waitForDev=True) for number in range(5))
     )
     assert {each["dev"]["outcome"] for each in answers} == {"compiled"}
+
+
+class Mute:
+    """A dev server without a channel that is known; counts who asks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @asynccontextmanager
+    async def opened(self, port: int) -> AsyncIterator[None]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        yield None
+
+    async def get(self, port: int, path: str, is_page: bool) -> Page:
+        return Page(200, "")
+
+
+async def test_edits_at_once_after_the_channel_was_let_go_share_one() -> None:
+    channel, dev = Mute(), SimpleNamespace(state=DevState.READY, port=4321)
+    diagnostics = Diagnostics(cast(Any, dev), cast(Any, None), channel)
+    await diagnostics.listening()
+    await until(lambda: diagnostics._task is not None and diagnostics._task.done())
+    await asyncio.gather(*(diagnostics.listening() for _ in range(5)))
+    assert channel.asked == 2
+    await diagnostics.close()
 
 
 def test_an_error_page_is_read_where_the_channel_was_silent() -> None:

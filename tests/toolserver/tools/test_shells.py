@@ -407,6 +407,24 @@ class TestTheShellsEnd:
         _, last = await socket.call("shell_stop", name=shell.name)
         assert last["error"]["code"] == "not_found"
 
+    async def test_one_that_is_stopped_while_it_starts_runs_nothing(self, socket: Socket) -> None:
+        name = f"test-{next(NAMES)}"
+        await socket.send("begun", "shell", {"name": name, "command": "sleep 1000"})
+        await socket.ok("shell_stop", name=name)
+        _, last = await socket.end_of("begun")
+        assert last["error"]["code"] == "conflict"
+
+    async def test_what_is_asked_while_one_is_stopped_runs_in_another(
+        self, shell: Kept, socket: Socket
+    ) -> None:
+        await shell("x=old")
+        await socket.send("stop", "shell_stop", {"name": shell.name})
+        answer = await shell("echo $x-new")
+        assert (answer["stdout"], answer["started"]) == ("-new\n", True)
+        _, last = await socket.end_of("stop")
+        assert last["result"]["survivors"] == []
+        assert (await shell("echo on"))["processId"] == answer["processId"]
+
 
 async def until_waiting(socket: Socket, name: str, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):

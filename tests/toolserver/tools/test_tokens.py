@@ -269,8 +269,12 @@ async def test_a_token_that_comes_while_the_keys_change_is_not_believed_after_th
     tokens, token, loop = tokens_of(tmp_path), SIGNER.token(), asyncio.get_running_loop()
     load, came = load_verifier, threading.Event()
 
+    def come() -> None:
+        tokens.believe(token)
+        came.set()
+
     def slowly() -> None:
-        loop.call_soon_threadsafe(lambda: (tokens.believe(token), came.set()))
+        loop.call_soon_threadsafe(come)
         assert came.wait(PATIENCE_SECONDS)
         load()
 
