@@ -27,7 +27,7 @@ from toolserver.tools.devlaunch import Launching, check_hosts
 from toolserver.tools.devlife import DevEvent, Life, Observer
 from toolserver.tools.devlogs import DevLog
 from toolserver.tools.install import last_lines
-from toolserver.tools.readiness import Readying, told, too_late
+from toolserver.tools.readiness import Readying, ended, told, too_late
 from toolserver.tools.restarts import Tally
 from toolserver.tools.shell import dev_environment
 
@@ -60,6 +60,8 @@ class DevServer:
         """Why this run was ended, where nobody asked for that."""
         self._remark: str | None = None
         """What went wrong on the way to this run, and did not keep it down."""
+        self._ends = 0
+        """How often somebody had it end: who was about to start it before that is not to, after it."""
         self._deciding = asyncio.Lock()
         self._getting_ready: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -84,10 +86,13 @@ class DevServer:
     async def dev_start(self, request: DevStart, call: Call) -> DevStatusAnswer:
         """Start it, or join the one that runs or is starting; answers once it is ready."""
         self.check(request)
+        ends = self._ends
         if self._renewing and self._tending is not None:
             # It is being started anew: that is what was asked for.
             await asyncio.wait([self._tending])
         async with self._deciding:
+            if ends != self._ends:
+                raise _stopped()
             if not self.runs_as(request):
                 await self._let_be()
                 await self._launch(self._meant(request))
@@ -186,6 +191,7 @@ class DevServer:
         argv, command = await self._launching.plan(request, port)
         if not again:
             self.life.tally, self._remark = Tally(), None
+        self.life.next_try = None
         self.note(DevEvent.START)
         self._port, self._command, self._last = port, command, request
         try:
@@ -202,6 +208,7 @@ class DevServer:
             raise
         (self.log.go_on if again else self.log.begin)(process.stdout)
         self._process, self._verdict = process, None
+        self.life.changes.wake()  # who follows the output waits for another run
         self._watching = asyncio.create_task(self._watch(process, again))
         self._getting_ready = asyncio.create_task(self._get_ready(process, request, again))
         # Its error is raised to whoever waits; when nobody does any more, the state tells enough.
@@ -236,11 +243,11 @@ class DevServer:
         async with self._deciding:
             if self._last is None:
                 return
-            self.life.next_try = None
             self.life.tally = self.life.tally.started_again()
             try:
                 await self._launch(self._last, again=True)
             except (ToolError, OSError) as error:
+                self.life.next_try = None
                 self.note(DevEvent.START)  # where it failed before that: the table has no other way
                 self._failed(str(error))
 
@@ -279,7 +286,7 @@ class DevServer:
             await asyncio.shield(ready)
         except asyncio.CancelledError:
             if ready.cancelled() and not _is_being_cancelled():
-                raise DevServerFailed("the dev server was stopped before it was ready") from None
+                raise _stopped() from None
             raise
         finally:
             telling.cancel()
@@ -303,6 +310,8 @@ class DevServer:
             raise
         if self.observer is not None:
             await self.observer.answered(request)
+            if not process.running:
+                raise await ended(process)
         self._ready_at = time.monotonic()
         self.note(DevEvent.ANSWERED, self._remark)
         if self.observer is not None:
@@ -315,6 +324,7 @@ class DevServer:
 
     async def end(self) -> None:
         """End it with everything it started; nothing happens when it is down."""
+        self._ends += 1
         # One decision after the other: a start under way would otherwise begin what was just stopped.
         async with self._deciding:
             await self._let_be()
@@ -342,6 +352,10 @@ class DevServer:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _stopped() -> DevServerFailed:
+    return DevServerFailed("the dev server was stopped before it was ready")
 
 
 async def _nothing() -> None:

@@ -122,3 +122,19 @@ async def test_a_stop_ends_it_in_the_middle_of_the_install(
     assert stopped["state"] == "down"
     assert daemon.children() == set()
     assert [each["state"] for each in await told(socket, 4)] == INSTALLED[:4]
+
+
+async def test_who_waits_for_it_to_be_started_anew_is_told_of_a_stop(
+    http: Http, socket: Socket, daemon: Daemon, root: Path
+) -> None:
+    package(root)
+    await started(http, socket, "[ ! -e hang ] || { touch on; sleep 1000; }")
+    (root / "hang").touch()
+    package(root, dependencies={"a": "1.0.0"})
+    await until((root / "on").exists)
+    await socket.send("again", "dev_start", {})
+    assert (await socket.ok("dev_stop"))["state"] == "down"
+    _, last = await socket.end_of("again")
+    assert last["error"]["message"] == "the dev server was stopped before it was ready"
+    assert (await http.ok("dev_status"))["state"] == "down"
+    assert daemon.children() == set()
