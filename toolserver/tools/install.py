@@ -24,6 +24,7 @@ from protocol.package_managers import (
 from protocol.paths import ROOT
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
+from toolserver.system.threads import until_done
 from toolserver.tools.call import Call
 from toolserver.tools.follow import follow
 from toolserver.tools.installers import unheeded_npm
@@ -166,7 +167,7 @@ class Installs:
             async with asyncio.timeout(timeout_ms / 1000):
                 await follow(process, as_log(call, "install"), (0, 0), Encoding.UTF8)
         except TimeoutError:
-            await asyncio.shield(self._table.stop(process))
+            await self._stopped(process)
             raise Timeout(
                 f"{line!r} did not end within {timeout_ms} ms (timeoutMs); it was stopped",
                 clock="timeoutMs",
@@ -174,9 +175,13 @@ class Installs:
                 output=last_lines(process),
             ) from None
         except asyncio.CancelledError:
-            await asyncio.shield(self._table.stop(process))
+            await self._stopped(process)
             raise
         return process
+
+    async def _stopped(self, process: Process) -> None:
+        """However often who asks is cancelled: until then no other install may begin."""
+        await until_done(asyncio.ensure_future(self._table.stop(process)))
 
 
 def _wanted(request: Install, project: Project) -> str | None:

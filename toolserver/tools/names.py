@@ -124,8 +124,8 @@ class Names:
         self._watcher = watcher
         self._disk = disk
         self._limits = limits
-        self._rules: tuple[object, Ignoring] = (None, Ignoring())
-        self._verdicts: dict[str, bool] = {}
+        self._judged: tuple[object, Ignoring, dict[str, bool]] = (None, Ignoring(), {})
+        """What was judged by, and of which name what. Taken and given as one: searches are on threads."""
         self._lists: tuple[object, dict[tuple[bool, str], Listed]] = (None, {})
 
     async def search(self, request: Search, limit: int, call: Call, walk: Walk) -> SearchAnswer:
@@ -187,14 +187,14 @@ class Names:
         rules = {
             path: entry for path, entry in snapshot.files.items() if path.rpartition("/")[2] in IGNORE_FILES
         }
-        if self._rules[0] != rules:
-            self._rules = rules, Ignoring({self._place(path): self._read(path) for path in rules})
-            self._verdicts = {}
-        ignoring, known = self._rules[1], self._verdicts
-        self._verdicts = {
+        before, ignoring, known = self._judged
+        if before != rules:
+            ignoring, known = Ignoring({self._place(path): self._read(path) for path in rules}), {}
+        verdicts = {
             name: known[name] if name in known else ignoring.leaves_out(name) for name in snapshot.files
         }
-        return (name for name, left_out in sorted(self._verdicts.items()) if not left_out)
+        self._judged = rules, ignoring, verdicts
+        return (name for name, left_out in sorted(verdicts.items()) if not left_out)
 
     def _place(self, path: str) -> tuple[str, str]:
         above, _, name = path.rpartition("/")

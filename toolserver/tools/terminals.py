@@ -163,25 +163,28 @@ class SharedTerminals:
             view.viewers -= 1
 
     async def _show(self, process: Process, view: View, request: TerminalAttach, call: Call) -> None:
-        sizes = asyncio.create_task(_tell_sizes(view, call))
+        shown = _Shown(view)
+        sizes = asyncio.create_task(_tell_sizes(view, call, shown))
         try:
-            await self._tell_output(process, view, request, call)
+            await self._tell_output(process, view, request, call, shown)
         finally:
             sizes.cancel()
             await asyncio.gather(sizes, return_exceptions=True)
 
-    async def _tell_output(self, process: Process, view: View, request: TerminalAttach, call: Call) -> None:
+    async def _tell_output(
+        self, process: Process, view: View, request: TerminalAttach, call: Call, shown: _Shown
+    ) -> None:
         log, encoding = process.stdout, request.encoding
         position = request.from_offset
         if position is None:
-            position = await _tell_screen(view, call, encoding, None)
+            position = await _tell_screen(view, call, encoding, None, shown)
         while True:
             await log.wait_past(position)
             limit = log.end if log.settled is not None else None
             if limit is not None and position >= limit:
                 return
             if log.end - position > self._limits.max_viewer_lag_bytes or log.start > position:
-                position = await _tell_screen(view, call, encoding, position)
+                position = await _tell_screen(view, call, encoding, position, shown)
                 continue
             piece = log.read(position, PIECE_BYTES)
             data = piece.data
@@ -232,27 +235,39 @@ class SharedTerminals:
         )
 
 
-async def _tell_screen(view: View, call: Call, encoding: Encoding, behind: int | None) -> int:
+class _Shown:
+    """Which size one viewer was told last."""
+
+    def __init__(self, view: View) -> None:
+        self.size = view.size
+        self.turn = asyncio.Lock()
+        """A size that it gets while a screen of the one before is drawn is told after that."""
+
+
+async def _tell_screen(view: View, call: Call, encoding: Encoding, behind: int | None, shown: _Shown) -> int:
     """The screen; gives the offset to go on from. ``behind`` is where the viewer was, if anywhere."""
-    drawing = await view.drawing()
-    await call.emit(
-        TerminalScreen(
-            offset=drawing.offset,
-            cols=drawing.cols,
-            rows=drawing.rows,
-            data=text_of(drawing.data, encoding),
-            skipped_bytes=0 if behind is None else max(0, drawing.offset - behind),
+    async with shown.turn:
+        drawing = await view.drawing()
+        shown.size = drawing.cols, drawing.rows
+        await call.emit(
+            TerminalScreen(
+                offset=drawing.offset,
+                cols=drawing.cols,
+                rows=drawing.rows,
+                data=text_of(drawing.data, encoding),
+                skipped_bytes=0 if behind is None else max(0, drawing.offset - behind),
+            )
         )
-    )
     return drawing.offset
 
 
-async def _tell_sizes(view: View, call: Call) -> None:
-    seen = view.size
+async def _tell_sizes(view: View, call: Call, shown: _Shown) -> None:
     while True:
-        await view.wait_resized(seen)
-        seen = view.size
-        await call.emit(Resized(cols=seen[0], rows=seen[1]))
+        await view.wait_resized(shown.size)
+        async with shown.turn:
+            if shown.size != view.size:
+                shown.size = view.size
+                await call.emit(Resized(cols=shown.size[0], rows=shown.size[1]))
 
 
 def _refuse_size(cols: int, rows: int) -> None:

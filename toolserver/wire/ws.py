@@ -99,6 +99,8 @@ class _Peer:
         self._outgoing = Outgoing(socket, request, self._binary, limits.max_queued_frames)
         self._bulky = asyncio.Semaphore(limits.max_bulky_answers)
         self._running: dict[str, tuple[asyncio.Task[None], Call]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        """Have the last frame of a request, and wait for room to send it."""
         self._answered = 0
         self._heartbeat = Heartbeat(socket, request, _HEARTBEAT_SECONDS)
 
@@ -247,10 +249,22 @@ class _Peer:
     async def _answer(self, run: Run, call: Call) -> None:
         # Until it is taken: a client that asks and never reads would else have us hold all it asked for.
         if not run.operation.bulky:
-            await self._outgoing.send(await self._last_frame(run, call))
+            await self._tell(await self._last_frame(run, call))
             return
         async with AsyncExitStack() as turn:
-            await self._outgoing.send(await self._last_frame(run, call, turn))
+            await self._tell(await self._last_frame(run, call, turn))
+
+    async def _tell(self, frame: bytes) -> None:
+        if self._outgoing.has_room():
+            self._outgoing.send_now(frame)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._telling.add(task)
+        try:
+            await self._outgoing.send(frame)
+        finally:
+            self._telling.discard(task)
 
     async def _last_frame(self, run: Run, call: Call, turn: AsyncExitStack | None = None) -> bytes:
         try:
@@ -283,4 +297,7 @@ class _Peer:
         for task, call in running:
             call.abandoned = True
             task.cancel()
-        return [task for task, _ in running]
+        telling = list(self._telling)
+        for task in telling:
+            task.cancel()
+        return [*(task for task, _ in running), *telling]

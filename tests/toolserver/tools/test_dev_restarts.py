@@ -279,8 +279,8 @@ async def test_one_that_ends_before_it_is_told_to_be_ready_has_failed(tmp_path: 
         disk, port = Disk(tmp_path), free_port()
         dev = DevServer(table, disk, {"PATH": os.environ["PATH"]}, Limits(), "127.0.0.1", port)
         dev.observer = deadly = Deadly(table)
+        serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
         with pytest.raises(DevServerFailed, match="ended with exit code 137 before it was ready"):
-            serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
             await dev.dev_start(DevStart(command=serve), Call("1"))
         assert (dev.state, deadly.told) == (DevState.CRASHED, [])
         await dev.close()

@@ -7,13 +7,19 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from protocol.limits import Limits
+from protocol.messages.terminals import Resized, TerminalAttach, TerminalScreen
 from tests.builder import PATIENCE_SECONDS, Daemon, Http, Json, Socket, http_of, running, socket_of, until
+from toolserver.system.output import OutputLog
 from toolserver.system.screen import Screen
+from toolserver.system.viewing import Drawing, View
+from toolserver.tools.call import Call
+from toolserver.tools.terminals import SharedTerminals
 
 NAMES = iter(range(10**9))
 
@@ -178,6 +184,46 @@ async def test_a_new_size_is_told_to_the_program_and_to_all_viewers(
     await late.until("10 50")
     assert (late.events[0]["cols"], late.events[0]["rows"]) == (50, 10)
     await socket.ok("stop", processId=terminal.id)
+
+
+class SlowlyDrawn(View):
+    """A screen that is drawn, and then not told until it is let."""
+
+    def __init__(self, log: OutputLog) -> None:
+        super().__init__(log, (80, 24))
+        self.drawn, self.let = asyncio.Event(), asyncio.Event()
+
+    async def drawing(self) -> Drawing:
+        drawing = await super().drawing()
+        self.drawn.set()
+        await self.let.wait()
+        return drawing
+
+
+async def test_a_size_that_comes_while_the_screen_is_drawn_is_told_after_it(tmp_path: Path) -> None:
+    log, told = OutputLog(tmp_path, 1000), list[Any]()
+
+    async def emit(event: Any) -> None:
+        told.append(event)
+
+    view = SlowlyDrawn(log)
+    terminals = SharedTerminals(*cast(Any, (None, None, {}, Limits())))
+    request, process = TerminalAttach(terminal="x"), cast(Any, SimpleNamespace(stdout=log))
+    showing = asyncio.create_task(terminals._show(process, view, request, Call("1", emit)))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await view.drawn.wait()
+        view.resize((100, 40))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        view.let.set()
+    await until(lambda: len(told) == 2)
+    assert [(type(each), each.cols, each.rows) for each in told] == [
+        (TerminalScreen, 80, 24),
+        (Resized, 100, 40),
+    ]
+    showing.cancel()
+    await asyncio.gather(showing, return_exceptions=True)
+    log.release()
 
 
 async def test_a_viewer_that_never_reads_delays_nobody_and_gets_the_screen_when_it_does(

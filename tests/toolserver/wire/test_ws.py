@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import socket as sockets
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aiohttp.http import WSMsgType
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from protocol.limits import Limits
+from protocol.messages.files import ListAnswer
 from tests.builder import (
+    PATIENCE_SECONDS,
     TOKEN,
     Daemon,
     Http,
@@ -27,6 +33,12 @@ from tests.builder import (
     tree_of,
     until,
 )
+from toolserver.tools.access import Access
+from toolserver.tools.admission import EVERYTHING
+from toolserver.tools.call import Call
+from toolserver.tools.ledger import Ledger
+from toolserver.tools.presence import Presence
+from toolserver.wire.ws import _Peer
 
 FOREVER = "echo $$; exec sleep 1000"
 
@@ -45,6 +57,49 @@ async def started(socket: Socket, id: str) -> Json:
 
 def url_of(daemon: Daemon) -> str:
     return daemon.url.replace("http", "ws", 1) + "/v1/ws"
+
+
+class Request(dict[str, Any]):
+    """What a peer asks of one; its socket takes nothing more."""
+
+    transport = SimpleNamespace(get_write_buffer_size=lambda: 1 << 20)
+
+
+class Deaf:
+    """A client that has asked a lot, reads nothing, and goes once it is let."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.goes = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for number in range(20):
+            yield SimpleNamespace(type=WSMsgType.TEXT, data=b'{"id":"%d","op":"dev_status","params":{}}' % number)
+        await self.goes.wait()
+
+    async def send_frame(self, frame: bytes, kind: WSMsgType) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_nothing_waits_for_ever_for_a_client_that_is_gone() -> None:
+    socket, answered = Deaf(), list[str]()
+
+    async def run(operation: object, request: object, call: Call) -> ListAnswer:
+        answered.append(call.request_id)
+        return ListAnswer(path=".", entries=[], truncated=False)
+
+    dispatcher = SimpleNamespace(ledger=Ledger(), at_once=lambda *_: None, run=run)
+    access = Access(cast(Any, None), Presence())
+    asked = Request(admission=EVERYTHING)
+    before = asyncio.all_tasks()
+    peer = _Peer(*cast(Any, (socket, asked, "json", dispatcher, access, Limits(max_queued_frames=2))))
+    speaking = asyncio.create_task(peer.speak())
+    await until(lambda: len(answered) == 20)
+    socket.goes.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await speaking
+    assert asyncio.all_tasks() == before
 
 
 class TestComingIn:
