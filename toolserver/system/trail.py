@@ -40,8 +40,9 @@ class Trail:
             size = os.fstat(fd).st_size
             if size and size + len(lines) > half:
                 os.rename(self._newer, self._older)
-                os.close(fd)
-                fd = os.open(self._newer, _APPEND | os.O_EXCL, 0o600)
+                # Opened before the other is closed: one that is refused leaves nothing to be closed twice.
+                full, fd = fd, os.open(self._newer, _APPEND | os.O_EXCL, 0o600)
+                os.close(full)
             elif size and not self._begun and os.pread(fd, 1, size - 1) != b"\n":
                 lines = b"\n" + lines  # after one that was cut by a kill
             self._begun = True

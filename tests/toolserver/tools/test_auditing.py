@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -303,3 +305,30 @@ async def test_an_error_counts_once_however_often_it_passes() -> None:
         ledger.hit(error)
     ledger.hit(Unauthorized("x"))
     assert ledger.figures.limits == {"maxRequestsPerSecond": 1}
+
+
+def test_a_trail_that_cannot_be_begun_anew_closes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that was closed may be another's by then."""
+    opened, close, closed = os.open, os.close, list[int]()
+
+    def full(path: Any, flags: int, *given: Any, **more: Any) -> int:
+        if flags & os.O_EXCL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, flags, *given, **more)
+
+    def noted_close(fd: int) -> None:
+        closed.append(fd)
+        close(fd)
+
+    trail = Trail(tmp_path, 200)
+    trail.append(b"x" * 90 + b"\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        patch.setattr(os, "close", noted_close)
+        with pytest.raises(OSError, match="No space"):
+            trail.append(b"y" * 90 + b"\n")
+    assert len(closed) == 1
+    trail.append(b"z\n")
+    assert (tmp_path / "audit.jsonl").read_bytes() == b"z\n"
