@@ -232,6 +232,8 @@ class ProcessTable:
     async def close(self) -> list[int]:
         """End every program, then whatever of theirs is still below us; gives the pids that would not die."""
         self._closing = self._chores.closing = True
+        # Whoever is on his way is among those that are ended: his start is over, and he is in the table.
+        await asyncio.to_thread(self._starter.close)
         candidates = [each for each in self._records.all() if each.running or not each.stdout.closed]
         await asyncio.gather(*(self.stop(each) for each in candidates))
         survivors = await self._ending.end_strays()
@@ -245,7 +247,6 @@ class ProcessTable:
         self._reaper.close()
         self._pipes.close()
         self._spare.close()
-        self._starter.close()
         await asyncio.to_thread(self._groups.close)
         await asyncio.to_thread(self._cgroups.close)
         for process in self._records.all():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from toolserver.system import starting
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.processes import ProcessTable
 from toolserver.system.spawn import spawn
+from toolserver.system.starting import Starter
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -199,3 +202,32 @@ def descriptors() -> list[str]:
         with contextlib.suppress(OSError):
             found.append(str(each.readlink()))
     return sorted(found)
+
+
+async def test_a_start_under_way_is_ended_with_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes to its end before anybody looks who is to be ended: whenever its thread gets on."""
+    begun, go_on, close = threading.Event(), threading.Event(), Starter.close
+
+    def slow(*given: Any, **more: Any) -> int:
+        begun.set()
+        assert go_on.wait(60)
+        return spawn(*given, **more)
+
+    def closing(starter: Starter) -> None:
+        go_on.set()
+        close(starter)
+
+    monkeypatch.setattr(starting, "spawn", slow)
+    monkeypatch.setattr(Starter, "close", closing)
+    monkeypatch.setattr(Starter, "at_once", False)
+    async with opened(tmp_path) as table:
+        task = asyncio.create_task(table.start_soon(["sleep", "1000"], cwd="/", env=ENV))
+        assert await asyncio.to_thread(begun.wait, 60)
+    process = await task
+    try:
+        assert not process.running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
