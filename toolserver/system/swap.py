@@ -33,6 +33,8 @@ _AREA = "swap"
 _TRIAL = "trial"
 """Not trash by its name: somebody else might remove it at the wrong moment."""
 _DAMAGED = "damaged-"
+_TRIES = 10
+"""Each is lost to another who removes at the same instant."""
 _LOST_AND_FOUND = "lost+found"
 """A file system's own at its top; nobody may move it."""
 
@@ -82,8 +84,7 @@ class Staging:
             _lock(state)
             _recover(self._root, state)
             is_beside = can_rename(state, self._root)
-            self._base = state if is_beside else _reserved(self._root, stack)
-            self._area = _new_area(self._base, self._root, stack)
+            self._base, self._area = _begun(self._root, state if is_beside else None, stack)
             self._stack = stack.pop_all()
         return (self._state_path / _AREA if is_beside else Path(f"/proc/self/fd/{self._area.fd}")) / NEW
 
@@ -224,6 +225,25 @@ def can_rename(state: int, root: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(RESERVED, dir_fd=root)
     return True
+
+
+def _begun(root: int, state: int | None, stack: contextlib.ExitStack) -> tuple[int, Area]:
+    """The directory that the area is in, the root's own where that is not ``state``; and the area."""
+    if state is not None:
+        return state, _new_area(state, root, stack)
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return _begun_inside(root, stack)
+    return _begun_inside(root, stack)
+
+
+def _begun_inside(root: int, stack: contextlib.ExitStack) -> tuple[int, Area]:
+    """Raises FileNotFoundError where who takes trash apart there has just found it empty, and removed it."""
+    with contextlib.ExitStack() as begun:
+        base = _reserved(root, begun)
+        area = _new_area(base, root, begun)
+        stack.push(begun.pop_all())
+    return base, area
 
 
 def _reserved(root: int, stack: contextlib.ExitStack) -> int:

@@ -377,3 +377,22 @@ def test_trees_of_any_depth_are_removed(root: Path, state: Path) -> None:
         staging.replace()
     assert list(state.iterdir()) == []
     assert described(root) == NEW
+
+
+def test_who_finds_the_reserved_directory_empty_may_remove_it_at_any_moment(
+    root: Path, state: Path, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, removed = swap._new_area, list[str]()
+
+    def found_empty(*given: Any) -> Any:
+        if not removed:
+            removed.append(RESERVED)
+            (root / RESERVED).rmdir()
+        return make(*given)
+
+    monkeypatch.setattr(swap, "_new_area", found_empty)
+    with Staging(root, state) as staging:
+        (staging.open() / "new").write_text("new")
+        staging.replace()
+    assert removed == [RESERVED]
+    assert [each.name for each in root.iterdir()] == ["new"]
