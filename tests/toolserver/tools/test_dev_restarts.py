@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from protocol.errors import DevServerFailed
-from protocol.limits import Limits
-from protocol.messages.devserver import DevStart, DevState
 from tests.builder import (
     PATIENCE_SECONDS,
     Daemon,
@@ -28,11 +22,6 @@ from tests.builder import (
     until,
 )
 from tests.ports import free_port
-from tests.toolserver.system.tables import opened
-from toolserver.system.disk import Disk
-from toolserver.system.processes import ProcessTable
-from toolserver.tools.call import Call
-from toolserver.tools.devserver import DevServer
 
 SERVER = """
 import http.server, os, pathlib
@@ -252,39 +241,6 @@ async def test_what_it_prints_before_it_is_ready_again_is_told_at_once(
     while text != "run 1\ngoing down\ncoming\n":
         text += (await socket.next_of("log"))["event"]["text"]
     assert (await http.ok("dev_status"))["state"] == "starting"
-
-
-class Deadly:
-    """Looks after a dev server that dies once it has answered."""
-
-    def __init__(self, table: ProcessTable) -> None:
-        self.table = table
-        self.told: list[str] = []
-
-    def check(self, request: DevStart) -> None: ...
-
-    async def launching(self, request: DevStart) -> None: ...
-
-    async def answered(self, request: DevStart) -> None:
-        for each in self.table.all():
-            os.kill(each.pid, signal.SIGKILL)
-            await each.wait()
-
-    def ready(self, request: DevStart) -> None:
-        self.told.append("ready")
-
-
-async def test_one_that_ends_before_it_is_told_to_be_ready_has_failed(tmp_path: Path) -> None:
-    async with opened(tmp_path) as table:
-        disk, port = Disk(tmp_path), free_port()
-        dev = DevServer(table, disk, {"PATH": os.environ["PATH"]}, Limits(), "127.0.0.1", port)
-        dev.observer = deadly = Deadly(table)
-        serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
-        with pytest.raises(DevServerFailed, match="ended with exit code 137 before it was ready"):
-            await dev.dev_start(DevStart(command=serve), Call("1"))
-        assert (dev.state, deadly.told) == (DevState.CRASHED, [])
-        await dev.close()
-        disk.close()
 
 
 async def test_one_that_hangs_when_it_is_started_again_is_stopped_and_counts_as_failed(

@@ -9,13 +9,9 @@ import os
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from protocol.limits import Limits
-from protocol.messages.devserver import Install
 from tests.builder import (
     Daemon,
     Http,
@@ -28,10 +24,7 @@ from tests.builder import (
     until,
 )
 from tests.ports import free_port
-from tests.toolserver.system.tables import opened
-from toolserver.system.disk import Disk
-from toolserver.tools.call import Call
-from toolserver.tools.install import Installs, error_line
+from toolserver.tools.install import error_line
 
 FAKE_NPM = """#!/bin/sh
 echo "npm $*" >> ran
@@ -242,25 +235,6 @@ async def test_a_cancelled_install_ends_with_all_it_started(
     assert (await socket.end_of("1"))[1]["error"]["code"] == "cancelled"
     assert daemon.children() == set()
     await socket.ok("install", command="true")
-
-
-async def test_one_that_is_cancelled_twice_is_over_when_another_may_begin(tmp_path: Path) -> None:
-    limits = Limits(stop_grace_ms=100)
-    async with opened(tmp_path, limits) as table:
-        disk = Disk(tmp_path)
-        installs = Installs(table, disk, os.environ, limits, cast(Any, SimpleNamespace(on=False)))
-        deaf = "trap '' TERM; touch on; while :; do sleep 0.02; done"
-        task = asyncio.create_task(installs.install(Install(command=deaf), Call("1")))
-        await until((tmp_path / "on").exists)
-        for _ in range(2):
-            task.cancel()
-            for _ in range(5):
-                await asyncio.sleep(0)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not installs.running
-        assert not any(each.running for each in table.all())
-        disk.close()
 
 
 async def test_what_npm_ci_misses_is_told_and_not_its_options(http: Http, root: Path) -> None:

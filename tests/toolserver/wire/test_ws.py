@@ -75,7 +75,8 @@ class Deaf:
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for number in range(20):
-            yield SimpleNamespace(type=WSMsgType.TEXT, data=b'{"id":"%d","op":"dev_status","params":{}}' % number)
+            frame = b'{"id":"%d","op":"dev_status","params":{}}' % number
+            yield SimpleNamespace(type=WSMsgType.TEXT, data=frame)
         await self.goes.wait()
 
     async def send_frame(self, frame: bytes, kind: WSMsgType) -> None:

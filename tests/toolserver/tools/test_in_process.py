@@ -1,0 +1,80 @@
+"""What becomes of programs in instants that no client can choose: families with a table in this process.
+
+Its end takes all programs below this process along: so no daemon of a fixture may run in this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from protocol.errors import DevServerFailed
+from protocol.limits import Limits
+from protocol.messages.devserver import DevStart, DevState, Install
+from tests.builder import until
+from tests.ports import free_port
+from tests.toolserver.system.tables import opened
+from toolserver.system.disk import Disk
+from toolserver.system.processes import ProcessTable
+from toolserver.tools.call import Call
+from toolserver.tools.devserver import DevServer
+from toolserver.tools.install import Installs
+
+
+async def test_an_install_that_is_cancelled_twice_is_over_when_another_may_begin(tmp_path: Path) -> None:
+    limits = Limits(stop_grace_ms=100)
+    async with opened(tmp_path, limits) as table:
+        disk = Disk(tmp_path)
+        installs = Installs(table, disk, os.environ, limits, cast(Any, SimpleNamespace(on=False)))
+        deaf = "trap '' TERM; touch on; while :; do sleep 0.02; done"
+        task = asyncio.create_task(installs.install(Install(command=deaf), Call("1")))
+        await until((tmp_path / "on").exists)
+        for _ in range(2):
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not installs.running
+        assert not any(each.running for each in table.all())
+        disk.close()
+
+
+class Deadly:
+    """Looks after a dev server that dies once it has answered."""
+
+    def __init__(self, table: ProcessTable) -> None:
+        self.table = table
+        self.told: list[str] = []
+
+    def check(self, request: DevStart) -> None: ...
+
+    async def launching(self, request: DevStart) -> None: ...
+
+    async def answered(self, request: DevStart) -> None:
+        for each in self.table.all():
+            os.kill(each.pid, signal.SIGKILL)
+            await each.wait()
+
+    def ready(self, request: DevStart) -> None:
+        self.told.append("ready")
+
+
+async def test_a_dev_server_that_ends_before_it_is_told_to_be_ready_has_failed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as table:
+        disk, port = Disk(tmp_path), free_port()
+        dev = DevServer(table, disk, {"PATH": os.environ["PATH"]}, Limits(), "127.0.0.1", port)
+        dev.observer = deadly = Deadly(table)
+        serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
+        with pytest.raises(DevServerFailed, match="ended with exit code 137 before it was ready"):
+            await dev.dev_start(DevStart(command=serve), Call("1"))
+        assert (dev.state, deadly.told) == (DevState.CRASHED, [])
+        await dev.close()
+        disk.close()
