@@ -7,6 +7,7 @@ A session's tool server cannot take one: it may only read the store, and the fil
 So the host moves one into the session's area, gives it to that user, and moves it on to the tool server's
 state, while that starts. Which packages a workspace will ask for is guessed by its lock file; the tool server
 alone knows the key, and removes what it was given for another. Whatever fails costs the time of a copy.
+One comes back only from a start of which nothing ever ran: what a session could write to is no other's.
 """
 
 from __future__ import annotations
@@ -101,6 +102,13 @@ class SpareTrees:
                 return reserved
         reserved.close()
         return None
+
+    def take_back(self, area: SessionArea) -> None:
+        """What was handed over to a session; only where it is certain that nothing ran as its user."""
+        for tree in (area.state / SPARES).glob(_name("*", "*")):
+            give_tree(tree, os.geteuid())
+            os.chown(tree, os.geteuid(), os.getegid())
+            tree.rename(self.store / SPARES / tree.name)
 
     def lacking(self, lock: str) -> str:
         """The key of packages that are there and have no spare tree; else empty.

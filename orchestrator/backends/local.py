@@ -148,7 +148,7 @@ class LocalBackend:
             # Also when cancelled: an orphan would hold the port, and nobody would know of it. But not what
             # another one has made, and not the files that were there before.
             if made:
-                await asyncio.shield(self.destroy(guest.id, keep_files=launch.existing))
+                await asyncio.shield(self._undone(guest, place, launch.existing))
             raise
         return guest
 
@@ -239,6 +239,16 @@ class LocalBackend:
         finally:
             spare.close()
             self._refill(spares, spare.key, place)
+
+    async def _undone(self, guest: Guest, place: Place, keep_files: bool) -> None:
+        await asyncio.to_thread(self._take_back, guest, place)
+        await self.destroy(guest.id, keep_files=keep_files)
+
+    def _take_back(self, guest: Guest, place: Place) -> None:
+        """Its spare tree, for whoever begins next: mostly the same one, on another port."""
+        with contextlib.suppress(OSError):
+            if PID in guest.labels and not self._runs(guest) and self._isolation.never_ran(place.area):
+                SpareTrees(self._paths.store_dir).take_back(place.area)
 
     def _refill(self, spares: SpareTrees, key: str, place: Place) -> None:
         with contextlib.suppress(OSError), place.log.open("ab") as stderr:

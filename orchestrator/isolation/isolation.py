@@ -229,6 +229,15 @@ class Isolation:
         """
         return network.helpers(area.directory)
 
+    def never_ran(self, area: SessionArea) -> bool:
+        """Whether it is certain that nothing of a sandbox ran as its user. For a start that has ended.
+
+        It becomes that user in its own network only, and what says that it went there lies where that user
+        cannot write: its log, for one, may say anything.
+        """
+        certain = self.tier.users and self.tier.network and not self.tier.bwrap
+        return certain and not network.was_entered(area.directory)
+
     def network_trial(self) -> str:
         """Why a network of its own does not work here, found by making one; empty when it does."""
         with tempfile.TemporaryDirectory(prefix="network-") as directory:

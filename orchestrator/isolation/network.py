@@ -83,6 +83,11 @@ def helpers(directory: object) -> set[tuple[int, int]]:
         return set()
 
 
+def was_entered(directory: object) -> bool:
+    """Whether a network may have been gone into: who serves it is written down before."""
+    return os.path.lexists(f"{directory}/{PROCESS_FILE}")
+
+
 def last_words(directory: str) -> str:
     """What pasta complained about.
 

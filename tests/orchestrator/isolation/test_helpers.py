@@ -24,6 +24,7 @@ from orchestrator.isolation import probe, reach
 from orchestrator.isolation.isolation import Setting
 from orchestrator.isolation.tiers import Network, Wish
 from orchestrator.paths import PathManager, SessionId, UserId
+from orchestrator.spares import SpareTrees
 from protocol.errors import Busy
 from tests.builder import is_alive
 
@@ -193,6 +194,31 @@ async def test_a_port_that_is_taken_ends_the_start_and_leaves_nothing(data: Path
     assert refused.value.details == {"lostPort": port}
     assert await gone(set())
     assert [*data.glob("workspaces/*/*")] == []
+
+
+@no_network
+@pytest.mark.parametrize("daemon", ["", "import sys; sys.exit('port 4321 is taken')"], ids=["no", "a liar"])
+async def test_a_spare_tree_comes_back_from_a_lost_port_unless_anything_ran(
+    data: Path, daemon: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpareTrees, "_command", lambda *_: ["/bin/true"])
+    driver, spares = backend(data, Setting(network=Network.OWN)), SpareTrees(PathManager(data).store_dir)
+    if not driver._isolation.tier.users:
+        pytest.skip("sessions are no users of their own here")
+    spares.note("lock", "key")
+    tree = spares.store / "spares" / f"key-{processes.boot()[:8]}-1"
+    tree.mkdir(parents=True)
+    (tree / "file").write_text("a package")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        if daemon:
+            driver._settings = replace(driver._settings, command=(sys.executable, "-c", daemon))
+            port = 0
+        with pytest.raises(Busy):
+            await driver.create(replace(launch(), dev_port=port, lock="lock"))
+    back = [path for each in (spares.store / "spares").iterdir() for path in (each, *each.iterdir())]
+    assert [path.name for path in back[1:]] == ([] if daemon else ["file"])
+    assert {path.stat().st_uid for path in back} <= {os.geteuid()}
 
 
 @no_network
