@@ -208,8 +208,14 @@ async def _ended_when_it_fails(sessions: Sessions, record: SessionRecord) -> Asy
         yield
     except BaseException:
         with contextlib.suppress(ToolError):  # what failed first is what a person has to know
-            await asyncio.shield(sessions.end(record, keep_files=False))
+            await asyncio.shield(_undone(sessions, record))
         raise
+
+
+async def _undone(sessions: Sessions, record: SessionRecord) -> None:
+    """From when it is written down as ready, somebody may work in it: then its files are kept."""
+    now = await sessions.get(record.user_id, record.session_id)
+    await sessions.end(now, keep_files=now.has_work)
 
 
 async def _keep_first(sessions: Sessions, record: SessionRecord, observer: Observer) -> None:
