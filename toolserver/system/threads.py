@@ -24,6 +24,21 @@ async def whole(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise
 
 
+async def taken(let_go: Callable[[T], object], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """``whole``, for what has to be given back: a descriptor, a file. What was made for somebody who is
+    cancelled before he has it, ``let_go`` is given, on a thread too."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            await until_done(task)
+        finally:
+            if task.exception() is None:
+                await whole(let_go, task.result())
+        raise
+
+
 async def until_done(task: asyncio.Future[T]) -> None:
     """Wait for the end of ``task``, however often we are cancelled; that is raised then, its error is not."""
     cancelled = False

@@ -35,7 +35,7 @@ from toolserver.system.gate import Gate
 from toolserver.system.manifests import Manifests, Writing
 from toolserver.system.swap import Staging
 from toolserver.system.tarballs import FIXED_TIME, Extracted, Extraction, Packed, Packing
-from toolserver.system.threads import whole
+from toolserver.system.threads import taken, whole
 from toolserver.tools.call import Call
 from toolserver.tools.manifests import base_of, head_of, line_of
 
@@ -237,7 +237,7 @@ class Archives:
 
     async def _extract(self, directory: Path, chunks: AsyncGenerator[bytes], call: Call) -> Extracted:
         told = time.monotonic()
-        extraction = await whole(Extraction, directory, self._limits)
+        extraction = await taken(Extraction.abort, Extraction, directory, self._limits)
         try:
             async with aclosing(ahead(chunks)) as pieces:
                 async for chunk in pieces:
@@ -256,7 +256,7 @@ class Archives:
     async def _tree(self) -> AsyncIterator[int]:
         """The root, a descriptor: no injection swaps what is in it meanwhile."""
         async with self._gate.shared():
-            root = await asyncio.to_thread(self._disk.open, ROOT, os.O_RDONLY | os.O_DIRECTORY)
+            root = await taken(os.close, self._disk.open, ROOT, os.O_RDONLY | os.O_DIRECTORY)
             self._saving += 1
         try:
             yield root

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from protocol.errors import ToolError
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
+from toolserver.system.threads import taken
 
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 """ripgrep reads files with these in UTF-8, and its offsets are those of that text, without the mark."""
@@ -58,7 +59,7 @@ class Confirming:
             path = self._locate(name)
             flags = os.O_RDONLY | os.O_NONBLOCK
             now = self._disk.open_now(path, flags)
-            self._fd = await asyncio.to_thread(self._disk.open, path, flags) if now is None else now
+            self._fd = await taken(os.close, self._disk.open, path, flags) if now is None else now
         except ToolError:
             return
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):

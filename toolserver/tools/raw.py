@@ -21,7 +21,7 @@ from protocol.messages.files import WriteAnswer
 from protocol.paths import WorkspacePath
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
-from toolserver.system.threads import whole
+from toolserver.system.threads import taken, whole
 from toolserver.system.uploads import Upload
 from toolserver.tools.call import Call
 from toolserver.tools.files import SMALL_BYTES
@@ -125,6 +125,11 @@ class Opened:
         """Its entity tag."""
         return tag_of(self.info)
 
+    def close(self) -> None:
+        """Let go of it."""
+        if self.content is None:
+            os.close(self.fd)
+
     def read(self, offset: int, count: int) -> bytes:
         """At most ``count`` bytes from ``offset`` on; blocks, unless there is ``content``."""
         if self.content is not None:
@@ -151,12 +156,14 @@ class RawFiles:
         path = self._disk.path(raw)
         async with self._gate.shared():
             now = self._disk.read_now(path, SMALL_BYTES)
-            file = await whole(self._open, path) if now is None else Opened(-1, now[1], now[0])
+            if now is None:
+                file = await taken(Opened.close, self._open, path)
+            else:
+                file = Opened(-1, now[1], now[0])
         try:
             yield file
         finally:
-            if file.content is None:
-                os.close(file.fd)
+            file.close()
 
     async def write(
         self, raw: str, chunks: AsyncIterator[bytes], conditions: Conditions, mode: int | None, call: Call
@@ -165,7 +172,7 @@ class RawFiles:
         path = self._disk.path(raw)
         if conditions:  # told before the client has sent everything; what counts is asked again at the end
             await asyncio.to_thread(self._check, path, conditions)
-        upload = await whole(Upload.begin, self._disk, path, self._state, self._limits)
+        upload = await taken(Upload.release, Upload.begin, self._disk, path, self._state, self._limits)
         try:
             async for chunk in chunks:
                 await whole(upload.write, chunk)

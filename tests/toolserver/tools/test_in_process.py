@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,14 +19,19 @@ import pytest
 from protocol.errors import DevServerFailed
 from protocol.limits import Limits
 from protocol.messages.devserver import DevStart, DevState, Install
-from tests.builder import until
+from protocol.paths import WorkspacePath
+from tests.builder import PATIENCE_SECONDS, until
 from tests.ports import free_port
 from tests.toolserver.system.tables import opened
 from toolserver.system.disk import Disk
+from toolserver.system.gate import Gate
 from toolserver.system.processes import ProcessTable
 from toolserver.tools.call import Call
 from toolserver.tools.devserver import DevServer
+from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.install import Installs
+from toolserver.tools.locks import PathLocks
+from toolserver.tools.raw import Opened, RawFiles
 
 
 async def test_an_install_that_is_cancelled_twice_is_over_when_another_may_begin(tmp_path: Path) -> None:
@@ -78,3 +84,36 @@ async def test_a_dev_server_that_ends_before_it_is_told_to_be_ready_has_failed(t
         assert (dev.state, deadly.told) == (DevState.CRASHED, [])
         await dev.close()
         disk.close()
+
+
+async def test_a_download_that_is_cancelled_while_its_file_is_opened_keeps_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(SMALL_BYTES + 1))
+    disk, begun, let = Disk(tmp_path), threading.Event(), threading.Event()
+    files = RawFiles(disk, tmp_path, Gate(), PathLocks(), Limits(), cast(Any, None))
+    open_now = files._open
+
+    def slowly(path: WorkspacePath) -> Opened:
+        file = open_now(path)
+        descriptors.append(file.fd)
+        begun.set()
+        assert let.wait(PATIENCE_SECONDS)
+        return file
+
+    async def download() -> None:
+        async with files.opened("file"):
+            pass
+
+    descriptors = list[int]()
+    monkeypatch.setattr(files, "_open", slowly)
+    task = asyncio.create_task(download())
+    await until(begun.is_set)
+    task.cancel()
+    await asyncio.sleep(0)
+    let.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptors[0])
+    disk.close()
