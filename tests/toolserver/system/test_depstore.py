@@ -13,6 +13,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -381,3 +382,25 @@ def test_a_pack_that_another_made_whole_just_now_stays_whole(
     with pytest.raises(Unfit, match="just now"):
         one.fill()
     assert pack.read_bytes() == b"a pack"
+
+
+def test_packages_are_placed_where_a_dev_server_begins_its_cache_at_that_moment(
+    one: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.fill()
+    kept, rename, begun = tree_of(one.tree), os.rename, list[str]()
+
+    def no_exchange(*given: Any, **more: Any) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    def with_a_cache(source: Any, target: Any, **where: Any) -> None:
+        if (source, target) == ("node_modules", "node_modules") and not begun:
+            begun.append("cache")
+            (one.tree / ".vite").mkdir(parents=True)
+        rename(source, target, **where)
+
+    monkeypatch.setattr(moving, "rename", no_exchange)
+    monkeypatch.setattr(os, "rename", with_a_cache)
+    assert one.take()[0]
+    assert begun == ["cache"]
+    assert tree_of(one.tree) == kept

@@ -26,6 +26,9 @@ from toolserver.system.removal import trash_name
 TREE = "node_modules"
 _NO_EXCHANGE = frozenset((errno.ENOENT, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 """There are no packages yet, or the file system cannot have two entries change places (gVisor's, NFS)."""
+_MADE_MEANWHILE = frozenset((errno.ENOTEMPTY, errno.EEXIST))
+_TRIES = 10
+"""Each is lost to a program that makes packages, or a cache in their place, at the same instant."""
 
 
 class Placing:
@@ -68,8 +71,16 @@ class Placing:
         except OSError as error:
             if error.errno not in _NO_EXCHANGE:
                 raise
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(TREE, trash_name(), src_dir_fd=self._root, dst_dir_fd=area)
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(TREE, trash_name(), src_dir_fd=self._root, dst_dir_fd=area)
+            try:
+                os.rename(TREE, TREE, src_dir_fd=area, dst_dir_fd=self._root)
+                return
+            except OSError as error:
+                # A dev server has begun its cache there since: that goes as it would have a moment before.
+                if error.errno not in _MADE_MEANWHILE:
+                    raise
         os.rename(TREE, TREE, src_dir_fd=area, dst_dir_fd=self._root)
 
     def _made(self, found: Found, area: int, spares: Sequence[Spares], told: list[str]) -> Means:
