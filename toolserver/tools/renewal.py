@@ -35,6 +35,8 @@ _QUIET_SECONDS = 0.5
 """Without a further change, before anything is done: a package manager writes package.json, then the lock."""
 _MOST_QUIET = 20
 """Times that it is waited for, where it never gets quiet."""
+_MOST_INSTALLS = 5
+"""In a row, where packages change again while they are installed: a gut feeling."""
 _MAX_FILE_BYTES = 32 * 1024 * 1024
 """Of a lock file; large ones have 2 MB."""
 _MAX_NAMED = 500
@@ -135,11 +137,15 @@ class Renewal:
             _tell(error)
 
     async def _quiet(self) -> None:
-        for _ in range(_MOST_QUIET):
+        left = _MOST_QUIET
+        while left:
             number = self._watcher.number
             await asyncio.sleep(_QUIET_SECONDS)
-            if self._watcher.number == number and not self._installs.running:
+            if self._installs.running:
+                continue  # which has a clock of its own; nothing is stopped or installed in the midst of it
+            if self._watcher.number == number:
                 return
+            left -= 1
 
     async def _judge(
         self, request: DevStart, paths: set[str] | None, at: float, changes: list[Numbered] | None
@@ -199,11 +205,20 @@ class Renewal:
         return await asyncio.to_thread(read)
 
     async def _install(self) -> str:
+        """Until it has begun after the last change: what it is started from then is what was there."""
         try:
-            await self._installs.install(self._installs.last, Call("renewal"))
+            for _ in range(_MOST_INSTALLS):
+                before = await asyncio.to_thread(self._packages)
+                await self._installs.install(self._installs.last, Call("renewal"))
+                if await asyncio.to_thread(self._packages) in (before, None):
+                    break
         except ToolError as error:
             return error.message
         return ""
+
+    def _packages(self) -> str | None:
+        """Which ones package.json names; None while that cannot be told."""
+        return (self._look() or {}).get(PACKAGE_FILE)
 
     def _look(self) -> Basis | None:
         """What is there; None while package.json is not to be understood, as in the middle of an edit."""

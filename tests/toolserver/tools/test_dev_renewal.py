@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from tests.builder import Daemon, Http, Json, Socket, http_of, until
+from protocol.limits import Limits
+from tests.builder import PATIENCE_SECONDS, Daemon, Http, Json, Socket, http_of, until
 from tests.ports import free_port
+from toolserver.tools import renewal
+from toolserver.tools.renewal import Renewal
 
 SERVE = "exec python3 -m http.server {port} --bind {host}"
 INSTALL = "echo x >> installs; wc -l < installs > package-lock.json"
@@ -64,6 +70,34 @@ async def test_changed_packages_are_installed_and_it_starts_anew(
     package(root, dependencies={"a": "1.0.0"}, scripts={"dev": "two"})
     assert [each["state"] for each in await told(socket, len(ANEW))] == ANEW
     assert (root / "installs").read_text() == "x\nx\n"
+
+
+async def test_packages_that_change_while_they_are_installed_are_installed_too(
+    http: Http, socket: Socket, root: Path
+) -> None:
+    package(root)
+    hang = "[ ! -e hang ] || { rm hang; touch on; while [ ! -e go ]; do sleep 0.02; done; }"
+    await started(http, socket, f"{INSTALL}; {hang}")
+    (root / "hang").touch()
+    package(root, dependencies={"a": "1.0.0"})
+    await until((root / "on").exists)
+    package(root, dependencies={"a": "1.0.0", "b": "1.0.0"})
+    (root / "go").touch()
+    assert [each["state"] for each in await told(socket, len(INSTALLED))] == INSTALLED
+    assert (root / "installs").read_text() == "x\nx\nx\n"
+
+
+async def test_an_install_is_waited_for_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewal, "_QUIET_SECONDS", 0)
+    installs = SimpleNamespace(running=True)
+    parts = SimpleNamespace(number=1), None, SimpleNamespace(), installs, Limits()
+    waiting = asyncio.create_task(Renewal(*cast(Any, parts))._quiet())
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    installs.running = False
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await waiting
 
 
 async def test_what_somebody_installed_already_is_not_installed_again(
