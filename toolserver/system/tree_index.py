@@ -172,11 +172,9 @@ class TreeIndex:
             fd = directories.open(path)
             self._watch(path, fd)
             return known | {name for name in os.listdir(fd) if _is_shown(path, name)}
-        except (
-            OSError
-        ) as error:  # gone meanwhile, or closed to us: a notice of the directory above tells of it
+        except OSError as error:
             refuse_blindness(error)
-            return set(known)
+            return set(known)  # gone meanwhile, or closed to us: a notice of the directory above tells of it
 
     def _add(self, path: str, entry: Entry) -> None:
         if len(self.entries) >= self._max_entries:
