@@ -140,6 +140,26 @@ async def test_a_stop_while_a_slow_client_uploads_nothing_more(tmp_path: Path) -
             await reader.read()
 
 
+async def test_a_stop_while_a_client_reads_nothing_of_what_it_asked_for(tmp_path: Path) -> None:
+    """The pieces of an endless command's output fill all that there is room for between the two."""
+    frame = b'{"id":"1","op":"command","params":{"command":"yes","commandId":"all"}}'
+    with running(tmp_path) as daemon, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(PATIENCE_SECONDS)
+        deaf.connect(("127.0.0.1", daemon.port))
+        deaf.sendall(
+            f"GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n\r\n".encode()
+        )
+        assert deaf.recv(12) == b"HTTP/1.1 101"
+        deaf.sendall(bytes([0x81, 0x80 | len(frame), 0, 0, 0, 0]) + frame)
+        async with http_of(daemon) as http, asyncio.timeout(PATIENCE_SECONDS):
+            while sum(each["stdoutBytes"] for each in (await http.ok("processes"))["processes"]) < 12 << 20:
+                await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(daemon.stop) == 0
+
+
 async def test_signals_that_its_starter_ignored_or_blocked_are_themselves_in_commands(tmp_path: Path) -> None:
     ignored = signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}

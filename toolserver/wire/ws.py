@@ -30,6 +30,9 @@ _HEARTBEAT_SECONDS = 20.0
 _CLOSE_SECONDS = 5.0
 """For the client to take that its token is over; then it is cut off."""
 
+_STOP_SECONDS = 1.0
+"""The same where the daemon stops: who reads nothing would hold up its end, and that of the commands."""
+
 _ANSWERS_PER_TURN = 32
 """Given at once, one after the other, to a client that asks without waiting; then the others' turn: two
 milliseconds or so."""
@@ -42,7 +45,7 @@ class WebSocketDoor:
         self._dispatcher = dispatcher
         self._access = access
         self._limits = limits
-        self._open: set[web.WebSocketResponse] = set()
+        self._open: dict[web.WebSocketResponse, web.Request] = {}
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Speak until the client, or the daemon, closes."""
@@ -56,22 +59,34 @@ class WebSocketDoor:
         socket.headers[VERSION_HEADER] = __version__
         await socket.prepare(request)
         form: Format = "msgpack" if socket.ws_protocol == SUBPROTOCOL_MSGPACK else "json"
-        self._open.add(socket)
+        self._open[socket] = request
         try:
             await _Peer(socket, request, form, self._dispatcher, self._access, self._limits).speak()
         finally:
-            self._open.discard(socket)
+            self._open.pop(socket, None)
         return socket
 
     async def close(self, _: web.Application) -> None:
         """Tell every client that the daemon goes away."""
         await asyncio.gather(
             *(
-                socket.close(code=WSCloseCode.GOING_AWAY, message=b"the tool server stops")
-                for socket in list(self._open)
+                _close(socket, request, WSCloseCode.GOING_AWAY, "the tool server stops", _STOP_SECONDS)
+                for socket, request in list(self._open.items())
             ),
             return_exceptions=True,
         )
+
+
+async def _close(
+    socket: web.WebSocketResponse, request: web.Request, code: int, reason: str, seconds: float
+) -> None:
+    """Say why; who does not take that within so many seconds is cut off."""
+    try:
+        async with asyncio.timeout(seconds):
+            await socket.close(code=code, message=reason.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
 
 
 class _Peer:
@@ -111,15 +126,9 @@ class _Peer:
 
     def _end(self, reason: str) -> None:
         """The token is no longer good: close the socket, and say why."""
-        self._closing = self._closing or asyncio.create_task(self._close(reason))
-
-    async def _close(self, reason: str) -> None:
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._socket.close(code=CLOSE_UNAUTHORIZED, message=reason.encode())
-        except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
+        self._closing = self._closing or asyncio.create_task(
+            _close(self._socket, self._request, CLOSE_UNAUTHORIZED, reason, _CLOSE_SECONDS)
+        )
 
     async def _speak(self) -> None:
         writer = asyncio.create_task(self._outgoing.write())
