@@ -55,7 +55,7 @@ ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("starts", 40, 60): starts,
     Group("sessions", 20, 60): rates,
     Group("archives", 36, 170): tarballs,
-    Group("deltas", 0, 40): deltas,
+    Group("deltas", 0, 180): deltas,
     Group("checkpoints", 0, 30): past,
     Group("growth", 0, 50): growth,
     Group("templates", 40, 480): readiness,
