@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from toolserver.system.priority import lower
 
 @pytest.fixture
 def leader() -> Iterator[int]:
-    """A program that leads a session of its own."""
-    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "sleep 1000"], os.environ, setsid=True)
-    yield pid
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    """A program that leads a session of its own, and has started another by now."""
+    line = ["sh", "-c", "sleep 1000 & echo; wait"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_session_gives_way_with_all_that_is_in_its_group(leader: int) -> None:
