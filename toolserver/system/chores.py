@@ -17,15 +17,14 @@ from toolserver.system.priority import lower
 from toolserver.system.process import Process
 from toolserver.system.records import Records
 
+log = logging.getLogger("toolserver.processes")
+
 _CHORES_SECONDS = 0.1
 """After a start: a command that is over by then is never placed in a cgroup."""
 _TIDY_SECONDS = 5.0
 """Between two looks whether what a command left behind in its group is gone."""
 _PLACING_LOOKS = 2
 """Who was forked while the first look's finds were moved is found by the second."""
-
-
-log = logging.getLogger("toolserver.processes")
 
 
 class Chores:

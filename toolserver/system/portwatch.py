@@ -19,11 +19,10 @@ from toolserver.system.census import Snapshot
 from toolserver.system.ports import Listener
 from toolserver.system.processes import ProcessTable
 
+log = logging.getLogger("toolserver.processes")
+
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _GROWTH = 0.1, 1.0, 1.3
 """Pauses between looks: the next is this many times longer. A look takes about 0.2 ms."""
-
-
-log = logging.getLogger("toolserver.processes")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Stay:
 class Presence:
     """All that is open."""
 
-    def __init__(self, is_revoked: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(self, is_revoked: Callable[[str], bool]) -> None:
         """``is_revoked``: whether the token of that id is, as ``Tokens`` knows it."""
         self._is_revoked = is_revoked
         self._stays: set[Stay] = set()

@@ -144,14 +144,19 @@ async def test_named_files_start_it_anew_and_others_do_not(http: Http, socket: S
     assert (refused.code, refused.details["field"]) == ("invalid_request", "restartOn")
 
 
-async def test_a_stop_ends_it_in_the_middle_of_the_install(
-    http: Http, socket: Socket, daemon: Daemon, root: Path
-) -> None:
+async def hanging_in_its_install(http: Http, socket: Socket, root: Path) -> None:
+    """It is being started anew, for packages whose install does not end."""
     package(root)
     await started(http, socket, "[ ! -e hang ] || { touch on; sleep 1000; }")
     (root / "hang").touch()
     package(root, dependencies={"a": "1.0.0"})
     await until((root / "on").exists)
+
+
+async def test_a_stop_ends_it_in_the_middle_of_the_install(
+    http: Http, socket: Socket, daemon: Daemon, root: Path
+) -> None:
+    await hanging_in_its_install(http, socket, root)
     stopped = await http.ok("dev_stop")
     assert stopped["state"] == "down"
     assert daemon.children() == set()
@@ -161,11 +166,7 @@ async def test_a_stop_ends_it_in_the_middle_of_the_install(
 async def test_who_waits_for_it_to_be_started_anew_is_told_of_a_stop(
     http: Http, socket: Socket, daemon: Daemon, root: Path
 ) -> None:
-    package(root)
-    await started(http, socket, "[ ! -e hang ] || { touch on; sleep 1000; }")
-    (root / "hang").touch()
-    package(root, dependencies={"a": "1.0.0"})
-    await until((root / "on").exists)
+    await hanging_in_its_install(http, socket, root)
     await socket.send("again", "dev_start", {})
     assert (await socket.ok("dev_stop"))["state"] == "down"
     _, last = await socket.end_of("again")

@@ -91,7 +91,7 @@ async def test_nothing_waits_for_ever_for_a_client_that_is_gone() -> None:
         return ListAnswer(path=".", entries=[], truncated=False)
 
     dispatcher = SimpleNamespace(ledger=Ledger(), at_once=lambda *_: None, run=run)
-    access = Access(cast(Any, None), Presence())
+    access = Access(cast(Any, None), Presence(lambda _: False))
     asked = Request(admission=EVERYTHING)
     before = asyncio.all_tasks()
     peer = _Peer(*cast(Any, (socket, asked, "json", dispatcher, access, Limits(max_queued_frames=2))))
