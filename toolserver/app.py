@@ -10,9 +10,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from aiohttp import web
 
@@ -63,7 +64,7 @@ from toolserver.tools.renewal import Renewal
 from toolserver.tools.replace import Replaces
 from toolserver.tools.search import Searches, find_ripgrep
 from toolserver.tools.separation import Separations
-from toolserver.tools.shell import workspace_environment
+from toolserver.tools.shell import package_caches, workspace_environment
 from toolserver.tools.shells import KeptShells
 from toolserver.tools.start import Starts
 from toolserver.tools.terminals import SharedTerminals
@@ -129,7 +130,7 @@ async def open_app(config: Config, environ: Mapping[str, str], tool_path: str) -
     if config.command_user is not None:
         work_as(config.command_user, (config.root, config.state_dir))
     tree.hide_memory_and_environ()
-    await asyncio.to_thread(prepare_directories, config)
+    await asyncio.to_thread(prepare_directories, config, package_caches(environ))
     if config.extra_ca_bundle is not None:
         bundle = await asyncio.to_thread(combined_bundle, config.extra_ca_bundle, config.state_dir)
         config = replace(config, extra_ca_bundle=bundle)
@@ -161,8 +162,11 @@ def _separation(config: Config, environ: Mapping[str, str]) -> Separation:
     return Separation(config.separation, places, config.command_user)
 
 
-def prepare_directories(config: Config) -> None:
-    """Make root and state directory, and finish or undo what a killed injection or edit has left."""
+def prepare_directories(config: Config, caches: Iterable[Path]) -> None:
+    """Make root and state directory, and finish or undo what a killed injection or edit has left.
+
+    ``caches`` are made too: beside what commands do not see they could make nothing (``domain.rules``).
+    """
     config.root.mkdir(parents=True, exist_ok=True)
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     KeptShells.area(config.state_dir).mkdir(mode=0o700, exist_ok=True)
@@ -171,6 +175,9 @@ def prepare_directories(config: Config) -> None:
     outcome = swap.recover(config.root, config.state_dir)
     manifests.sweep(config.state_dir)
     edits = [each.value for each in edit_journal.recover(config.root, config.state_dir)]
+    for cache in caches:
+        with suppress(OSError):  # of a command that tries it again, the error is told
+            cache.mkdir(parents=True, exist_ok=True)
     log.info("directories ready", extra={"data": {"recovery": str(outcome), "edits": edits}})
 
 

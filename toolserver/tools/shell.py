@@ -39,6 +39,15 @@ _CA_VARIABLES = (
     "PIP_CERT",
 )
 
+_CACHE_VARIABLES = (
+    "npm_config_cache",
+    "NPM_CONFIG_CACHE",
+    "npm_config_store_dir",
+    "COREPACK_HOME",
+    "YARN_CACHE_FOLDER",
+    "XDG_CACHE_HOME",
+)
+
 
 def workspace_environment(
     environ: Mapping[str, str], ours: frozenset[str], extra_ca_bundle: Path | None = None
@@ -56,6 +65,16 @@ def workspace_environment(
     if extra_ca_bundle is not None:
         env |= dict.fromkeys(_CA_VARIABLES, str(extra_ca_bundle))
     return env
+
+
+def package_caches(environ: Mapping[str, str]) -> list[Path]:
+    """Where the environment has package managers keep what they fetch.
+
+    >>> package_caches({"npm_config_cache": "/cache/npm", "COREPACK_HOME": "not/absolute"})
+    [PosixPath('/cache/npm')]
+    """
+    named = (Path(environ.get(name, "")) for name in _CACHE_VARIABLES)
+    return [path for path in named if path.is_absolute()]
 
 
 def command_environment(request: Command, env: Mapping[str, str]) -> Mapping[str, str]:

@@ -120,6 +120,17 @@ async def test_no_attack_of_a_command_on_its_tool_server_gets_through(directory:
     assert {name for name, held in holds.items() if not held} == {"own_user"}
 
 
+async def test_a_package_cache_that_is_not_there_yet_can_be_filled_beside_what_is_hidden(
+    directory: Path,
+) -> None:
+    cache = directory / "caches" / "npm"
+    with running(directory, TMPDIR=str(directory / "tmp"), npm_config_cache=str(cache)) as daemon:
+        async with http_of(daemon) as http:
+            done = await http.ok("command", command='mkdir -p "$npm_config_cache/_cacache"')
+    assert (done["exitCode"], done["stderr"]) == (0, "")
+    assert (cache / "_cacache").is_dir()
+
+
 async def test_without_landlock_the_rest_still_holds_and_is_told(directory: Path) -> None:
     module = "tests.toolserver.system.without_landlock"
     with running(directory, module=module, TMPDIR=str(directory / "tmp")) as daemon:
