@@ -135,7 +135,10 @@ def _without_rights() -> bool:
 
 def _with_devices(places: Places) -> Places:
     """Root reads disks past every rule on files, so these are out of reach too."""
-    seen = ((entry.path, entry.stat(follow_symlinks=False).st_mode) for entry in os.scandir("/dev"))
+    try:
+        seen = [(entry.path, entry.stat(follow_symlinks=False).st_mode) for entry in os.scandir("/dev")]
+    except PermissionError:
+        return places  # Root is refused a list by a domain around it alone: that lends devices, and no disk.
     disks = [path for path, mode in seen if stat.S_ISBLK(mode)]
     return replace(places, hidden=(*places.hidden, *disks))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from orchestrator.isolation import landlock
 from tests.orchestrator.live import Host, template
 
@@ -45,3 +47,22 @@ def test_none_leaves_commands_as_they_were_and_auto_ties_them_down(tmp_path: Pat
         ]
         host.inside("down", session, "--remove")
     assert found == {"none": b"0", "auto": b"1" if landlock.abi() >= landlock.MIN_ABI else b"0"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for anybody else no session is another user")
+def test_root_has_a_workspace_also_where_nobody_else_can_read_what_it_needs(tmp_path: Path) -> None:
+    template(tmp_path, "plain", {"index.html": "hello"})
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in {"node": 'echo "$0"; echo 24.1.0', "npm": "exit 1"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    programs.chmod(0o700)
+    host = Host(tmp_path)
+    host.environ["PATH"] = f"{programs}:{host.environ['PATH']}"
+    with host.up("plain", "--detach") as up:
+        session = up.ready().session
+        up.end()
+    told = host.inside("exec", session, "--", "echo > /dev/null && id -u")
+    host.inside("down", session, "--remove")
+    assert told.stdout == b"0\n"
