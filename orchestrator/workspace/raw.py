@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
@@ -92,6 +92,9 @@ async def _written(response: aiohttp.ClientResponse, part: Path, mode: int) -> i
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             await asyncio.to_thread(_write_all, file, chunk)
             size += len(chunk)
+        # Not at the opening alone: of what is asked for there, the umask takes its part.
+        with suppress(PermissionError):  # by a file system that knows no bits
+            await asyncio.to_thread(os.fchmod, descriptor, mode)
     return size
 
 

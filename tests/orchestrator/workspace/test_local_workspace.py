@@ -141,14 +141,14 @@ def test_a_large_file_goes_there_and_back_byte_for_byte(workspace: LocalWorkspac
     with source.open("wb") as file:
         for _ in range(100):
             file.write(block)
-    source.chmod(0o751)
+    source.chmod(0o773)
     sent = workspace.file_upload(source, "deep/new/")
     assert sent == FileOperationResult(str(source), "deep/new/large.bin", 100 * MIB)
     got = workspace.file_download("deep/new/large.bin", f"{tmp_path}/back/again/")
     target = tmp_path / "back" / "again" / "large.bin"
     assert got == FileOperationResult("deep/new/large.bin", str(target), 100 * MIB)
     assert digest(target) == digest(source)
-    assert target.stat().st_mode & 0o777 == 0o751
+    assert target.stat().st_mode & 0o777 == 0o773
     assert [path.name for path in target.parent.iterdir()] == ["large.bin"]
 
 
