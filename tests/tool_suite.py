@@ -274,7 +274,7 @@ async def archives(client: Client, box: Sandbox) -> None:
     with pytest.raises(ToolError):
         await client.inject(archive=packed({"../out": b"x"}))
     assert (await client.inject(archive=packed({"a/b.txt": b"b\n"}))).files == 1
-    await client.command(command="ln -s b.txt a/link && chmod 700 a/b.txt && mkdir empty")
+    await client.command(command="ln -s b.txt a/link && chmod 700 a/b.txt && mkdir -m 755 empty")
     saved = await client.save()
     streamed = b"".join([chunk async for chunk in client.get_archive()])
     for archive in (saved.archive, streamed):

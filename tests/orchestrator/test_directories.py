@@ -20,7 +20,8 @@ def test_a_private_directory_and_all_made_above_it_are_its_owners_alone(tmp_path
 
 
 def test_what_was_there_keeps_its_mode(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir(mode=0o755)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a").chmod(0o755)  # whatever the umask
     private_directory(tmp_path / "a" / "b")
     assert mode(tmp_path / "a") == 0o755
 
