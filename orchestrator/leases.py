@@ -21,6 +21,7 @@ from pathlib import Path
 
 from orchestrator import processes
 from orchestrator.session_states import State
+from protocol.errors import Busy
 
 LEASE_SECONDS = 30.0
 """Far above the pauses of a busy machine, and what a person waits for one that hangs. A gut feeling."""
@@ -125,6 +126,19 @@ def may_take(lease: Lease, wanted: Purpose, state: State) -> bool:
     False
     """
     return (lease.purpose, wanted, state) == (Purpose.START, Purpose.STOP, State.INITIALIZING)
+
+
+def refusal(session_id: str, purpose: Purpose, pid: int) -> Busy:
+    """What is said to whoever comes while process ``pid`` is at work on a session.
+
+    >>> refusal("s1", Purpose.STOP, 7)
+    Busy('s1 is being stopped by process 7; wait until that is done, and run it again')
+    """
+    return Busy(
+        f"{session_id} is being {purpose.value} by process {pid}; wait until that is done, and run it again",
+        sessionId=session_id,
+        pid=pid,
+    )
 
 
 def _link(path: str) -> str:

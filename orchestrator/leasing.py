@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from orchestrator import processes
-from orchestrator.leases import LEASE_SECONDS, RENEW_SECONDS, Clock, Holder, Lease, Purpose, is_over
+from orchestrator.leases import (
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Clock,
+    Holder,
+    Lease,
+    Purpose,
+    is_over,
+    refusal,
+)
 from orchestrator.records import Change, Records, SessionRecord
 from orchestrator.session_states import Event, State
 from protocol.errors import ToolError
@@ -29,6 +38,7 @@ class Leasing:
         self._holder = holder or Holder.of_this_process()
         self._clock = clock or Clock.of_this_machine()
         self._held: set[str] = set()
+        self._ending: set[str] = set()
         self._renewing: asyncio.Task[None] | None = None
 
     async def add(self, choose: Callable[[frozenset[int]], SessionRecord]) -> SessionRecord:
@@ -37,6 +47,20 @@ class Leasing:
         record = await asyncio.to_thread(self._records.add, choose, lease)
         self._hold(record.session_id)
         return record
+
+    @contextlib.contextmanager
+    def ending(self, session_id: str) -> Iterator[None]:
+        """Around the lease to stop a session: Busy while another task of this orchestrator has it.
+
+        The registry knows orchestrators, not their tasks: one would give back what another still needs.
+        """
+        if session_id in self._ending:
+            raise refusal(session_id, Purpose.STOP, self._holder.pid)
+        self._ending.add(session_id)
+        try:
+            yield
+        finally:
+            self._ending.discard(session_id)
 
     async def claim(
         self,

@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from orchestrator.backends import Guest
-from orchestrator.leases import Holder, Lease, Purpose, may_take
+from orchestrator.leases import Holder, Lease, Purpose, may_take, refusal
 from orchestrator.paths import SessionId, UserId, WorkspaceId, is_plain_name
 from orchestrator.plan import KeptPlan
 from orchestrator.registry import Registry
 from orchestrator.session_states import BETWEEN, LIVE, Event, State, after
-from protocol.errors import Busy, Conflict, NotFound
+from protocol.errors import Conflict, NotFound
 
 __all__ = ["LIVE", "Event", "Records", "SessionRecord", "State", "WorkspaceRecord"]
 
@@ -293,12 +293,7 @@ def _refuse_held(held: Lease | None, wanted: Lease, record: SessionRecord, is_ov
     if held is None or is_over(held) or (held.holder, held.purpose) == (wanted.holder, wanted.purpose):
         return
     if not may_take(held, wanted.purpose, record.state):
-        raise Busy(
-            f"{record.session_id} is being {held.purpose.value} by process {held.holder.pid}; wait until "
-            "that is done, and run it again",
-            sessionId=record.session_id,
-            pid=held.holder.pid,
-        )
+        raise refusal(record.session_id, held.purpose, held.holder.pid)
 
 
 def _refuse_other(held: Lease | None, by: Holder, session_id: str) -> None:

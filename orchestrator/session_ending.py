@@ -49,8 +49,8 @@ class Ending(Finding):
 
         They stay where they are, or are saved first on a backend that cannot keep them; when that fails the
         session goes on and this raises. One that is over is taken too: so its files are removed later.
-        Raises Busy while another orchestrator starts or ends it, and NoSpace or Unavailable when the end
-        cannot be written down; then it has ended all the same.
+        Raises Busy while another orchestrator starts or ends it, or another task ends it, and NoSpace or
+        Unavailable when the end cannot be written down; then it has ended all the same.
         """
         driver = self._backends[record.backend]
         save = keep_files and not driver.properties.keeps_files
@@ -89,22 +89,23 @@ class Ending(Finding):
     ) -> Ended:
         driver = self._backends[record.backend]
         keeps = keep_files and driver.properties.keeps_files
-        # Held while it is saved already; it is ``stopping`` only from when nothing can be lost any more.
-        with contextlib.suppress(NoSpace, Unavailable):  # ending makes room on a full disk
-            await self._leasing.claim(record.session_id, Purpose.STOP, seen=seen)
-        try:
-            saved = await self._last_save(record, driver) if save else None
-            if last_look is not None:
-                await last_look()
-            with contextlib.suppress(NoSpace, Unavailable):
-                await self._leasing.move(record.session_id, Event.STOP, discards=not keep_files)
-            outcome = await driver.destroy(sandbox_of(record), keep_files=keeps)
-            if saved:
-                outcome = replace(outcome, kept=outcome.kept or str(saved.file.path))
-            await self._write_down_end(record, outcome, keep_files)
-            return Ended(outcome, saved)
-        finally:
-            await asyncio.shield(self._leasing.release(record.session_id))
+        with self._leasing.ending(record.session_id):
+            # Held while it is saved already; it is ``stopping`` only from when nothing can be lost any more.
+            with contextlib.suppress(NoSpace, Unavailable):  # ending makes room on a full disk
+                await self._leasing.claim(record.session_id, Purpose.STOP, seen=seen)
+            try:
+                saved = await self._last_save(record, driver) if save else None
+                if last_look is not None:
+                    await last_look()
+                with contextlib.suppress(NoSpace, Unavailable):
+                    await self._leasing.move(record.session_id, Event.STOP, discards=not keep_files)
+                outcome = await driver.destroy(sandbox_of(record), keep_files=keeps)
+                if saved:
+                    outcome = replace(outcome, kept=outcome.kept or str(saved.file.path))
+                await self._write_down_end(record, outcome, keep_files)
+                return Ended(outcome, saved)
+            finally:
+                await asyncio.shield(self._leasing.release(record.session_id))
 
     async def _put_in_order(self, record: SessionRecord) -> PutInOrder | None:
         began = record.state is not State.STOPPING

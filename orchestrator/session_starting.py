@@ -208,12 +208,13 @@ class Starting(Finding):
 
     async def _rescue(self, record: SessionRecord, driver: Backend) -> None:
         """What is left of the earlier run goes; what only that holds is saved first, or this raises."""
-        # Only of what has failed: else somebody is at work on it, who would lose the lease to us.
-        await self._leasing.claim(record.session_id, Purpose.STOP, seen=State.ERROR)
-        try:
-            await rescued(driver, record, SaveStore(self._paths))
-        finally:
-            await asyncio.shield(self._leasing.release(record.session_id))
+        with self._leasing.ending(record.session_id):
+            # Only of what has failed: else somebody is at work on it, who would lose the lease to us.
+            await self._leasing.claim(record.session_id, Purpose.STOP, seen=State.ERROR)
+            try:
+                await rescued(driver, record, SaveStore(self._paths))
+            finally:
+                await asyncio.shield(self._leasing.release(record.session_id))
 
     async def _admit_dead(self, record: SessionRecord) -> None:
         """One that runs in the registry only is an error from now on, which may be resumed. Else Conflict."""
