@@ -133,12 +133,14 @@ async def launch(  # noqa: PLR0913 - one for each thing that may be wished
     derived_image: bool = False,
     workspace: WorkspaceId | None = None,
     keep_first: bool = False,
+    begun: Callable[[SessionRecord], None] = lambda record: None,
 ) -> Ready:
     """Bring a workspace up; raises the first stage's error, and then nothing is left of it.
 
     ``plan``: ``packing.planned`` for this source, else made here. ``derived_image``: its content is in an
     image of its own and not sent in. ``workspace``: a new one, if left out. ``keep_first``: what came of the
-    source is kept as the workspace's first save.
+    source is kept as the workspace's first save. ``begun`` is told the session as soon as there is one; of
+    one that is ready at the moment in which it is cancelled, the files are kept.
     """
     stages = Stages(observer)
     plan = plan or planned(source)
@@ -156,6 +158,7 @@ async def launch(  # noqa: PLR0913 - one for each thing that may be wished
             record = await sessions.begin(
                 user, source.name, wishes, backend, plan, content, workspace=workspace, lock=lock
             )
+            begun(record)
             for remark in other_ports(record, wishes):
                 observer.remark(remark)
             done(sessions.tool_server(record).url)

@@ -25,7 +25,7 @@ from orchestrator.plan import LaunchPlan
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import PortWishes, Seen, Sessions
 from orchestrator.templates import Source
-from protocol.errors import ToolError, Unavailable
+from protocol.errors import Busy, ToolError, Unavailable
 from protocol.messages.files import Kind
 
 _EXAMPLES = ("index.html", "package.json", "README.md")
@@ -61,12 +61,16 @@ class Foreground:
         self.autosave_to: Path | None = None
         """The file that each autosave replaces; among the workspace's saves when left so."""
         self._keep_first = chosen is not None and chosen.keep_first and not remove
+        self._begun: SessionRecord | None = None
+        self._not_known = ""
+        """Why nobody knows whether it goes on, as it was told last."""
 
     async def run(self, user: UserId, source: Source, wishes: PortWishes) -> int:
         """The exit code."""
         with StopSignals() as stop:
             ready = await self._launch(user, source, wishes, stop)
             if ready is None:
+                await self._tell_left(source)
                 return 128 + stop.number
             try:
                 await self._show(ready, source)
@@ -82,7 +86,7 @@ class Foreground:
     async def _launch(
         self, user: UserId, source: Source, wishes: PortWishes, stop: StopSignals
     ) -> Ready | None:
-        """None when a signal came first; then nothing is left of it."""
+        """None when a signal came first; then only what was ready by then is left of it."""
         shown = observer()
 
         def stopping() -> None:
@@ -100,17 +104,30 @@ class Foreground:
             derived_image=self._derived_image,
             workspace=self._workspace,
             keep_first=self._keep_first,
+            begun=self._has_begun,
         )
         try:
-            ready = await stop.or_until(work, stopping)
+            return await stop.or_until(work, stopping)
         except ToolError as error:
             shown.close()
             raise self._failed(error, shown) from error
         finally:
             shown.close()
-        if ready is None:
+
+    def _has_begun(self, record: SessionRecord) -> None:
+        self._begun = record
+
+    async def _tell_left(self, source: Source) -> None:
+        """What a start that was interrupted has left: somebody may work in it as soon as it is ready."""
+        left = await self._seen(self._begun) if self._begun else None
+        if left is None:
             tell(f"nothing is kept: it was not ready, and its files were only a copy of {source.name}")
-        return ready
+        elif self._remove or left.record.state is not State.STOPPED:
+            await self._end_as_asked(left.record)
+        else:
+            session = left.record.session_id
+            directory = self._sessions.paths.workspace_dir(left.record.user_id, session)
+            tell(self._kept(session, str(directory) if directory.is_dir() else "a save of its workspace"))
 
     def _failed(self, error: ToolError, shown: Shown) -> Exception:
         """With the failed program's last lines, unless they stand above already."""
@@ -168,8 +185,20 @@ class Foreground:
                 await stop.or_until(asyncio.sleep(_RECONNECT_SECONDS))
 
     async def _goes_on(self, record: SessionRecord) -> bool:
-        seen = await self._seen(record)
-        return seen is not None and seen.alive and seen.record.state in _GOING_ON
+        """Also when nobody knows: an engine that is being started anew has lost no sandbox."""
+        try:
+            seen = await self._seen(record)
+        except Busy as error:  # the registry was in use for long
+            return self._is_not_known(error.message)
+        if seen is None or seen.record.state not in _GOING_ON:
+            return False
+        return self._is_not_known(seen.unknown) if seen.unknown else seen.alive
+
+    def _is_not_known(self, why: str) -> bool:
+        if why != self._not_known:
+            tell(f"state unknown, asking on: {why}")
+        self._not_known = why
+        return True
 
     async def _seen(self, record: SessionRecord) -> Seen | None:
         sessions = await self._sessions.list(record.user_id, stopped=True)

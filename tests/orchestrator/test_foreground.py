@@ -19,6 +19,7 @@ from orchestrator.cli.signals import StopSignals
 from orchestrator.client import Client, open_client
 from orchestrator.records import SessionRecord, State
 from orchestrator.sessions import Seen
+from protocol.errors import Busy, ToolError
 from tests.orchestrator.fake_tool_server import FakeToolServer
 from tests.orchestrator.live import WAIT_SECONDS
 from tests.orchestrator.test_records import record
@@ -31,9 +32,15 @@ class OneSession:
         self.server = server
         self.alive = True
         self.state = State.RUNNING
+        self.refuses: ToolError | None = None
+        self.unknown = ""
+        self.asked = 0
 
     async def list(self, user: str, *, stopped: bool) -> list[Seen]:
-        return [Seen(msgspec.structs.replace(record(), state=self.state), self.alive)]
+        self.asked += 1
+        if self.refuses:
+            raise self.refuses
+        return [Seen(msgspec.structs.replace(record(), state=self.state), self.alive, self.unknown)]
 
     @asynccontextmanager
     async def client(self, record: SessionRecord) -> AsyncIterator[Client]:
@@ -83,6 +90,31 @@ async def test_a_dead_sandbox_ends_it(server: FakeToolServer) -> None:
     await server.connections[-1].close()
     async with asyncio.timeout(WAIT_SECONDS):
         await task
+
+
+@pytest.mark.parametrize("what", ["engine", "registry"])
+async def test_it_goes_on_while_nobody_can_say_whether_its_sandbox_lives(
+    what: str, server: FakeToolServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions = OneSession(server)
+    task, stop = watching(sessions)
+    await connected(server, 1)
+    if what == "engine":
+        sessions.alive, sessions.unknown = False, "Docker does not answer"
+    else:
+        sessions.refuses = Busy("the registry is in use")
+    before = sessions.asked
+    await server.connections[-1].close()
+    await connected(server, 2)
+    assert sessions.asked > before
+    assert not task.done()
+    sessions.alive, sessions.unknown, sessions.refuses = False, "", None
+    await server.connections[-1].close()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await task
+    why = "Docker does not answer" if what == "engine" else "the registry is in use"
+    assert capsys.readouterr().err.splitlines() == [f"state unknown, asking on: {why}"]
+    assert not stop.came()
 
 
 async def test_a_down_elsewhere_ends_it(server: FakeToolServer) -> None:
