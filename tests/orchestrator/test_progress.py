@@ -5,12 +5,24 @@ from __future__ import annotations
 import errno
 import io
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
 from orchestrator.cli.progress import PlainObserver, Shown, TerminalObserver, plain_lines
 from orchestrator.launch import Stage
+
+
+@pytest.fixture(autouse=True)
+def nothing_moves_on() -> Iterator[None]:
+    """rich redraws on a thread of its own, which ends once it is told to."""
+    yield
+    for thread in threading.enumerate():
+        if type(thread).__module__ == "rich.live":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def play(observer: Shown) -> None:
@@ -115,4 +127,6 @@ def test_it_is_known_which_lines_of_a_tool_stand_there() -> None:
     plain.said(Stage.INSTALL, "one\n\x1b[31mtwo\x1b[0m\n")
     assert plain.showed(["one", "two", ""])
     assert not plain.showed(["three"])
-    assert not TerminalObserver(Console(file=io.StringIO(), force_terminal=True)).showed(["one"])
+    on_terminal = TerminalObserver(Console(file=io.StringIO(), force_terminal=True))
+    assert not on_terminal.showed(["one"])
+    on_terminal.close()
