@@ -9,6 +9,8 @@ import click
 from orchestrator.cli import completing
 from orchestrator.cli.common import (
     Options,
+    Refused,
+    as_refused,
     host_options,
     print_json,
     refuse_survivors,
@@ -18,8 +20,10 @@ from orchestrator.cli.common import (
 from orchestrator.cli.idle import DURATION
 
 if TYPE_CHECKING:
+    from orchestrator.backends import Destroyed
     from orchestrator.paths import UserId
     from orchestrator.records import SessionRecord
+    from orchestrator.saving import Saved
     from orchestrator.sessions import Seen, Sessions
 
 
@@ -131,10 +135,24 @@ async def _down(options: Options, session: str | None, every: bool, with_save: b
         records = [seen.record for seen in await sessions.list(user, stopped=remove)]
     else:
         records = [await sessions.find(user, session)]
-    results = [await _end(sessions, record, with_save, remove) for record in records]
+    results, refused = [], list[str]()
+    for record in records:
+        try:
+            results.append(await _end(sessions, record, with_save, remove))
+        except Exception as error:
+            why = as_refused(error) if every else None
+            if why is None:
+                raise
+            # The others are ended all the same.
+            why = why.naming(options.where())
+            tell(f"{record.session_id}: {why.message}")
+            refused.append(record.session_id)
+            results.append(_result(record, error=why.body))
     if options.as_json:
         print_json(results)
     refuse_survivors([pid for result in results for pid in result["survivors"]])
+    if refused:
+        raise Refused(f"not done for {len(refused)} of {len(records)} sessions: {', '.join(refused)}")
     if not records:
         click.echo("no session runs", err=True)
 
@@ -148,13 +166,24 @@ async def _end(sessions: Sessions, record: SessionRecord, with_save: bool, remov
     notes += [f"files kept in {outcome.kept}"] if outcome.kept else []
     notes += ["files removed"] if remove else []
     tell("; ".join([f"{record.session_id} {_became(record)}", *notes]))
+    return _result(record, outcome, saved)
+
+
+def _result(
+    record: SessionRecord,
+    outcome: Destroyed | None = None,
+    saved: Saved | None = None,
+    error: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """For programs; without an outcome, ``error`` says why."""
     return {
         "session": record.session_id,
-        "found": outcome.found,
-        "killed": outcome.killed,
-        "survivors": list(outcome.survivors),
-        "kept": outcome.kept,
+        "found": outcome and outcome.found,
+        "killed": outcome and outcome.killed,
+        "survivors": list(outcome.survivors) if outcome else [],
+        "kept": outcome and outcome.kept,
         "save": str(saved.file.path) if saved else None,
+        "error": error,
     }
 
 
