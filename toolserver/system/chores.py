@@ -1,7 +1,7 @@
 """What need not be done the moment a program starts or ends, and is done for many at a time.
 
-Old records go, programs give way that could not at first, those who still run get a cgroup, and groups that
-nobody is in any more are removed.
+Old records go, programs give way that could not at first, or were missed because they were just being
+forked, those who still run get a cgroup, and groups that nobody is in any more are removed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from protocol.limits import Limits
 from toolserver.system.census import Census
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.limit_groups import LimitGroups
-from toolserver.system.priority import lower
+from toolserver.system.priority import lower, lower_missed
 from toolserver.system.process import Process
 from toolserver.system.records import Records
 
@@ -41,6 +41,8 @@ class Chores:
         self._timer: asyncio.TimerHandle | None = None
         self._at_work: asyncio.Task[None] | None = None
         self._not_lowered: set[Process] = set()
+        self._looked_at_once: list[Process] = []
+        """Given way; whom they were just starting then is seen by a second look."""
         self.closing = False
         """No more are begun."""
 
@@ -55,6 +57,12 @@ class Chores:
 
     def lower(self, process: Process) -> None:
         """Have it give way; where that is refused, later."""
+        if self._limits.command_nice and process.running:
+            self._looked_at_once.append(process)
+            self._lower(process)
+            self.soon()
+
+    def _lower(self, process: Process) -> None:
         if process.running and not lower(process.pid, self._limits.command_nice):
             self._not_lowered.add(process)
 
@@ -68,6 +76,7 @@ class Chores:
         self._timer = None
         self._records.forget_old()
         self._lower_rest()
+        self._lower_missed()
         if not (self._cgroups.works or self._groups.works):
             return
         if self._at_work is None or self._at_work.done():
@@ -79,10 +88,21 @@ class Chores:
         """Those that were refused, until one is again."""
         while self._not_lowered:
             process = self._not_lowered.pop()
-            self.lower(process)
+            self._lower(process)
             if process in self._not_lowered:
                 self.soon()
                 return
+
+    def _lower_missed(self) -> None:
+        """Of each that runs on, once the starts that the first look fell into are over."""
+        running = [each for each in self._looked_at_once if each.running]
+        self._looked_at_once = []
+        for process in running:
+            if _is_due(process):
+                lower_missed(process.pid, self._limits.command_nice)
+            else:
+                self._looked_at_once.append(process)
+                self.soon()
 
     async def _place(self) -> None:
         """Put those who still run into cgroups, with what they have started by now; if that fails, later."""
@@ -94,7 +114,7 @@ class Chores:
 
     async def _place_all(self) -> None:
         running = [each for each in self._records.all() if each.running]
-        new = [each for each in running if not each.placed and each.duration_ms > _CHORES_SECONDS * 1000]
+        new = [each for each in running if not each.placed and _is_due(each)]
         if any(not each.placed for each in running if each not in new):
             self.soon()
         for _ in range(_PLACING_LOOKS if new else 0):
@@ -109,3 +129,7 @@ class Chores:
             await asyncio.to_thread(
                 self._cgroups.tidy, [each.id for each in self._records.all() if each.running]
             )
+
+
+def _is_due(process: Process) -> bool:
+    return process.duration_ms > _CHORES_SECONDS * 1000

@@ -21,9 +21,23 @@ def lower(pid: int, by: int) -> bool:
     if not by:
         return True
     with contextlib.suppress(OSError):
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PGRP, pid, min(own + by, 19))
+        os.setpriority(os.PRIO_PGRP, pid, _lowered(by))
     return _lower_session(pid, by)
+
+
+def lower_missed(pid: int, by: int) -> None:
+    """Have whom ``lower`` missed in the group of ``pid`` give way too; nobody is changed where nobody was.
+
+    Who was just being forked then was not in the group yet, and has his parent's value of before.
+    """
+    with contextlib.suppress(OSError):
+        if os.getpriority(os.PRIO_PGRP, pid) < _lowered(by):
+            os.setpriority(os.PRIO_PGRP, pid, _lowered(by))
+
+
+def _lowered(by: int) -> int:
+    """The value of one that gives way."""
+    return min(os.getpriority(os.PRIO_PROCESS, 0) + by, 19)
 
 
 def _lower_session(pid: int, by: int) -> bool:

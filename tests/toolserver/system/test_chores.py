@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytest
 
 from protocol.limits import Limits
 from tests.builder import until
+from tests.toolserver.system.tables import opened
 from toolserver.system import chores as module
 from toolserver.system.census import Snapshot
 from toolserver.system.cgroups import Cgroups
@@ -40,6 +42,18 @@ class Looks:
 
     async def look(self) -> Snapshot:
         return Snapshot({}, [])
+
+
+async def test_whom_the_first_look_misses_gives_way_after_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, steps = os.getpriority(os.PRIO_PROCESS, 0), Limits().command_nice
+    monkeypatch.setattr(module, "lower", lambda pid, by: True)
+    async with opened(tmp_path) as table:
+        process = await table.start_soon(["sleep", "1000"], cwd=str(tmp_path), env=os.environ)
+        table.give_way(process)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == own
+        await until(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + steps, 19))
 
 
 def command(id: str) -> Any:

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from toolserver.system.priority import lower
+from toolserver.system.priority import lower, lower_missed
+
+
+def own() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 @pytest.fixture
@@ -25,10 +29,10 @@ def leader() -> Iterator[int]:
 
 
 def test_a_session_gives_way_with_all_that_is_in_its_group(leader: int) -> None:
-    own = os.getpriority(os.PRIO_PROCESS, 0)
+    before = own()
     lower(leader, 3)
-    assert os.getpriority(os.PRIO_PGRP, leader) == min(own + 3, 19)
-    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    assert os.getpriority(os.PRIO_PGRP, leader) == min(before + 3, 19)
+    assert own() == before
 
 
 def test_by_nothing_nothing_is_changed(leader: int) -> None:
@@ -44,7 +48,22 @@ def test_where_processors_are_shared_by_session_the_session_gives_way(leader: in
         assert group.read_text().split()[-1] == "3"
 
 
+def test_who_was_missed_in_the_group_gives_way_at_the_second_look(leader: int) -> None:
+    os.setpriority(os.PRIO_PROCESS, leader, min(own() + 3, 19))  # and not the one that it has started
+    assert os.getpriority(os.PRIO_PGRP, leader) == own()
+    lower_missed(leader, 3)
+    assert os.getpriority(os.PRIO_PGRP, leader) == min(own() + 3, 19)
+
+
+def test_where_nobody_was_missed_who_gives_way_by_more_keeps_it(leader: int) -> None:
+    lower(leader, 3)
+    os.setpriority(os.PRIO_PROCESS, leader, 19)
+    lower_missed(leader, 3)
+    assert os.getpriority(os.PRIO_PROCESS, leader) == 19
+
+
 def test_one_that_is_gone_is_no_error() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitpid(pid, 0)
     assert lower(pid, 3)
+    lower_missed(pid, 3)
