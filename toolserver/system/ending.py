@@ -19,6 +19,7 @@ from toolserver.system import tree
 from toolserver.system.census import Census
 from toolserver.system.cgroups import Cgroups
 from toolserver.system.exits import signal_name
+from toolserver.system.threads import whole
 from toolserver.system.tree import Proc
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.2
@@ -114,10 +115,16 @@ class Ending:
         deadline = time.monotonic() + self._kill_seconds
         pause, looks = _FIRST_PAUSE_SECONDS, 0
         while left := await look():
-            if looks >= _PLAIN_KILLS:
-                left = await _stopped(look, left)
-            await asyncio.to_thread(self._cgroups.kill, id, {proc.pid for proc in left})
-            await _tell(left, signal.SIGKILL, told)
+            standing: dict[tuple[int, int], Proc] = {}
+            try:
+                if looks >= _PLAIN_KILLS:
+                    left = await _stopped(look, left, standing)
+                await asyncio.to_thread(self._cgroups.kill, id, {proc.pid for proc in left})
+                await _tell(left, signal.SIGKILL, told)
+            except BaseException:
+                # Cancelled, or a look failed: nobody is to stand still for good, holding all that he holds.
+                await whole(tree.tell, list(standing.values()), signal.SIGKILL)
+                raise
             if (rest := deadline - time.monotonic()) <= 0:
                 break
             await _at_most(min(pause, rest), over)
@@ -125,15 +132,16 @@ class Ending:
         return left
 
 
-async def _stopped(look: Callable[[], Awaitable[list[Proc]]], left: list[Proc]) -> list[Proc]:
-    """Everybody, once all of them stand still."""
-    standing: set[tuple[int, int]] = set()
+async def _stopped(
+    look: Callable[[], Awaitable[list[Proc]]], left: list[Proc], standing: dict[tuple[int, int], Proc]
+) -> list[Proc]:
+    """Everybody, once all of them stand still; ``standing`` gets whoever is told to."""
     for _ in range(_STOPPING_LOOKS):
         new = [proc for proc in left if (proc.pid, proc.started) not in standing]
         if not new:
             break
-        await asyncio.to_thread(tree.tell, new, signal.SIGSTOP)
-        standing |= {(proc.pid, proc.started) for proc in new}
+        standing.update({(proc.pid, proc.started): proc for proc in new})
+        await whole(tree.tell, new, signal.SIGSTOP)
         left = await look()
     return left
 
