@@ -188,6 +188,9 @@ class KeptShell:
         if self._end.done() and (interrupted or not reply.done()):
             end = self._end.result()
             return Ended(end.code, interrupted=interrupted, shell=end)
+        if not reply.done():
+            await self.close()  # whoever comes next gets another
+            raise Internal("the shell did not end although it was killed; ask again for a fresh one")
         _, status, self._options, self.cwd = reply.result()
         self._status = INTERRUPTED if interrupted else status
         return Ended(self._status, self.cwd, interrupted)
@@ -341,18 +344,15 @@ def _looked(shell: int, earlier: set[int]) -> tuple[set[int], bool]:
 
 def _children(pid: int) -> set[int] | None:
     """Pids of its own children, those that wait to be reaped too; None where the kernel does not tell."""
-    try:
+    with contextlib.suppress(OSError):
         # Non-blocking only says so: nothing in /proc is waited for.
         fd = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        # To the end: one read tells of some 600.
-        return set(map(int, b"".join(iter(lambda: os.read(fd, _CHILDREN_BYTES), b"")).split()))
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+        try:
+            # To the end: one read tells of some 600.
+            return set(map(int, b"".join(iter(lambda: os.read(fd, _CHILDREN_BYTES), b"")).split()))
+        finally:
+            os.close(fd)
+    return None
 
 
 async def _first(futures: Collection[asyncio.Future[Any]], seconds: float) -> None:
