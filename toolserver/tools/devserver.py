@@ -319,7 +319,7 @@ class DevServer:
 
     async def leave(self) -> None:
         """The content that it belongs to goes away: so does it, and what was asked of it."""
-        await self.end()
+        await asyncio.shield(self.end())
         self._last = None
 
     async def end(self) -> None:

@@ -37,6 +37,7 @@ from toolserver.system.processes import ProcessTable
 from toolserver.system.threads import whole
 from toolserver.tools import depkey
 from toolserver.tools.call import Call
+from toolserver.tools.errands import finish
 from toolserver.tools.installers import content, manager_version, platform_name, program
 from toolserver.tools.project import look, read_files
 
@@ -327,9 +328,7 @@ class Packages:
         except TimeoutError:
             return None
         finally:
-            if process.running:
-                await asyncio.shield(self._table.stop(process, grace_ms=0))
-            self._table.forget(process)
+            await finish(self._table, process)
 
 
 async def _tell(complaints: list[str], call: Call) -> None:

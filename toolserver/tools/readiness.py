@@ -16,6 +16,7 @@ from protocol.readiness import readiness_problems
 from toolserver.system import ports, tree
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
+from toolserver.tools.errands import finish
 from toolserver.tools.install import error_line, last_lines
 from toolserver.tools.shell import shell_argv
 
@@ -103,9 +104,7 @@ class Readying:
         try:
             return (await process.wait()).code == 0
         finally:
-            if process.running:
-                await asyncio.shield(self._table.stop(process, grace_ms=0))
-            self._table.forget(process)
+            await finish(self._table, process)
 
 
 def _pause(seconds: float, first: float) -> float:

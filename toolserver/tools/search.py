@@ -19,6 +19,7 @@ from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
 from toolserver.tools.call import Call
 from toolserver.tools.confirming import Confirming
+from toolserver.tools.errands import finish
 from toolserver.tools.names import Names
 from toolserver.tools.ripgrep import Naming, arguments, located_path, matched, shown_path
 
@@ -100,9 +101,7 @@ class Searches:
         try:
             yield process, partial(shown_path, path, is_file=target != ".")
         finally:
-            if process.running:
-                await asyncio.shield(self._table.stop(process, grace_ms=0))
-            self._table.forget(process)
+            await finish(self._table, process)
 
     def _limit(self, request: Search) -> int:
         if request.max_matches is not None and request.max_matches < 1:

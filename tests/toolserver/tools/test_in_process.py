@@ -25,9 +25,10 @@ from tests.ports import free_port
 from tests.toolserver.system.tables import opened
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
-from toolserver.system.processes import ProcessTable
+from toolserver.system.processes import Outcome, Process, ProcessTable
 from toolserver.tools.call import Call
 from toolserver.tools.devserver import DevServer
+from toolserver.tools.errands import finish
 from toolserver.tools.files import SMALL_BYTES
 from toolserver.tools.install import Installs
 from toolserver.tools.locks import PathLocks
@@ -117,3 +118,80 @@ async def test_a_download_that_is_cancelled_while_its_file_is_opened_keeps_no_de
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptors[0])
     disk.close()
+
+
+class Held:
+    """A table's end of a program, which is not over before it is let."""
+
+    def __init__(self, table: ProcessTable, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.let = asyncio.Event(), asyncio.Event()
+        self._stop = table.stop
+        monkeypatch.setattr(table, "stop", self.stop)
+
+    async def stop(self, process: Process, grace_ms: int | None = None) -> Outcome:
+        self.begun.set()
+        await self.let.wait()
+        return await self._stop(process, 0)
+
+
+async def some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_an_errand_of_the_daemon_that_is_cancelled_twice_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as table:
+        held = Held(table, monkeypatch)
+        process = await table.start_soon(["sleep", "1000"], cwd=str(tmp_path), env=os.environ)
+        task = asyncio.create_task(finish(table, process))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await held.begun.wait()
+        for _ in range(2):
+            task.cancel()
+            await some_turns()
+        assert table.find(process.id) is process
+        held.let.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not process.running
+        assert table.find(process.id) is None
+
+
+async def test_an_errand_that_will_not_end_keeps_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def in_vain(process: Process, grace_ms: int | None = None) -> Outcome:
+        return Outcome([], [process.pid])
+
+    async with opened(tmp_path) as table:
+        process = await table.start_soon(["sleep", "1000"], cwd=str(tmp_path), env=os.environ)
+        with monkeypatch.context() as patch:
+            patch.setattr(table, "stop", in_vain)
+            await finish(table, process)
+        assert table.find(process.id) is process
+
+
+async def test_a_dev_server_whose_content_is_not_replaced_after_all_is_ended_whole_and_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as table:
+        disk, port = Disk(tmp_path), free_port()
+        dev = DevServer(table, disk, {"PATH": os.environ["PATH"]}, Limits(), "127.0.0.1", port)
+        serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
+        await dev.dev_start(DevStart(command=serve), Call("1"))
+        held = Held(table, monkeypatch)
+        leaving = asyncio.create_task(dev.leave())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await held.begun.wait()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        held.let.set()
+        await until(lambda: dev.state is DevState.DOWN, "its end")
+        assert not any(each.running for each in table.all())
+        again = await dev.dev_start(DevStart(), Call("2"))
+        assert (again.state, again.command) == (DevState.READY, serve)
+        await dev.close()
+        disk.close()
