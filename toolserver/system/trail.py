@@ -29,7 +29,7 @@ class Trail:
         self._begun = False
 
     def append(self, lines: bytes) -> None:
-        """Whole lines; raises OSError when the disk does not take them."""
+        """Whole lines; raises OSError when the disk does not take them: then none of them is there."""
         disk = os.statvfs(self._newer.parent)
         share = disk.f_blocks * disk.f_frsize // 1000
         if share < _SMALLEST_SHARE:
@@ -43,10 +43,15 @@ class Trail:
                 # Opened before the other is closed: one that is refused leaves nothing to be closed twice.
                 full, fd = fd, os.open(self._newer, _APPEND | os.O_EXCL, 0o600)
                 os.close(full)
+                size = 0
             elif size and not self._begun and os.pread(fd, 1, size - 1) != b"\n":
                 lines = b"\n" + lines  # after one that was cut by a kill
+            try:
+                write_all(fd, lines)
+            except OSError:
+                os.ftruncate(fd, size)  # who tries again writes all of them
+                raise
             self._begun = True
-            write_all(fd, lines)
         finally:
             os.close(fd)
 

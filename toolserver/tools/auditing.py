@@ -1,7 +1,8 @@
 """audit: the newest lines in memory, all of them in a file, and who wants to read on.
 
 A line is kept as bytes, which the collector of garbage need not look at, and becomes a message when somebody
-reads it. Lines go to the file together, once a second: a KILL loses that much.
+reads it. Lines go to the file together, once a second: a KILL loses that much. Those that the disk refuses
+wait for the next time, no more than are kept in memory; what is given up beyond that is counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ Noted = tuple[int, bytes]
 """Number, and the line as it is on the wire and in the file."""
 _TOGETHER = 500
 """Lines told to a follower without a look at what else is to be done."""
+_IN_ONE_WRITE = 64
+"""Lines of some 500 bytes, so that what has waited long fits into the smallest file too."""
 _BURST, _PER_SECOND = 20.0, 1.0
 """Lines of their own for requests that were turned away; the others are counted."""
 
@@ -42,6 +45,14 @@ class Auditing:
         self._trail = trail
         self._kept: deque[Noted] = deque(maxlen=limits.max_audit_entries)
         self._unwritten: deque[Noted] = deque(maxlen=limits.max_audit_entries)
+        self._waiting: list[Noted] = []
+        """For the disk; the writing thread's alone."""
+        self._refused = False
+        self.lost = 0
+        """Lines that are in no file, because the disk did not take them for too long."""
+        self._most = limits.max_audit_entries
+        self._written = 0
+        """By number, if none had been given up."""
         self._last = 0
         self._news = asyncio.Event()
         self._followers = 0
@@ -56,6 +67,7 @@ class Auditing:
             with contextlib.suppress(msgspec.DecodeError):
                 self._last = max(self._last, _told((0, raw)).number)
                 self._kept.append((self._last, raw))
+        self._written = self._last
 
     def note(self, at: float, line: bytes) -> None:
         """One more line, an object in JSON without its number and time."""
@@ -95,7 +107,8 @@ class Auditing:
 
     def write_soon(self) -> None:
         """Have what is new written, on a thread."""
-        if self._trail and self._unwritten and (self._writing is None or self._writing.done()):
+        new = self._unwritten or self._waiting
+        if self._trail and new and (self._writing is None or self._writing.done()):
             self._writing = asyncio.create_task(asyncio.to_thread(self._write))
 
     async def close(self) -> None:
@@ -104,6 +117,8 @@ class Auditing:
         if self._writing is not None:
             await self._writing
         await asyncio.to_thread(self._write)
+        if self._waiting:
+            log.warning("audit lines are lost", extra={"data": {"lines": len(self._waiting)}})
 
     async def _follow(self, request: Audit, call: Call) -> None:
         since = self._last if request.since is None else request.since
@@ -139,16 +154,32 @@ class Auditing:
         return max(0, self._kept[0][0] - since - 1)
 
     def _write(self) -> None:
+        """On one thread at a time."""
         if self._trail is None:
             return
+        self._take()
         try:
-            self._trail.append(b"".join(line for _, line in self._taken()))
+            while together := self._waiting[:_IN_ONE_WRITE]:
+                self._trail.append(b"".join(line for _, line in together))
+                del self._waiting[: len(together)]
+                self._written += len(together)
         except OSError as error:
-            log.warning("audit not written", extra={"data": {"reason": str(error)}})
+            if not self._refused:
+                data = {"reason": str(error), "waiting": len(self._waiting)}
+                log.warning("audit not written; tried again each second", extra={"data": data})
+            self._refused = True
+        else:
+            if self._refused:
+                log.warning("audit written again", extra={"data": {"lostSoFar": self.lost}})
+            self._refused = False
 
-    def _taken(self) -> Iterable[Noted]:
+    def _take(self) -> None:
+        """What is new joins what waits, and the oldest beyond the bound are given up."""
         while self._unwritten:
-            yield self._unwritten.popleft()
+            self._waiting.append(self._unwritten.popleft())
+        if self._waiting:
+            del self._waiting[: max(0, len(self._waiting) - self._most)]
+            self.lost = self._waiting[-1][0] - self._written - len(self._waiting)
 
 
 def _told(noted: Noted) -> AuditLine:

@@ -106,6 +106,7 @@ def _of_the_daemon(
         "programs_started": ("Commands, dev servers, searches.", table.starts),
         "output_bytes": ("That programs have written.", table.output_bytes),
         "log_lines_dropped": ("Because whoever reads the log is too slow.", dropped),
+        "audit_lines_lost": ("In no file, as the disk took none for too long.", ledger.auditing.lost),
     }
     for name, (text, value) in counters.items():
         yield CounterMetricFamily(f"toolserver_{name}", text, value)
