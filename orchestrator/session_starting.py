@@ -1,4 +1,4 @@
-"""Sessions: created, begun, started again. Each start is made under a lease; one that fails leaves nothing.
+"""Sessions: begun, started again. Each start is made under a lease; one that fails leaves nothing.
 
 The registry is written before a sandbox is made, so a crash at any point leaves a record by which the rest is
 found.
@@ -14,26 +14,24 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from orchestrator.backends import Backend, Guest, Launch
-from orchestrator.directories import private_directory
 from orchestrator.keys import KeyRing
 from orchestrator.leases import Purpose
-from orchestrator.paths import UserId, WorkspaceId, new_session_id, new_workspace_id, user_id
+from orchestrator.paths import UserId, WorkspaceId
 from orchestrator.plan import KeptPlan, LaunchPlan
 from orchestrator.ports import DEV_PORTS, TOOL_PORTS, Wish, choose, is_free
 from orchestrator.records import SessionRecord
 from orchestrator.rescuing import rescued
 from orchestrator.save_store import SaveStore
-from orchestrator.session_finding import Finding, sandbox_of
+from orchestrator.session_creating import Creating
+from orchestrator.session_finding import sandbox_of
 from orchestrator.session_states import Event, State, after
 from orchestrator.session_values import PortWishes
 from orchestrator.spool import Spool
 from protocol.errors import (
-    AlreadyExists,
     Busy,
     Conflict,
     InvalidRequest,
     NoSpace,
-    NotFound,
     ToolError,
     Unavailable,
 )
@@ -49,23 +47,8 @@ class _First:
     lock: str
 
 
-class Starting(Finding):
+class Starting(Creating):
     """The part of ``Sessions`` that starts."""
-
-    async def create(
-        self, user: UserId, template: str, backend: str, *, workspace: WorkspaceId | None = None
-    ) -> SessionRecord:
-        """A session that takes no process, memory or port yet: a record, and a root where files are kept.
-
-        It is ``stopped``; ``ensure_running`` starts it when it is first used.
-        """
-        driver = self._backends[backend]
-        if workspace is not None:
-            await asyncio.to_thread(self._admit_workspace, user, workspace)
-        record = self._new_record(user, template, backend, workspace)
-        record = msgspec.structs.replace(record, state=State.STOPPED, has_work=True)
-        await asyncio.to_thread(self._write_down_new, record, driver.properties.keeps_files)
-        return record
 
     async def begin(
         self,
@@ -269,44 +252,6 @@ class Starting(Finding):
             public_keys=tuple(key.text for key in KeyRing.open(self._paths).public_keys()),
             plan=record.plan.launch_plan() if record.plan else None,
         )
-
-    def _admit_workspace(self, user: UserId, workspace: WorkspaceId) -> None:
-        """The registry knows it, or it has saves: a registry that was lost costs nobody's work."""
-        try:
-            self._records.workspace(user, workspace)
-        except NotFound:
-            if not SaveStore(self._paths).saves(user, workspace):
-                raise
-
-    def _new_record(
-        self, user: UserId, template: str, backend: str, workspace: WorkspaceId | None
-    ) -> SessionRecord:
-        now = self._now()
-        return SessionRecord(
-            session_id=new_session_id(now, secrets.token_bytes(4)),
-            user_id=user_id(user),
-            workspace_id=workspace or new_workspace_id(now, secrets.token_bytes(4)),
-            backend=backend,
-            template=template,
-            token=secrets.token_urlsafe(32),
-            tool_port=0,
-            dev_port=0,
-            created=now.isoformat(timespec="milliseconds"),
-        )
-
-    def _write_down_new(self, record: SessionRecord, with_root: bool) -> None:
-        self._records.add(lambda _: record)
-        if with_root:
-            self._make_root(record)
-
-    def _make_root(self, record: SessionRecord) -> None:
-        try:
-            private_directory(self._paths.workspace_dir(record.user_id, record.session_id), exist_ok=False)
-        except OSError as error:
-            self._records.remove(record.session_id)
-            if isinstance(error, FileExistsError):
-                raise AlreadyExists(f"session {record.session_id} has a directory already") from None
-            raise
 
 
 def _ports(wishes: PortWishes, taken: frozenset[int]) -> dict[str, int]:
