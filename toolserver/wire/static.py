@@ -33,6 +33,8 @@ new EventSource("{EVENTS}").onmessage = ({{ data }}) => {{
 </script>
 """
 _MAX_FILE_BYTES = 256 * 1024 * 1024
+_MAX_WAITING = 8
+"""Changes that a page was not sent yet: a gut feeling."""
 
 
 class StaticSite:
@@ -71,8 +73,7 @@ class StaticSite:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
-        # A page that does not read misses nothing but reloads: it will reload once anyway.
-        changes: asyncio.Queue[str] = asyncio.Queue(8)
+        changes: asyncio.Queue[str] = asyncio.Queue(_MAX_WAITING)
         self._listeners.add(changes)
         try:
             await response.write(b": listening\n\n")
@@ -99,10 +100,16 @@ class StaticSite:
 
     async def _watch(self) -> None:
         async for changes in awatch(self._root, watch_filter=_Visible(), debounce=50, step=20):
-            what = change_kind(path for _, path in changes)
-            for listener in self._listeners:
-                if not listener.full():
-                    listener.put_nowait(what)
+            self.tell(change_kind(path for _, path in changes))
+
+    def tell(self, what: str) -> None:
+        """Have all pages know of a change, ``css`` or ``page``."""
+        for listener in self._listeners:
+            if is_full := listener.full():
+                while not listener.empty():
+                    listener.get_nowait()
+            # A page that does not read is loaded anew: that makes up for all that it has missed.
+            listener.put_nowait("page" if is_full else what)
 
 
 def visible(path: WorkspacePath) -> WorkspacePath:
