@@ -218,7 +218,7 @@ def _assemble(
     installs = Installs(table, disk, env, limits, packages)
     diagnostics = Diagnostics(dev, disk, DevChannel())
     stack.push_async_callback(diagnostics.close)
-    archives = Archives(disk, config.state_dir, gate, limits, before_replace=dev.leave)
+    archives = Archives(disk, config.state_dir, gate, limits, replacing=dev.leaving)
     stack.push_async_callback(archives.close)
     store = CheckpointStore(config.state_dir, limits)
     undoing = Undoing(disk, store, limits)

@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -55,15 +55,15 @@ class Archives:
         state_dir: Path,
         gate: Gate,
         limits: Limits,
-        before_replace: Callable[[], Awaitable[None]],
+        replacing: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
-        """``before_replace`` ends what cannot live without the old content: the dev server."""
+        """``replacing``: in it nothing lives that needs the old content, nor begins: the dev server."""
         self._disk = disk
         self._state_dir = state_dir
         self._gate = gate
         self._limits = limits
         self._manifests = Manifests(state_dir, limits)
-        self._before_replace = before_replace
+        self._replacing = replacing
         self._injecting = False
         self._saving = 0
         self._tidying: asyncio.Task[None] | None = None
@@ -203,9 +203,8 @@ class Archives:
 
     async def _put_in_place(self, staging: Staging, mode: InjectMode, extracted: Extracted) -> None:
         self._refuse_while_saving()
-        if mode is InjectMode.REPLACE:
-            await self._before_replace()
-        async with self._gate.exclusive():
+        replacing = self._replacing() if mode is InjectMode.REPLACE else nullcontext()
+        async with replacing, self._gate.exclusive():
             self._refuse_while_saving()
             await whole(self._way(staging, mode, extracted))
 

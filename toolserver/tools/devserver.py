@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from protocol.errors import Conflict, DevServerFailed, InvalidRequest, ToolError
 from protocol.limits import Limits
-from protocol.messages.devserver import (
-    DevStart,
-    DevState,
-    DevStatusAnswer,
-    DevStop,
-    Restart,
-)
+from protocol.messages.devserver import DevStart, DevState, DevStatusAnswer, DevStop, Restart
 from protocol.templates import filled
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
+from toolserver.system.threads import until_done
 from toolserver.tools.call import Call
 from toolserver.tools.devlaunch import Launching, check_hosts
 from toolserver.tools.devlife import DevEvent, Life, Observer
@@ -251,13 +247,15 @@ class DevServer:
                 self.note(DevEvent.START)  # where it failed before that: the table has no other way
                 self._failed(str(error))
 
-    def renew(self, why: str, install: Callable[[], Awaitable[str]] | None) -> None:
-        """Start it anew for ``why``, after ``install``, which gives what went wrong, or nothing."""
-        if self.state in (DevState.READY, DevState.CRASHED) and not self._renewing:
-            if self._tending is not None:
-                self._tending.cancel()
-            self._renewing = True
-            self._tending = asyncio.create_task(self._renew(why, install))
+    def renew(self, why: str, install: Callable[[], Awaitable[str]] | None) -> bool:
+        """Start it anew for ``why``, after ``install``, which gives what went wrong; whether that begins."""
+        if self._renewing or self.state not in (DevState.READY, DevState.CRASHED):
+            return False
+        if self._tending is not None:
+            self._tending.cancel()
+        self._renewing = True
+        self._tending = asyncio.create_task(self._renew(why, install))
+        return True
 
     async def _renew(self, why: str, install: Callable[[], Awaitable[str]] | None) -> None:
         try:
@@ -279,7 +277,7 @@ class DevServer:
         """Until it is ready or has failed, its output told on the way."""
         assert self._getting_ready is not None
         telling = asyncio.create_task(
-            self.log.follow(call, self.log.begin_of_run, self.runs_on) if call.streaming else _nothing()
+            self.log.follow(call, self.log.begin_of_run, self.runs_on) if call.streaming else asyncio.sleep(0)
         )
         ready = self._getting_ready
         try:
@@ -317,18 +315,27 @@ class DevServer:
         if self.observer is not None:
             self.observer.ready(request)
 
-    async def leave(self) -> None:
-        """The content that it belongs to goes away: so does it, and what was asked of it."""
-        await asyncio.shield(self.end())
-        self._last = None
+    @asynccontextmanager
+    async def leaving(self) -> AsyncIterator[None]:
+        """The content that it belongs to goes away: so does it, and what was asked of it. Starts wait."""
+        self._ends += 1
+        async with self._deciding:
+            # Whole: who is cancelled in the midst of it would leave it as stopping.
+            await until_done(ending := asyncio.ensure_future(self._let_be_and_stop()))
+            ending.result()
+            self._last = None
+            yield
 
     async def end(self) -> None:
         """End it with everything it started; nothing happens when it is down."""
         self._ends += 1
         # One decision after the other: a start under way would otherwise begin what was just stopped.
         async with self._deciding:
-            await self._let_be()
-            await self._stop()
+            await self._let_be_and_stop()
+
+    async def _let_be_and_stop(self) -> None:
+        await self._let_be()
+        await self._stop()
 
     async def _let_be(self) -> None:
         """Nobody is to start it again. That one waits for the lock, or sleeps, or installs."""
@@ -356,7 +363,3 @@ def _is_being_cancelled() -> bool:
 
 def _stopped() -> DevServerFailed:
     return DevServerFailed("the dev server was stopped before it was ready")
-
-
-async def _nothing() -> None:
-    """For callers that take no events."""

@@ -7,6 +7,7 @@ import io
 import tarfile
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,8 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
                 assert await asyncio.to_thread(writes.wait, PATIENCE_SECONDS)
                 raise ConnectionResetError("the sender is gone")
 
-    async def leave() -> None:
-        """Nothing runs that would have to be left."""
-
     disk = Disk(root)
-    archives = Archives(disk, state, Gate(), Limits(), before_replace=leave)
+    archives = Archives(disk, state, Gate(), Limits(), replacing=nullcontext)
     injecting = asyncio.create_task(archives.inject_stream(source(), InjectMode.REPLACE, None, Call("1")))
     assert await asyncio.to_thread(ends.wait, PATIENCE_SECONDS)
     goes_on.set()

@@ -6,9 +6,11 @@ Its end takes all programs below this process along: so no daemon of a fixture m
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ import pytest
 
 from protocol.errors import DevServerFailed
 from protocol.limits import Limits
+from protocol.messages.archives import InjectMode
 from protocol.messages.devserver import DevStart, DevState, Install
 from protocol.paths import WorkspacePath
 from tests.builder import PATIENCE_SECONDS, until
@@ -26,6 +29,7 @@ from tests.toolserver.system.tables import opened
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.processes import Outcome, Process, ProcessTable
+from toolserver.tools.archives import Archives
 from toolserver.tools.call import Call
 from toolserver.tools.devserver import DevServer
 from toolserver.tools.errands import finish
@@ -83,6 +87,39 @@ async def test_a_dev_server_that_ends_before_it_is_told_to_be_ready_has_failed(t
         with pytest.raises(DevServerFailed, match="ended with exit code 137 before it was ready"):
             await dev.dev_start(DevStart(command=serve), Call("1"))
         assert (dev.state, deadly.told) == (DevState.CRASHED, [])
+        await dev.close()
+        disk.close()
+
+
+async def test_a_dev_server_that_is_asked_for_while_content_is_replaced_is_started_from_the_new(
+    tmp_path: Path,
+) -> None:
+    root, state = tmp_path / "root", tmp_path / "state"
+    root.mkdir()
+    state.mkdir()
+    (root / "which").write_text("old")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo("which")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"new"))
+    async with opened(state) as table:
+        disk, gate, port = Disk(root), Gate(), free_port()
+        dev = DevServer(table, disk, {"PATH": os.environ["PATH"]}, Limits(), "127.0.0.1", port)
+        archives = Archives(disk, state, gate, Limits(), replacing=dev.leaving)
+        serve = f"cat which > {tmp_path}/seen; exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
+        async with gate.shared():
+            inject = archives.inject_bytes(out.getvalue(), InjectMode.REPLACE, None, Call("1"))
+            injecting = asyncio.create_task(inject)
+            await until(lambda: not gate.free, "the injection to wait for its turn")
+            starting = asyncio.create_task(dev.dev_start(DevStart(command=serve), Call("2")))
+            for _ in range(500):  # as far as it gets, on threads too
+                await asyncio.to_thread(int)
+        await injecting
+        await starting
+        assert (tmp_path / "seen").read_text() == "new"
+        await archives.close()
+        await dev.end()
         await dev.close()
         disk.close()
 
@@ -182,14 +219,16 @@ async def test_a_dev_server_whose_content_is_not_replaced_after_all_is_ended_who
         serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1"
         await dev.dev_start(DevStart(command=serve), Call("1"))
         held = Held(table, monkeypatch)
-        leaving = asyncio.create_task(dev.leave())
+        leaving = asyncio.create_task(dev.leaving().__aenter__())
         async with asyncio.timeout(PATIENCE_SECONDS):
             await held.begun.wait()
-        leaving.cancel()
+        for _ in range(2):
+            leaving.cancel()
+            await some_turns()
+        held.let.set()
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        held.let.set()
-        await until(lambda: dev.state is DevState.DOWN, "its end")
+        assert dev.state is DevState.DOWN
         assert not any(each.running for each in table.all())
         again = await dev.dev_start(DevStart(), Call("2"))
         assert (again.state, again.command) == (DevState.READY, serve)
