@@ -8,13 +8,8 @@ change taken back are no reason.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
-
-import msgspec
 
 from protocol.errors import InvalidRequest, ToolError
 from protocol.limits import Limits
@@ -28,7 +23,7 @@ from toolserver.tools.call import Call
 from toolserver.tools.devserver import DevServer
 from toolserver.tools.install import Installs
 from toolserver.tools.patterns import spec
-from toolserver.tools.project import parse_package
+from toolserver.tools.reasons import Basis, basis, changed, digest, restarted, sentence
 from toolserver.tools.restarts import Haste
 
 _QUIET_SECONDS = 0.5
@@ -41,25 +36,10 @@ _MAX_FILE_BYTES = 32 * 1024 * 1024
 """Of a lock file; large ones have 2 MB."""
 _MAX_NAMED = 500
 """Files that patterns name; those past it are passed over."""
-_PACKAGES = (
-    "dependencies",
-    "devDependencies",
-    "optionalDependencies",
-    "peerDependencies",
-    "overrides",
-    "resolutions",
-    "packageManager",
-    "workspaces",
-    "pnpm",
-)
-_SCRIPTS = ("dev", "start")
 _INSTALLED = (".package-lock.json", ".modules.yaml", ".yarn-state.yml", ".yarn-integrity")
 """What npm, pnpm and yarn write into node_modules last."""
 
 _log = logging.getLogger("toolserver.renewal")
-
-Basis = Mapping[str, str]
-"""By what is compared, the digest of it; that of package.json's scripts ends with a ``#``."""
 
 
 class Renewal:
@@ -92,7 +72,10 @@ class Renewal:
         if not self._dev.life.tally.restarts:
             self._haste = Haste()  # somebody has asked for it
         self._since, self._seen = time.monotonic(), self._watcher.number
-        now: Basis | None = await asyncio.to_thread(self._look)
+        now, before = await asyncio.to_thread(self._look), self._basis
+        if before and self._dev.life.tally.restarts and not await asyncio.to_thread(self._is_installed):
+            # What package.json has come to name meanwhile nobody has installed: judged once it is ready.
+            now = before if now is None else restarted(before, now)
         self._basis = now or {}
 
     async def answered(self, request: DevStart) -> None:
@@ -165,14 +148,12 @@ class Renewal:
             why = changed(before, self._named)
         if not why:
             return
+        if await self._is_time(why, at, changes):
+            needs_install = any(not each.endswith("#") for each in differs)
+            is_done = not needs_install or await asyncio.to_thread(self._is_installed)
+            if not self._dev.renew(sentence(why), None if is_done else self._install):
+                return  # it is being started by now: judged once it is ready
         self._basis = now
-        if not await self._is_time(why, at, changes):
-            return
-        needs_install = any(not each.endswith("#") for each in differs)
-        if needs_install and not await asyncio.to_thread(self._is_installed):
-            self._dev.renew(sentence(why), self._install)
-        else:
-            self._dev.renew(sentence(why), None)
 
     async def _is_time(self, why: list[str], at: float, changes: list[Numbered] | None) -> bool:
         """Whether it is to be started anew for that, after a pause when it may be its own doing."""
@@ -200,29 +181,37 @@ class Renewal:
         def read() -> Basis:
             found = [path for path in files if named is not None and named.match_file(path)]
             contents = {path: self._content(path) for path in sorted(found)[:_MAX_NAMED]}
-            return {path: _digest(data) for path, data in contents.items() if data is not None}
+            return {path: digest(data) for path, data in contents.items() if data is not None}
 
         return await asyncio.to_thread(read)
 
     async def _install(self) -> str:
         """Until it has begun after the last change: what it is started from then is what was there."""
+        wrong, now = "", await asyncio.to_thread(self._packages)
+        installed = now
         try:
             for _ in range(_MOST_INSTALLS):
-                before = await asyncio.to_thread(self._packages)
+                installed = now
                 await self._installs.install(self._installs.last, Call("renewal"))
-                if await asyncio.to_thread(self._packages) in (before, None):
+                now = await asyncio.to_thread(self._packages)
+                if now in (installed, {}):
                     break
+            else:
+                installed = now
         except ToolError as error:
-            return error.message
-        return ""
+            wrong = error.message
+        locks = await asyncio.to_thread(self._look, tuple(LOCK_FILES)) or {}
+        kept = {name: said for name, said in self._basis.items() if name not in LOCK_FILES}
+        self._basis = {**kept, **installed, **locks}
+        return wrong
 
-    def _packages(self) -> str | None:
-        """Which ones package.json names; None while that cannot be told."""
-        return (self._look() or {}).get(PACKAGE_FILE)
+    def _packages(self) -> Basis:
+        """Which ones package.json names; empty while that cannot be told."""
+        return restarted(self._look((PACKAGE_FILE,)) or {}, {})
 
-    def _look(self) -> Basis | None:
+    def _look(self, names: tuple[str, ...] = (PACKAGE_FILE, *LOCK_FILES)) -> Basis | None:
         """What is there; None while package.json is not to be understood, as in the middle of an edit."""
-        contents = {name: self._content(name) for name in (PACKAGE_FILE, *LOCK_FILES)}
+        contents = {name: self._content(name) for name in names}
         found = {name: data for name, data in contents.items() if data is not None}
         try:
             return basis(found)
@@ -251,46 +240,3 @@ class Renewal:
 def _tell(error: ToolError) -> None:
     data = {"reason": error.message}
     _log.warning("changes do not start the dev server anew", extra={"data": data})
-
-
-def basis(found: Mapping[str, bytes]) -> Basis:
-    """What these files say, as far as it counts; raises InvalidRequest.
-
-    >>> one, two = (basis({"package.json": text}) for text in (b'{"version": "1"}', b'{"version":"2"}'))
-    >>> one == two, sorted(one)
-    (True, ['package.json', 'package.json#'])
-    """
-    said = {name: _digest(data) for name, data in found.items() if name != PACKAGE_FILE}
-    if PACKAGE_FILE in found:
-        package = parse_package(found[PACKAGE_FILE])
-        scripts = package.get("scripts")
-        started = scripts if isinstance(scripts, dict) else {}
-        said[PACKAGE_FILE] = _digest(_canonical({key: package.get(key) for key in _PACKAGES}))
-        wanted = {"type": package.get("type"), **{key: started.get(key) for key in _SCRIPTS}}
-        said[f"{PACKAGE_FILE}#"] = _digest(_canonical(wanted))
-    return said
-
-
-def changed(before: Basis, now: Basis) -> list[str]:
-    """What differs.
-
-    >>> changed({"a": "1", "b": "1"}, {"a": "2", "c": "1"})
-    ['a', 'b', 'c']
-    """
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-
-
-def sentence(names: list[str]) -> str:
-    """
-    >>> sentence(["package.json", "package.json#", "yarn.lock"])
-    'package.json, yarn.lock changed'
-    """
-    return f"{', '.join(dict.fromkeys(name.rstrip('#') for name in names[:5]))} changed"
-
-
-def _canonical(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -14,10 +14,14 @@ from typing import Any, cast
 import pytest
 
 from protocol.limits import Limits
+from protocol.messages.devserver import DevStart, DevState
+from protocol.paths import WorkspacePath
 from tests.builder import PATIENCE_SECONDS, Daemon, Http, Json, Socket, http_of, until
 from tests.ports import free_port
+from toolserver.system.disk import Disk
 from toolserver.tools import renewal
 from toolserver.tools.renewal import Renewal
+from toolserver.tools.restarts import Tally
 
 SERVE = "exec python3 -m http.server {port} --bind {host}"
 INSTALL = "echo x >> installs; wc -l < installs > package-lock.json"
@@ -85,6 +89,76 @@ async def test_packages_that_change_while_they_are_installed_are_installed_too(
     (root / "go").touch()
     assert [each["state"] for each in await told(socket, len(INSTALLED))] == INSTALLED
     assert (root / "installs").read_text() == "x\nx\nx\n"
+
+
+DYING = (
+    f"{SERVE} & while [ ! -e die ]; do sleep 0.02; done; rm die; mv next package.json; kill $!; wait; exit 1"
+)
+"""One that ends once ``die`` is there, and what ``next`` is has become package.json by then."""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_packages_that_are_named_while_a_crashed_one_is_started_again_are_installed(
+    http: Http, socket: Socket, root: Path, broken: bool
+) -> None:
+    package(root)
+    await started(http, socket, command=DYING.replace("exec ", ""))
+    named = {"scripts": {"dev": "one"}, "dependencies": {"a": "1.0.0"}}
+    (root / "next").write_text("{" if broken else json.dumps(named))
+    (root / "die").touch()
+    if broken:
+        while (await told(socket, 1))[0]["state"] != "ready":
+            pass
+        package(root, **named)
+    await until(lambda: (root / "installs").read_text() == "x\nx\n", "its packages to be installed")
+    while (await told(socket, 1))[0]["state"] != "installing":
+        pass
+    while (await told(socket, 1))[0]["state"] != "ready":
+        pass
+    assert (await http.ok("dev_status"))["state"] == "ready"
+
+
+def over(disk: Disk, dev: object) -> Renewal:
+    """One that looks after nothing that runs."""
+    parts = SimpleNamespace(number=1), disk, dev, SimpleNamespace(running=False), Limits()
+    return Renewal(*cast(Any, parts))
+
+
+async def test_a_change_for_which_it_could_not_be_started_anew_is_judged_again(tmp_path: Path) -> None:
+    reasons: list[str] = []
+
+    def renew(why: str, _: object) -> bool:
+        reasons.append(why)
+        return False
+
+    disk = Disk(tmp_path)
+    life = SimpleNamespace(tally=Tally())
+    looking = over(disk, SimpleNamespace(state=DevState.READY, life=life, renew=renew))
+    package(tmp_path)
+    await looking.launching(DevStart())
+    package(tmp_path, dependencies={"a": "1.0.0"})
+    for _ in range(2):
+        await looking._judge(DevStart(), None, 0.0, None)
+    assert reasons == ["package.json changed"] * 2
+    disk.close()
+
+
+def test_which_packages_are_named_is_told_by_package_json_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, seen = Disk.read, list[str]()
+
+    def noted(self: Disk, path: WorkspacePath, max_bytes: int | None = None) -> tuple[bytes, os.stat_result]:
+        seen.append(path)
+        return read(self, path, max_bytes)
+
+    disk = Disk(tmp_path)
+    package(tmp_path)
+    (tmp_path / "package-lock.json").write_text("{}")
+    monkeypatch.setattr(Disk, "read", noted)
+    assert set(over(disk, SimpleNamespace())._packages()) == {"package.json"}
+    assert seen == ["package.json"]
+    disk.close()
 
 
 async def test_an_install_is_waited_for_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
