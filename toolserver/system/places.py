@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from protocol.errors import AlreadyExists, Conflict, InvalidRequest, NotAFile, ToolError
@@ -104,11 +104,11 @@ class Places:
                 raise refused(error, path) from None
         return stat.S_IMODE(info.st_mode)
 
-    def empty_trash(self) -> None:
-        """Take apart what was removed; what a kill leaves is removed at the next start."""
+    def empty_trash(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Take apart what was removed; what ``stop`` or a kill leaves is removed at the next start."""
         for base in self._bases():
             with base as fd:
-                remove_trash(fd)
+                remove_trash(fd, stop)
 
     def _put(self, source: tuple[int, str], target: tuple[int, str], overwrite: bool, to: str) -> bool:
         """Give ``source`` the name ``target``; what had it goes out of the tree. Whether something had."""

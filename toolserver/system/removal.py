@@ -30,7 +30,7 @@ def remove_trash(area: int, stop: Callable[[], bool] = lambda: False) -> None:
             if stop():
                 return
             with contextlib.suppress(FileNotFoundError):  # another was quicker
-                _take_apart(area, name)
+                _take_apart(area, name, stop)
 
 
 @contextlib.contextmanager
@@ -43,13 +43,15 @@ def left_where_read_only() -> Iterator[None]:
             raise
 
 
-def _take_apart(area: int, name: str) -> None:
-    """Remove ``name``; the directories that were in it lie in the area now."""
+def _take_apart(area: int, name: str, stop: Callable[[], bool]) -> None:
+    """Remove ``name``, or some of it when told to stop; what directories were in it lie in the area now."""
     if _unlinked(area, name):
         return
     fd = opened_for_change(area, name)
     try:
         for entry in os.listdir(fd):
+            if stop():
+                return
             if not _unlinked(fd, entry):
                 _move_up(fd, entry, area)
     finally:

@@ -65,10 +65,11 @@ class Staging:
     """One swap of the content of ``root``; ``state`` is the tool server's own directory. A context manager.
 
     ``discard`` always comes last, after a swap as well as instead of one. Call from a worker thread.
+    Once ``stop`` says so, what is left to remove is left to the next start.
     """
 
-    def __init__(self, root: Path, state: Path) -> None:
-        self._root_path, self._state_path = root, state
+    def __init__(self, root: Path, state: Path, stop: Callable[[], bool] = lambda: False) -> None:
+        self._root_path, self._state_path, self._stop = root, state, stop
         self._stack = contextlib.ExitStack()
         self._root = self._base = -1
         self._area: Area | None = None
@@ -82,7 +83,7 @@ class Staging:
             self._root = _opened(self._root_path, stack)
             state = _opened_state(self._state_path, stack)
             _lock(state)
-            _recover(self._root, state)
+            _recover(self._root, state, self._stop)
             is_beside = can_rename(state, self._root)
             self._base, self._area = _begun(self._root, state if is_beside else None, stack)
             self._stack = stack.pop_all()
@@ -110,15 +111,12 @@ class Staging:
         """What ``plan`` makes of the root and the staged tree, both descriptors: as ``change`` takes it."""
         self.change(*plan(self._root, self._opened().new))
 
-    def discard(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Remove what was staged and not put in place, and what was replaced. Does nothing twice.
-
-        Once ``stop`` says so, what is left to remove is left to the next start.
-        """
+    def discard(self) -> None:
+        """Remove what was staged and not put in place, and what was replaced. Does nothing twice."""
         area, self._area = self._area, None
         if area is not None and not area.is_unfinished():  # else it is all there is of the old content
             _throw_away(self._base)
-            remove_trash(self._base, stop)
+            remove_trash(self._base, self._stop)
             _remove_reserved(self._root)
         self._stack.close()
 
@@ -156,29 +154,29 @@ def _take_back(area: Area) -> None:
         raise Internal(message) from error
 
 
-def _recover(root: int, state: int) -> Recovery:
+def _recover(root: int, state: int, stop: Callable[[], bool] = lambda: False) -> Recovery:
     with contextlib.suppress(OSError):
         os.rmdir(_TRIAL, dir_fd=state)
-    found = _recover_base(root, state)
+    found = _recover_base(root, state, stop)
     with contextlib.ExitStack() as stack:
         try:
             reserved = os.open(RESERVED, DIRECTORY, dir_fd=root)
         except (FileNotFoundError, NotADirectoryError):
             return found
         stack.callback(os.close, reserved)
-        inside = _recover_base(root, reserved)
+        inside = _recover_base(root, reserved, stop)
     _remove_reserved(root)
     return inside if found is Recovery.NOTHING else found
 
 
-def _recover_base(root: int, base: int) -> Recovery:
+def _recover_base(root: int, base: int, stop: Callable[[], bool]) -> Recovery:
     outcome = _undone(root, base)
     with left_where_read_only():
         if outcome is Recovery.DAMAGED:
             os.rename(_AREA, _DAMAGED + trash_name(), src_dir_fd=base, dst_dir_fd=base)
         else:
             _throw_away(base)
-        remove_trash(base)
+        remove_trash(base, stop)
     return outcome
 
 

@@ -161,7 +161,7 @@ class Archives:
             raise Busy("an archive is being injected into this workspace; wait for it")
         self._injecting = True
         begun = time.monotonic()
-        staging = Staging(self._disk.root, self._state_dir)
+        staging = Staging(self._disk.root, self._state_dir, self._closing.is_set)
         try:
             await self._tidied()
             directory = await whole(staging.open)
@@ -180,7 +180,7 @@ class Archives:
         finally:
             self._injecting = False
         # The old tree may be a large node_modules: it is removed after the answer.
-        self._tidying = asyncio.create_task(whole(staging.discard, self._closing.is_set))
+        self._tidying = asyncio.create_task(whole(staging.discard))
         return InjectAnswer(
             files=extracted.files,
             content_bytes=extracted.bytes,

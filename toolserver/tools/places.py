@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ from toolserver.tools.call import Call
 from toolserver.tools.files import existing, refuse_stale
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.undo import Keeping
+
+_TRASH_SECONDS = 1.0
+"""For trash when the tool server stops: some ten thousand files."""
 
 log = logging.getLogger("toolserver.places")
 
@@ -63,6 +67,7 @@ class Places:
         self._trash = False
         """Something was thrown away since the last look."""
         self._emptying: asyncio.Task[None] | None = None
+        self._closing = threading.Event()
 
     async def mkdir(self, request: Mkdir, call: Call) -> MkdirAnswer:
         """Make a directory."""
@@ -105,9 +110,11 @@ class Places:
         return ChmodAnswer(path=path, mode=request.mode, previous=previous)
 
     async def close(self) -> None:
-        """Wait for the trash to be gone; what is left is removed at the next start."""
+        """Wait a moment for the trash to be gone; what is left is removed at the next start."""
         if self._emptying is not None:
-            await asyncio.wait([self._emptying], timeout=1.0)
+            await asyncio.wait([self._emptying], timeout=_TRASH_SECONDS)
+            self._closing.set()
+            await asyncio.wait([self._emptying])
 
     def _make_directory(self, path: WorkspacePath, request: Mkdir, call: Call) -> bool:
         with self._kept(call.request_id, "mkdir", path):
@@ -150,7 +157,7 @@ class Places:
         while self._trash:
             self._trash = False
             try:
-                await whole(self._places.empty_trash)
+                await whole(self._places.empty_trash, self._closing.is_set)
             except OSError as error:
                 log.warning("trash is left to the next start", extra={"data": {"reason": str(error)}})
 

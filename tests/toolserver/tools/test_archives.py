@@ -15,6 +15,7 @@ import pytest
 from protocol.limits import KIB, MIB, Limits
 from protocol.messages.archives import InjectMode
 from tests.builder import PATIENCE_SECONDS
+from toolserver.system import swap
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
 from toolserver.system.tarballs.extraction import Extraction
@@ -77,4 +78,27 @@ async def test_a_piece_that_a_slow_disk_still_writes_holds_nobody_up(
     assert all(released)
     assert [path.name for path in root.iterdir()] == ["old"]
     assert list(state.iterdir()) == []
+    disk.close()
+
+
+async def test_what_an_injection_leaves_that_a_stop_ends_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    root, state = tmp_path / "root", tmp_path / "state"
+    for each in (root, state / "trash-of-another"):
+        each.mkdir(parents=True)
+    disk = Disk(root)
+    archives = Archives(disk, state, Gate(), Limits(), replacing=nullcontext)
+    await archives.close()
+
+    async def source() -> AsyncGenerator[bytes]:
+        yield one_file(KIB)
+        raise ConnectionResetError("the tool server stops")
+
+    with pytest.raises(ConnectionResetError):
+        await archives.inject_stream(source(), InjectMode.REPLACE, None, Call("1"))
+    left = sorted(path.name for path in state.iterdir())
+    assert len(left) == 2
+    assert all(name.startswith("trash-") for name in left)
+    swap.recover(root, state)
+    assert list(state.iterdir()) == []
+    assert list(root.iterdir()) == []
     disk.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 
 from tests.builder import Daemon, Http, Json, http_of, running, until
 from tests.trees import Directory, File, Link, Tree, described, plant
+from toolserver.system import removal, swap
+from toolserver.system.disk import Disk
+from toolserver.tools import places as module
 from toolserver.tools.places import Places
 
 TREE: Tree = {
@@ -226,7 +230,7 @@ async def test_what_is_removed_while_trash_is_taken_apart_is_taken_apart_too() -
     places = Places(nothing, nothing, nothing, nothing, nothing, nothing)
     begun, go_on, looks = threading.Event(), threading.Event(), list[int]()
 
-    def look() -> None:
+    def look(stop: Callable[[], bool] = bool) -> None:
         looks.append(len(looks))
         begun.set()
         assert go_on.wait(60)
@@ -242,3 +246,35 @@ async def test_what_is_removed_while_trash_is_taken_apart_is_taken_apart_too() -
     assert looks == [0, 1]
     places._empty_trash(needed=False)
     assert places._emptying.done()
+
+
+async def test_trash_that_is_taken_apart_at_a_stop_is_left_to_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, state = tmp_path / "root", tmp_path / "state"
+    plant(tmp_path, {"root": Directory(), "state": Directory(), "state/trash-0": Directory()})
+    plant(tmp_path, {f"state/trash-0/{number}": File(b"") for number in range(3)})
+    unlinked, begun, go_on = removal._unlinked, threading.Event(), threading.Event()
+
+    def slowly(above: int, name: str) -> bool:
+        if name != "trash-0":
+            begun.set()
+            assert go_on.wait(60)
+        return unlinked(above, name)
+
+    monkeypatch.setattr(removal, "_unlinked", slowly)
+    monkeypatch.setattr(module, "_TRASH_SECONDS", 0)
+    nothing: Any = None
+    disk = Disk(root)
+    places = Places(disk, state, nothing, nothing, nothing, nothing)
+    places._empty_trash(needed=True)
+    assert await asyncio.to_thread(begun.wait, 60)
+    closing = asyncio.create_task(places.close())
+    await until(places._closing.is_set)
+    go_on.set()
+    async with asyncio.timeout(60):
+        await closing
+    assert len(list((state / "trash-0").iterdir())) == 2
+    swap.recover(root, state)
+    assert list(state.iterdir()) == []
+    disk.close()
