@@ -41,6 +41,8 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH, _RESOLVE_CACHED = 0x02, 0x04, 0x08, 0x20
 _MAX_LINKS = 40
 """The kernel's own bound on links followed in one resolution."""
+_TRIES = 10
+"""Of a write: each is lost to another who made the directory that was found here, failed, and removed it."""
 _TEMPORARY = ".workspace-core."
 """Begins the name of a file being written; saves leave out names that end in ``~``."""
 
@@ -215,15 +217,19 @@ class Disk:
         link stays. Mode and owner of a replaced file are kept. What fails leaves no directory made for it.
         """
         path = self._through_links(path)
-        made = self.make_directories(directory_above(path)) if create_parents else []
-        try:
-            with self.parent(path) as (fd, name):
-                _adopt_at(fd, name, fill, mode, path)
-        except (OSError, ToolError) as error:
-            self.remove_directories(made)
-            if isinstance(error, OSError):
-                raise refused(error, path) from None
-            raise
+        for left in reversed(range(_TRIES)):
+            made: list[WorkspacePath] = []
+            try:
+                made = self.make_directories(directory_above(path)) if create_parents else []
+                with self.parent(path) as (fd, name):
+                    _adopt_at(fd, name, fill, mode, path)
+                return
+            except (OSError, ToolError) as error:
+                self.remove_directories(made)
+                told = refused(error, path) if isinstance(error, OSError) else error
+                is_lost = create_parents and not made and isinstance(told, NotFound)
+                if not (left and is_lost and not self.exists(directory_above(path))):
+                    raise told from None
 
     def remove_file(self, path: WorkspacePath) -> None:
         """Remove a file, or a link itself; raises NotAFile for a directory."""
@@ -413,8 +419,9 @@ def _openat2(directory: int, path: str, flags: int, resolve: int = 0) -> int:
 def _adopt_at(
     directory: int, name: str, fill: Callable[[int, str], int], mode: int | None, path: WorkspacePath
 ) -> None:
-    old = _existing(directory, name)
-    if old is not None:
+    old: os.stat_result | None = None
+    with contextlib.suppress(FileNotFoundError):
+        old = os.stat(name, dir_fd=directory, follow_symlinks=False)
         refuse_other_than_file(old, path)
     temporary = temporary_name()
     try:
@@ -443,13 +450,6 @@ def is_temporary(name: str) -> bool:
     (True, False)
     """
     return name.startswith(_TEMPORARY) and name.endswith("~")
-
-
-def _existing(fd: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def keep_mode_and_owner(fd: int, old: os.stat_result | None, mode: int | None) -> None:
