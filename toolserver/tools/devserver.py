@@ -23,7 +23,7 @@ from toolserver.tools.devlaunch import Launching, check_hosts
 from toolserver.tools.devlife import DevEvent, Life, Observer
 from toolserver.tools.devlogs import DevLog
 from toolserver.tools.install import last_lines
-from toolserver.tools.readiness import Readying, ended, told, too_late
+from toolserver.tools.readiness import Readying, ended, stopped, told, too_late
 from toolserver.tools.restarts import Tally
 from toolserver.tools.shell import dev_environment
 
@@ -88,7 +88,7 @@ class DevServer:
             await asyncio.wait([self._tending])
         async with self._deciding:
             if ends != self._ends:
-                raise _stopped()
+                raise stopped()
             if not self.runs_as(request):
                 await self._let_be()
                 await self._launch(self._meant(request))
@@ -284,7 +284,7 @@ class DevServer:
             await asyncio.shield(ready)
         except asyncio.CancelledError:
             if ready.cancelled() and not _is_being_cancelled():
-                raise _stopped() from None
+                raise stopped() from None
             raise
         finally:
             telling.cancel()
@@ -359,7 +359,3 @@ class DevServer:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _stopped() -> DevServerFailed:
-    return DevServerFailed("the dev server was stopped before it was ready")

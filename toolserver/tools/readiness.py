@@ -143,6 +143,11 @@ def _processes(pids: list[int]) -> str:
     return f"processes {', '.join(first)} and {last}" if first else f"process {last}"
 
 
+def stopped() -> DevServerFailed:
+    """For who waited for it."""
+    return DevServerFailed("the dev server was stopped before it was ready")
+
+
 async def too_late(process: Process, timeout_ms: int, host: str, port: int) -> DevServerFailed:
     """The error of one that was to answer at ``port`` of ``host``; to be made while it still runs."""
     family = await asyncio.to_thread(process.family)
