@@ -158,11 +158,11 @@ class Daemon:
 
 
 def environment(directory: Path, **variables: str) -> dict[str, str]:
-    """What a daemon under test is started with: nothing of this machine's but PATH."""
+    """What a daemon under test is started with: nothing of this machine's but PATH, and where we work."""
     home = directory / "home"
     home.mkdir(parents=True, exist_ok=True)
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
+        **{k: v for k, v in ({"PATH": os.defpath} | os.environ).items() if k in ("PATH", "TMPDIR")},
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "WORKSPACE_ROOT": str(directory / "root"),
