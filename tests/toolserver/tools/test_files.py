@@ -134,6 +134,7 @@ class TestList:
     async def test_entries_are_sorted_and_told_apart(self, http: Http, root: Path) -> None:
         (root / "b").mkdir()
         (root / "a.txt").write_text("hello")
+        (root / "a.txt").chmod(0o640)
         (root / "c").symlink_to("b")
         os.mkfifo(root / "d")
         answer = await http.ok("list")
@@ -144,7 +145,7 @@ class TestList:
             ("d", "other"),
         ]
         file, _, link, _ = answer["entries"]
-        assert (file["size"], file["mode"], file["target"]) == (5, 0o644, None)
+        assert (file["size"], file["mode"], file["target"]) == (5, 0o640, None)
         assert file["modified"].endswith("+00:00")
         assert link["target"] == "b"
 
