@@ -73,6 +73,17 @@ def untouched(a: State, b: State) -> bool:
     return (a.mode, a.size, as_told(a.identity)) == (b.mode, b.size, as_told(b.identity))
 
 
+def left_alone(after: State, before: State) -> bool:
+    """Whether nobody else touched it between a request that left it as ``after`` and the next's ``before``.
+
+    A directory may be missing there: of two requests at once, the second has looked before the first made it.
+
+    >>> left_alone(DIRECTORY, ABSENT), left_alone(ABSENT, DIRECTORY)
+    (True, False)
+    """
+    return untouched(after, before) or (after.is_directory and not before.exists)
+
+
 def as_told(identity: Identity) -> Identity:
     """As the file system told it: the last time is negative where the same one may come again."""
     return identity[0], identity[1], abs(identity[2])

@@ -20,7 +20,7 @@ from toolserver.system.capture import Capture, TooMuch, glance, real_place
 from toolserver.system.checkpoint_store import Point, Store
 from toolserver.system.confinement import unconfined
 from toolserver.system.disk import Disk
-from toolserver.system.past import ABSENT, Identity, State, directories_above, same, untouched
+from toolserver.system.past import ABSENT, Identity, State, directories_above, left_alone, same, untouched
 
 log = logging.getLogger("toolserver.checkpoints")
 _NAMED_PATHS = 20
@@ -181,7 +181,7 @@ class Undoing:
     def _is_touched(self, path: str, number: int, now: State) -> bool:
         touches = self._store.touches(path, number)
         for one, other in itertools.pairwise(touches):
-            if one.after is not None and not untouched(one.after, other.before):
+            if one.after is not None and not left_alone(one.after, other.before):
                 return True
         last = touches[-1].after if touches else None
         return last is not None and not untouched(last, now) and not same(last, now)

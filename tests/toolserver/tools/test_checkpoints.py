@@ -257,6 +257,17 @@ async def test_an_undo_keeps_what_others_put_into_a_directory_that_was_made(http
     assert tree_of(root) == {"made": None, "made/theirs": b"y"}
 
 
+async def test_writes_at_once_into_a_new_directory_are_undone_one_after_the_other(
+    http: Http, root: Path
+) -> None:
+    for turn in range(8):  # which of them makes it is chance
+        await asyncio.gather(*(http.ok("write", path=f"new{turn}/{each}", content="x") for each in range(10)))
+        for left in reversed(range(10)):
+            await http.ok("undo")
+            assert sum(1 for _ in root.glob(f"new{turn}/*")) == left
+        assert not (root / f"new{turn}").exists()
+
+
 async def test_a_rollback_to_an_automatic_checkpoint_takes_back_all_since(http: Http, root: Path) -> None:
     await http.ok("write", path="a", content="1")
     await http.ok("write", path="b", content="2")
