@@ -71,7 +71,7 @@ class Staging:
     def __init__(self, root: Path, state: Path, stop: Callable[[], bool] = lambda: False) -> None:
         self._root_path, self._state_path, self._stop = root, state, stop
         self._stack = contextlib.ExitStack()
-        self._root = self._base = -1
+        self._root = self._state = self._base = -1
         self._area: Area | None = None
 
     def open(self) -> Path:
@@ -81,7 +81,7 @@ class Staging:
         """
         with _told("stage the new content"), contextlib.ExitStack() as stack:
             self._root = _opened(self._root_path, stack)
-            state = _opened_state(self._state_path, stack)
+            self._state = state = _opened_state(self._state_path, stack)
             _lock(state)
             _recover(self._root, state, self._stop)
             is_beside = can_rename(state, self._root)
@@ -116,6 +116,7 @@ class Staging:
         area, self._area = self._area, None
         if area is not None and not area.is_unfinished():  # else it is all there is of the old content
             _throw_away(self._base)
+            fcntl.flock(self._state, fcntl.LOCK_UN)  # trash is in nobody's way: the next may begin
             remove_trash(self._base, self._stop)
             _remove_reserved(self._root)
         self._stack.close()
