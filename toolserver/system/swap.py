@@ -115,8 +115,7 @@ class Staging:
         """Remove what was staged and not put in place, and what was replaced. Does nothing twice."""
         area, self._area = self._area, None
         if area is not None and not area.is_unfinished():  # else it is all there is of the old content
-            _throw_away(self._base)
-            fcntl.flock(self._state, fcntl.LOCK_UN)  # trash is in nobody's way: the next may begin
+            self._let_go()
             remove_trash(self._base, self._stop)
             _remove_reserved(self._root)
         self._stack.close()
@@ -145,6 +144,15 @@ class Staging:
             if isinstance(error, OSError):
                 raise _refusal(error, step.name if step else None) from error
             raise
+        with contextlib.suppress(OSError):  # it has happened: ``discard`` tries this again
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """What is left is trash, and in nobody's way: the next swap may begin."""
+        if self._state >= 0:
+            _throw_away(self._base)
+            fcntl.flock(self._state, fcntl.LOCK_UN)
+            self._state = -1
 
 
 def _take_back(area: Area) -> None:
