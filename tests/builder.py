@@ -51,6 +51,12 @@ def exactly(message: str) -> str:
     return f"^{re.escape(message)}$"
 
 
+async def some_turns() -> None:
+    """Of the loop: what need not wait for anything gets as far as it can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:
     """Wait for ``condition`` to hold."""
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -162,7 +168,8 @@ def environment(directory: Path, **variables: str) -> dict[str, str]:
     home = directory / "home"
     home.mkdir(parents=True, exist_ok=True)
     return {
-        **{k: v for k, v in ({"PATH": os.defpath} | os.environ).items() if k in ("PATH", "TMPDIR")},
+        "PATH": os.environ.get("PATH", os.defpath),
+        **({"TMPDIR": os.environ["TMPDIR"]} if "TMPDIR" in os.environ else {}),
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "WORKSPACE_ROOT": str(directory / "root"),

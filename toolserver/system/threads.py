@@ -1,9 +1,9 @@
-"""Blocking work on a thread, never left behind."""
+"""Work that is never left behind half done: on a thread, most of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -16,7 +16,12 @@ async def whole(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     A thread cannot be stopped. So that nothing is tidied away under it, the cancellation is held back until
     the work is done.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    return await finished(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def finished(work: Awaitable[T]) -> T:
+    """What comes of ``work``, whose end is waited for first when cancelled, however often."""
+    task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import time
 from collections import deque
@@ -45,12 +46,11 @@ class Auditing:
         self._trail = trail
         self._kept: deque[Noted] = deque(maxlen=limits.max_audit_entries)
         self._unwritten: deque[Noted] = deque(maxlen=limits.max_audit_entries)
-        self._waiting: list[Noted] = []
+        self._waiting: deque[Noted] = deque(maxlen=limits.max_audit_entries)
         """For the disk; the writing thread's alone."""
         self._refused = False
         self.lost = 0
         """Lines that are in no file, because the disk did not take them for too long."""
-        self._most = limits.max_audit_entries
         self._written = 0
         """By number, if none had been given up."""
         self._last = 0
@@ -159,9 +159,10 @@ class Auditing:
             return
         self._take()
         try:
-            while together := self._waiting[:_IN_ONE_WRITE]:
-                self._trail.append(b"".join(line for _, line in together))
-                del self._waiting[: len(together)]
+            while together := [line for _, line in itertools.islice(self._waiting, _IN_ONE_WRITE)]:
+                self._trail.append(b"".join(together))
+                for _ in together:
+                    self._waiting.popleft()
                 self._written += len(together)
         except OSError as error:
             if not self._refused:
@@ -178,7 +179,6 @@ class Auditing:
         while self._unwritten:
             self._waiting.append(self._unwritten.popleft())
         if self._waiting:
-            del self._waiting[: max(0, len(self._waiting) - self._most)]
             self.lost = self._waiting[-1][0] - self._written - len(self._waiting)
 
 

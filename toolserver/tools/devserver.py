@@ -17,7 +17,7 @@ from protocol.messages.devserver import DevStart, DevState, DevStatusAnswer, Dev
 from protocol.templates import filled
 from toolserver.system.disk import Disk
 from toolserver.system.processes import Process, ProcessTable
-from toolserver.system.threads import until_done
+from toolserver.system.threads import finished
 from toolserver.tools.call import Call
 from toolserver.tools.devlaunch import Launching, check_hosts
 from toolserver.tools.devlife import DevEvent, Life, Observer
@@ -321,8 +321,7 @@ class DevServer:
         self._ends += 1
         async with self._deciding:
             # Whole: who is cancelled in the midst of it would leave it as stopping.
-            await until_done(ending := asyncio.ensure_future(self._let_be_and_stop()))
-            ending.result()
+            await finished(self._let_be_and_stop())
             self._last = None
             yield
 

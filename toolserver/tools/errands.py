@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from toolserver.system.processes import Process, ProcessTable
-from toolserver.system.threads import until_done
+from toolserver.system.threads import finished
 
 
 async def finish(table: ProcessTable, process: Process) -> None:
@@ -16,9 +14,7 @@ async def finish(table: ProcessTable, process: Process) -> None:
     """
     try:
         if process.running:
-            ending = asyncio.ensure_future(table.stop(process, grace_ms=0))
-            await until_done(ending)
-            ending.result()
+            await finished(table.stop(process, grace_ms=0))
     finally:
         if not process.running:
             table.forget(process)

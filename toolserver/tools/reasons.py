@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from protocol.templates import PACKAGE_FILE
 from toolserver.tools.project import parse_package
+from toolserver.tools.text import content_hash
 
 _PACKAGES = (
     "dependencies",
@@ -35,14 +35,14 @@ def basis(found: Mapping[str, bytes]) -> Basis:
     >>> one == two, sorted(one)
     (True, ['package.json', 'package.json#'])
     """
-    said = {name: digest(data) for name, data in found.items() if name != PACKAGE_FILE}
+    said = {name: content_hash(data) for name, data in found.items() if name != PACKAGE_FILE}
     if PACKAGE_FILE in found:
         package = parse_package(found[PACKAGE_FILE])
         scripts = package.get("scripts")
         started = scripts if isinstance(scripts, dict) else {}
-        said[PACKAGE_FILE] = digest(_canonical({key: package.get(key) for key in _PACKAGES}))
+        said[PACKAGE_FILE] = content_hash(_canonical({key: package.get(key) for key in _PACKAGES}))
         wanted = {"type": package.get("type"), **{key: started.get(key) for key in _SCRIPTS}}
-        said[f"{PACKAGE_FILE}#"] = digest(_canonical(wanted))
+        said[f"{PACKAGE_FILE}#"] = content_hash(_canonical(wanted))
     return said
 
 
@@ -75,8 +75,3 @@ def sentence(names: list[str]) -> str:
 
 def _canonical(value: Any) -> bytes:
     return msgspec.json.encode(value, order="deterministic")
-
-
-def digest(data: bytes) -> str:
-    """Of a file's content."""
-    return hashlib.sha256(data).hexdigest()

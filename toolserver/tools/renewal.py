@@ -23,8 +23,9 @@ from toolserver.tools.call import Call
 from toolserver.tools.devserver import DevServer
 from toolserver.tools.install import Installs
 from toolserver.tools.patterns import spec
-from toolserver.tools.reasons import Basis, basis, changed, digest, restarted, sentence
+from toolserver.tools.reasons import Basis, basis, changed, restarted, sentence
 from toolserver.tools.restarts import Haste
+from toolserver.tools.text import content_hash
 
 _QUIET_SECONDS = 0.5
 """Without a further change, before anything is done: a package manager writes package.json, then the lock."""
@@ -181,14 +182,14 @@ class Renewal:
         def read() -> Basis:
             found = [path for path in files if named is not None and named.match_file(path)]
             contents = {path: self._content(path) for path in sorted(found)[:_MAX_NAMED]}
-            return {path: digest(data) for path, data in contents.items() if data is not None}
+            return {path: content_hash(data) for path, data in contents.items() if data is not None}
 
         return await asyncio.to_thread(read)
 
     async def _install(self) -> str:
         """Until it has begun after the last change: what it is started from then is what was there."""
-        wrong, now = "", await asyncio.to_thread(self._packages)
-        installed = now
+        wrong = ""
+        installed = now = await asyncio.to_thread(self._packages)
         try:
             for _ in range(_MOST_INSTALLS):
                 installed = now

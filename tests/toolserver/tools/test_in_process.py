@@ -23,7 +23,7 @@ from protocol.limits import Limits
 from protocol.messages.archives import InjectMode
 from protocol.messages.devserver import DevStart, DevState, Install
 from protocol.paths import WorkspacePath
-from tests.builder import PATIENCE_SECONDS, until
+from tests.builder import PATIENCE_SECONDS, some_turns, until
 from tests.ports import free_port
 from tests.toolserver.system.tables import opened
 from toolserver.system.disk import Disk
@@ -169,11 +169,6 @@ class Held:
         self.begun.set()
         await self.let.wait()
         return await self._stop(process, 0)
-
-
-async def some_turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_an_errand_of_the_daemon_that_is_cancelled_twice_leaves_no_record(

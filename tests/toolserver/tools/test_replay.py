@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from protocol.messages.base import Encoding, Event, Gap, GapReason
 from protocol.messages.commands import Stderr, Stdout, WhenSlow
+from tests.builder import some_turns
 from toolserver.system import output
 from toolserver.system.output import OutputLog
 from toolserver.system.processes import Process
@@ -92,12 +93,12 @@ class Reader:
 
     async def read(self) -> None:
         self._leave.release()
-        await turns()
+        await some_turns()
 
     async def reconnect(self) -> None:
         await self.close()
         self._task = self._connect()
-        await turns()
+        await some_turns()
 
     async def close(self) -> None:
         self._task.cancel()
@@ -107,11 +108,6 @@ class Reader:
         for _ in range(10_000):
             self._leave.release()
         await self._task
-
-
-async def turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def numbered(offset: int, count: int) -> bytes:
@@ -124,7 +120,7 @@ async def played(
     """(what the program wrote, what came of it)."""
     program = Program(directory)
     reader = Reader(program, pace, Encoding.BASE64)
-    await turns()
+    await some_turns()
     for step in steps:
         if step == "read":
             await reader.read()
@@ -136,8 +132,8 @@ async def played(
                     await reader.read()
                 program.stdout.append(numbered(program.stdout.end, 1))
                 if program_waits:
-                    await turns()
-            await turns()
+                    await some_turns()
+            await some_turns()
     program.end()
     await reader.finish()
     written = numbered(0, program.stdout.end)
@@ -189,7 +185,7 @@ async def test_a_reader_that_takes_nothing_is_waited_for_only_so_long(directory:
     program = Program(directory)
     reader = Reader(program, Pace(WhenSlow.WAIT, patience_seconds=0.5), Encoding.BASE64)
     program.stdout.append(numbered(0, MEMORY))
-    await turns()
+    await some_turns()
     program.stdout.append(numbered(MEMORY, 1))
     room = asyncio.Event()
     assert program.stdout.full
@@ -205,7 +201,7 @@ async def test_a_reader_that_is_gone_is_not_waited_for(directory: Path) -> None:
     program = Program(directory)
     reader = Reader(program, Pace(WhenSlow.WAIT, patience_seconds=60), Encoding.BASE64)
     program.stdout.append(numbered(0, MEMORY))
-    await turns()
+    await some_turns()
     assert program.stdout.full
     await reader.close()
     assert not program.stdout.full
