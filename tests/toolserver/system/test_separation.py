@@ -175,6 +175,27 @@ async def test_commands_of_another_user_get_nowhere_and_change_what_the_tool_ser
     assert (told["uid"], tier, all(holds.values())) == (12345, "full", True)
 
 
+@needs_landlock
+async def test_a_search_that_was_taken_over_reads_and_does_nothing_else(directory: Path) -> None:
+    programs, here = directory / "programs", Path(attacks.__file__).parents[3]
+    programs.mkdir()
+    script = f"import sys; sys.path.append({str(here)!r})"
+    main = "from tests.toolserver.system.taken_over import main; sys.exit(main())"
+    (programs / "rg").write_text(f"#!{sys.executable}\n{script}\n{main}\n")
+    (programs / "rg").chmod(0o755)
+    variables = {"TMPDIR": str(directory / "tmp"), "PATH": f"{programs}:{os.environ['PATH']}"}
+    with running(directory, TOOL_SERVER_SEPARATION="full", **variables) as daemon:
+        (daemon.root / "mine.txt").write_text("mine")
+        async with http_of(daemon) as http:
+            sleeper = await http.ok("command", argv=["sleep", "1000"], background=True)
+            refused = await http.refused("search", pattern="x")
+            assert (await http.ok("command", argv=["cat", "mine.txt"]))["stdout"] == "mine"
+            await http.ok("stop", processId=sleeper["processId"])
+    found = json.loads(refused.message.partition("the search: ")[2])
+    assert gets_through({"found": found}) == {"read a file"}
+    assert len(found) > 15
+
+
 def test_a_tier_that_cannot_be_had_ends_the_start_with_a_sentence(directory: Path) -> None:
     state = directory / "tmp" / "state"
     done = run_to_end(
