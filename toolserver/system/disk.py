@@ -244,9 +244,19 @@ class Disk:
     def real_path(self, path: WorkspacePath) -> WorkspacePath:
         """``path`` with every link on it resolved; it must exist."""
         with self.opened(path, os.O_PATH) as fd:
-            real = os.readlink(f"/proc/self/fd/{fd}")
-        with_root = os.readlink(f"/proc/self/fd/{self._fd}")
-        return workspace_path(real, with_root)
+            return self._real_path_of(fd)
+
+    def real_path_now(self, path: WorkspacePath) -> WorkspacePath | None:
+        """``real_path`` without ever waiting for a disk: None where that would be needed, or on any error."""
+        fd = self.open_now(path, os.O_PATH)
+        if fd is None:
+            return None
+        try:
+            return self._real_path_of(fd)
+        except (OSError, ToolError):
+            return None
+        finally:
+            os.close(fd)
 
     def file_of(self, path: WorkspacePath) -> WorkspacePath:
         """``real_path`` of what is there; ``path`` itself of what is not there yet."""
@@ -272,6 +282,10 @@ class Disk:
         """The names in a directory."""
         with self.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
             return frozenset(os.listdir(fd))
+
+    def _real_path_of(self, fd: int) -> WorkspacePath:
+        with_root = os.readlink(f"/proc/self/fd/{self._fd}")
+        return workspace_path(os.readlink(f"/proc/self/fd/{fd}"), with_root)
 
     def _through_links(self, path: WorkspacePath) -> WorkspacePath:
         try:

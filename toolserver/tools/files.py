@@ -77,7 +77,9 @@ class Files:
         if request.mode is not None and not 0 <= request.mode <= 0o777:
             raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
         async with self._gate.shared():
-            file = await asyncio.to_thread(self._disk.file_of, path)
+            file = self._disk.real_path_now(path)
+            if file is None:
+                file = await asyncio.to_thread(self._disk.file_of, path)
             async with self._locks.hold(file):
                 return await whole(self._write, path, file, request, call)
 

@@ -191,7 +191,9 @@ class RawFiles:
     @asynccontextmanager
     async def _alone(self, path: WorkspacePath) -> AsyncIterator[None]:
         async with self._gate.shared():
-            file = await asyncio.to_thread(self._disk.file_of, path)
+            file = self._disk.real_path_now(path)
+            if file is None:
+                file = await asyncio.to_thread(self._disk.file_of, path)
             async with self._locks.hold(file):
                 yield
 
