@@ -40,6 +40,7 @@ class Arena:
     peers: list[Tools]
     bare: str
     """Address of the bare server: aiohttp on uvloop, a handler and an echo socket."""
+    bare_pid: int
     web: aiohttp.ClientSession
     echo: ClientConnection
 
@@ -82,8 +83,8 @@ async def arena(bench: Bench) -> AsyncIterator[Arena]:
     async with (
         bench.field.running(root) as peers,
         ours(root) as (client, http),
-        program(*bare_server()) as (bare, _),
+        program(*bare_server()) as (bare, pid),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as web,
         connect(bare.replace("http", "ws") + "/ws", compression=None, proxy=None, max_size=None) as echo,
     ):
-        yield Arena(bench, root, client, http, peers, bare, web, echo)
+        yield Arena(bench, root, client, http, peers, bare, pid, web, echo)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +44,28 @@ def file_system(path: Path, mounts: str) -> str:
         if path.is_relative_to(place) and len(place) > longest:
             found, longest = kind, len(place)
     return found
+
+
+@contextlib.contextmanager
+def placed(cores: Mapping[int, int]) -> Iterator[None]:
+    """Each of these programs, by its pid, has all of its threads on one core; then on any again.
+
+    Which core the scheduler gives to who is asked over and over decides more than what he does.
+    """
+    any_core = os.sched_getaffinity(0)
+    try:
+        for pid, core in cores.items():
+            _place(pid, {core})
+        yield
+    finally:
+        for pid in cores:
+            _place(pid, any_core)
+
+
+def _place(pid: int, cores: set[int]) -> None:
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(each.name), cores)
 
 
 def _processor() -> str:

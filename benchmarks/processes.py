@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
 from benchmarks.arena import Arena, floor
 from benchmarks.floors import kept_bash, program, spawn, spawner
+from benchmarks.machine import placed
 from benchmarks.measure import Act, Entry, Figure, Taken, compare
 from benchmarks.peers.piped import Pipe, piped
 from benchmarks.peers.tools import SAY_MARK, found_program
@@ -32,6 +34,7 @@ async def commands(arena: Arena) -> AsyncGenerator[list[Figure], None]:
             floors.append(floor(f"{loop}'s subprocess", functools.partial(_spawned, pipe)))
         yield await arena.contest("command true", "true", (), floors)
     yield await _held(arena, true)
+    yield await _on_one_core(arena, true)
     async with kept_bash() as bash:
         kept = floor("bash on a pipe", functools.partial(bash, SAY_MARK))
         yield await arena.contest("kept shell", "shell", (), [kept])
@@ -50,6 +53,15 @@ async def _held(arena: Arena, true: str) -> list[Figure]:
         ]
         scale = arena.bench.scale
         return await compare("command true, in pairs", entries, scale.runs, scale.seconds)
+
+
+async def _on_one_core(arena: Arena, true: str) -> list[Figure]:
+    """As the floor has it, whose client is the one that starts programs: no other core has to wake up."""
+    scale, server, core = arena.bench.scale, arena.http.pid, min(os.sched_getaffinity(0))
+    assert server is not None
+    entries = [("posix_spawn + pidfd", lambda: spawn([true])), ("ours, WebSocket", arena.client.true)]
+    with placed({os.getpid(): core, server: core}):
+        return await compare("command true, on one core", entries, scale.runs, scale.seconds)
 
 
 async def _spawned(pipe: Pipe) -> Taken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from websockets.asyncio.client import connect
 from benchmarks.arena import Arena, floor
 from benchmarks.edits import durable_write
 from benchmarks.floors import file_server, program, run
+from benchmarks.machine import placed
 from benchmarks.measure import Act, Entry, Figure, compare
 from benchmarks.peers.tools import Tools, expect
 
@@ -24,7 +26,6 @@ _LARGE = 100 * _MIB
 
 async def small(arena: Arena) -> AsyncGenerator[list[Figure], None]:
     """The least that can be asked, and a small file, at each door."""
-    scale = arena.bench.scale
     (arena.root / "small.txt").write_bytes(_text(_KIB))
     yield await arena.contest(
         "smallest request", "small", (), [floor("bare aiohttp handler", _handled(arena))]
@@ -32,7 +33,17 @@ async def small(arena: Arena) -> AsyncGenerator[list[Figure], None]:
     yield await arena.contest(
         "read 1 KiB", "read", ("small.txt", _KIB), [floor("bare aiohttp handler", _handled(arena))]
     )
+    async for figures in _frames(arena):
+        yield figures
+
+
+async def _frames(arena: Arena) -> AsyncGenerator[list[Figure], None]:
+    """A small read without a client's library, where client and servers have a core each, and share one."""
+    scale, server = arena.bench.scale, arena.http.pid
+    assert server is not None
     frame = json.dumps({"id": "1", "op": "read", "params": {"path": "small.txt"}})
+    cores = sorted(os.sched_getaffinity(0))
+    places = {"one core": cores[0]} if len(cores) == 1 else {"two cores": cores[-1], "one core": cores[0]}
 
     async def echoed() -> None:
         await arena.echo.send(b"x" * 1200)
@@ -45,12 +56,15 @@ async def small(arena: Arena) -> AsyncGenerator[list[Figure], None]:
             await socket.send(frame)
             expect("result" in str(await socket.recv())[:200], "no result")
 
-        yield await compare(
-            "read 1 KiB, frames alone",
-            [("bare echo socket", echoed), ("ours, WebSocket", asked)],
-            scale.runs * 2,
-            scale.seconds,
-        )
+        for where, core in places.items():
+            with placed({os.getpid(): cores[0], arena.bare_pid: core, server: core}):
+                figures = await compare(
+                    f"read 1 KiB, frames alone, on {where}",
+                    [("bare echo socket", echoed), ("ours, WebSocket", asked)],
+                    scale.runs * 2,
+                    scale.seconds,
+                )
+            yield figures
 
 
 async def files(arena: Arena) -> AsyncGenerator[list[Figure], None]:

@@ -76,7 +76,7 @@ def test_a_plot_of_nothing_is_no_error() -> None:
 
 def test_targets_say_met_missed_and_not_measured() -> None:
     found = verdicts(*FIGURES, value("memory, idle", "ours", 44.0, "MiB"))
-    assert found["`true`, beside posix_spawn and a pidfd"] == "**missed**"
+    assert found["`true`, beside posix_spawn and a pidfd, in pairs"] == "**missed**"
     assert found["idle memory"] == "met"
     assert found["a session created, p50"] == "not measured"
 
