@@ -18,6 +18,9 @@ _GZIP_WRAPPER = 31
 _ZSTD_LEVEL = 1
 _MAX_THREADS = 4
 """zstd's, at most: each holds some MiB, and reading small files does not feed more."""
+_OTHERS = 2
+"""Threads that read and hash meanwhile. Where they leave no two processors, zstd works on the thread that
+gives it its blocks: on two processors 30 000 files took 0.89 s so, and 0.98 s with two threads of its own."""
 
 
 class Deflater(Protocol):
@@ -49,7 +52,7 @@ def deflater(format: ArchiveFormat) -> Deflater:
         case ArchiveFormat.ZSTD:
             import zstandard
 
-            threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+            threads = min(len(os.sched_getaffinity(0)) - _OTHERS, _MAX_THREADS)
             return zstandard.ZstdCompressor(
                 level=_ZSTD_LEVEL, threads=threads if threads > 1 else 0, write_checksum=True
             ).compressobj()

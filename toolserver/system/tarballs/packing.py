@@ -3,8 +3,8 @@
     walk -> tar -> | -> digest
                    | -> deflate -> chunks
 
-Past the first MiB what stands right of a bar runs on a thread of its own, up to two blocks behind; zstd has
-more of its own, to which that one hands on.
+Past the first MiB what stands right of a bar runs on a thread of its own, up to two blocks behind; zstd may
+have more of its own, to which that one hands on.
 
 The same tree gives the same tar stream, and so the same digest: names are sorted, owners are 0:0, times are
 whole seconds. The packed bytes may differ from one version of a compressor to the next.
