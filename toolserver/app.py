@@ -25,7 +25,7 @@ from toolserver import logs
 from toolserver.config import VARIABLES, Config
 from toolserver.system import edit_journal, manifests, swap, tree
 from toolserver.system.checkpoint_store import Store as CheckpointStore
-from toolserver.system.depstore.probing import remove_litter
+from toolserver.system.depstore.probing import discard_litter
 from toolserver.system.depstore.store import Layer, Store
 from toolserver.system.disk import Disk
 from toolserver.system.gate import Gate
@@ -171,8 +171,9 @@ def prepare_directories(config: Config, caches: Iterable[Path]) -> None:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     KeptShells.area(config.state_dir).mkdir(mode=0o700, exist_ok=True)
     for beside in (config.state_dir, config.root / RESERVED):
-        remove_litter(beside)
-    outcome = swap.recover(config.root, config.state_dir)
+        discard_litter(beside)
+    # Trash may be a whole tree: it is taken apart once the daemon is up.
+    outcome = swap.recover(config.root, config.state_dir, stop=lambda: True)
     manifests.sweep(config.state_dir)
     edits = [each.value for each in edit_journal.recover(config.root, config.state_dir)]
     for cache in caches:
@@ -271,7 +272,7 @@ def _assemble(
     socket_door = WebSocketDoor(dispatcher, entrance.access, limits)
     app = entrance.application(pulse, limits)
     app.on_shutdown.append(socket_door.close)
-    app.on_startup.append(packages.look_soon)
+    app.on_startup.extend((packages.look_soon, places.tidy_soon))
     app.router.add_get(routes.HEALTH, pages.health(begun))
     app.router.add_get(routes.READY, pages.ready(begun, disk, dev, installs))
     app.router.add_get(routes.PAGE, pages.index)

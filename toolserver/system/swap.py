@@ -49,16 +49,17 @@ class Recovery(enum.Enum):
     """A journal that cannot be read: what lay with it was set aside, and the root is left as it is."""
 
 
-def recover(root: Path, state: Path) -> Recovery:
+def recover(root: Path, state: Path, stop: Callable[[], bool] = lambda: False) -> Recovery:
     """Take back what a killed swap has left half done, and remove its litter. Raises Busy while one runs.
 
-    ``root`` must exist; ``state`` is made if need be. Litter on a read-only root stays; a swap that is half
-    done there raises OSError, for nobody is to be shown a mixture.
+    Litter goes until ``stop`` says so; what is left is trash, and in nobody's way. ``root`` must exist;
+    ``state`` is made if need be. Litter on a read-only root stays; a swap that is half done there raises
+    OSError, for nobody is to be shown a mixture.
     """
     with contextlib.ExitStack() as stack:
         root_fd, state_fd = _opened(root, stack), _opened_state(state, stack)
         _lock(state_fd)
-        return _recover(root_fd, state_fd)
+        return _recover(root_fd, state_fd, stop)
 
 
 class Staging:

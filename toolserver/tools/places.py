@@ -109,6 +109,10 @@ class Places:
             previous = await whole(self._set_mode, path, request, call)
         return ChmodAnswer(path=path, mode=request.mode, previous=previous)
 
+    async def tidy_soon(self, _: object = None) -> None:
+        """Have taken apart what an earlier run has left."""
+        self._empty_trash(needed=True)
+
     async def close(self) -> None:
         """Wait a moment for the trash to be gone; what is left is removed at the next start."""
         if self._emptying is not None:

@@ -23,7 +23,7 @@ from toolserver.system.copying import held
 from toolserver.system.depstore.filling import Unfit
 from toolserver.system.depstore.pack import CorruptPack, File, Index, Segment, read_index, trailer_of
 from toolserver.system.depstore.placing import Placing
-from toolserver.system.depstore.probing import Probe, remove_litter
+from toolserver.system.depstore.probing import Probe, discard_litter
 from toolserver.system.depstore.store import Layer, Store
 
 KEY = "a" * 64
@@ -264,11 +264,11 @@ def test_a_killed_filling_leaves_nothing_that_is_taken(one: Place) -> None:
     assert one.take()[0]
 
 
-def test_a_killed_placing_is_tidied_away(one: Place) -> None:
+def test_a_killed_placing_is_trash(one: Place) -> None:
     (one.state / "dependencies-0123/node_modules/a").mkdir(parents=True)
     (one.state / "kept").touch()
-    remove_litter(one.state)
-    assert [path.name for path in one.state.iterdir()] == ["kept"]
+    discard_litter(one.state)
+    assert [path.name.partition("-")[0] for path in sorted(one.state.iterdir())] == ["kept", "trash"]
 
 
 PLACE_AND_DIE = """

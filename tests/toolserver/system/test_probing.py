@@ -180,7 +180,7 @@ from tests.builder import tree_of
 from protocol.paths import RESERVED
 from toolserver.system import swap
 from toolserver.system.depstore.placing import Placing
-from toolserver.system.depstore.probing import Probe, remove_litter
+from toolserver.system.depstore.probing import Probe, discard_litter
 from toolserver.system.depstore.spares import Spares
 from toolserver.system.depstore.store import Layer, Store
 
@@ -215,7 +215,7 @@ for step in itertools.count():
         killed_at(step)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     for beside in (state, root / RESERVED):
-        remove_litter(beside)
+        discard_litter(beside)
     swap.recover(root, state)
     spares.tidy()
     assert tree_of(root) in (wanted, {}), tree_of(root)

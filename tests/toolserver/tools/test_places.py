@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from protocol.paths import RESERVED
 from tests.builder import Daemon, Http, Json, http_of, running, until
 from tests.trees import Directory, File, Link, Tree, described, plant
 from toolserver.system import removal, swap
@@ -175,6 +176,19 @@ async def test_a_removed_directory_is_gone_at_once_and_then_for_good(
     await until(
         lambda: not any(each.name.startswith("trash-") for each in daemon.state.iterdir()), "no trash"
     )
+
+
+async def test_what_an_earlier_run_has_left_goes_once_the_daemon_is_up(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        plant(daemon.root, TREE)
+    left: Tree = {"swap/new/half": File(b""), "trash-1/a/b": File(b""), "trash-2/c": File(b"")}
+    plant(daemon.state, left)
+    plant(daemon.root, {f"{RESERVED}/{path}": node for path, node in left.items()})
+    assert swap.recover(daemon.root, daemon.state, stop=lambda: True) is swap.Recovery.NOTHING
+    assert len(list(daemon.state.glob("trash-*"))) == len(list((daemon.root / RESERVED).iterdir())) == 3
+    with running(tmp_path) as daemon:
+        await until(lambda: not list(daemon.state.glob("trash-*")), "no trash in the state directory")
+        await until(lambda: described(daemon.root) == TREE, "no trash in the root")
 
 
 async def test_a_link_is_removed_itself(http: Http, tree: Path) -> None:

@@ -148,8 +148,8 @@ def new_area(beside: Path) -> Iterator[int]:
             remove_trash(above)
 
 
-def remove_litter(beside: Path) -> None:
-    """What killed ones have left there; before anything else is made there."""
+def discard_litter(beside: Path) -> None:
+    """What killed ones have left there is trash from here on; before anything else is made there."""
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         held(os.open(beside, DIRECTORY)) as above,
@@ -158,7 +158,6 @@ def remove_litter(beside: Path) -> None:
         for name in os.listdir(above):
             if name.startswith(f"{AREA}-"):
                 os.rename(name, trash_name(), src_dir_fd=above, dst_dir_fd=above)
-        remove_trash(above)
 
 
 def _any_pack(layer: Layer) -> int:
