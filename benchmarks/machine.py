@@ -63,9 +63,10 @@ def placed(cores: Mapping[int, int]) -> Iterator[None]:
 
 
 def _place(pid: int, cores: set[int]) -> None:
-    for each in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(each.name), cores)
+    with contextlib.suppress(FileNotFoundError):  # it has ended
+        for each in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(each.name), cores)
 
 
 def _processor() -> str:

@@ -28,7 +28,6 @@ _READ = EXECUTE | READ_FILE | READ_DIR
 _MAKE = MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_SYM
 _WRITE = _READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | _MAKE | REFER | TRUNCATE
 _FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
-_CHANGE = WRITE_FILE | REMOVE_DIR | REMOVE_FILE | _MAKE | MAKE_CHAR | MAKE_BLOCK | REFER
 
 KINDS = {
     "read": _READ,
@@ -84,18 +83,6 @@ def ruleset(abi: int, *, by_port: bool) -> bytes:
     (24, True)
     """
     return struct.pack("=QQQ", handled_files(abi), handled_net(abi) if by_port else 0, scoped(abi))
-
-
-def reading(abi: int) -> bytes:
-    """Rules for who changes no file and has no connection: nothing is to be granted by them.
-
-    Reading is not judged, and so costs nothing. Nor are TRUNCATE and IOCTL_DEV: where they are, the kernel
-    climbs from each file that is opened to the root.
-
-    >>> len(reading(7)), reading(2)[8:] == bytes(16), reading(7) == ruleset(7, by_port=True)
-    (24, True, False)
-    """
-    return struct.pack("=QQQ", _CHANGE & handled_files(abi), handled_net(abi), scoped(abi))
 
 
 def path_rule(rights: int, fd: int) -> bytes:

@@ -10,7 +10,6 @@ programs that know it (Go's) then use the older call. A limit of another process
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 
 from protocol.seccomp import allow, load_argument, program, refuse, when
 
@@ -24,8 +23,6 @@ _MACHINES = {
     "x86_64": (62, 200, 234, 129, 297, 72, 16, 302),
     "aarch64": (129, 130, 131, 138, 240, 25, 29, 261),
 }
-_NOT_FOR_READERS = {"x86_64": (41, 76), "aarch64": (198, 45)}
-"""socket and truncate."""
 
 
 def is_known(machine: str) -> bool:
@@ -39,30 +36,19 @@ def filter_for(machine: str, daemon: int, thread: int) -> bytes:
     >>> len(filter_for("x86_64", 7, 8)) == len(filter_for("aarch64", 7, 8)) > 0
     True
     """
-    return program(machine, *_guards(machine, (daemon, thread)))
-
-
-def reader_filter_for(machine: str, daemon: int, thread: int) -> bytes:
-    """The same for who only reads (see ``landlock.reading``): no socket, and no file cut by its path.
-
-    >>> len(reader_filter_for("x86_64", 7, 8)) > len(filter_for("x86_64", 7, 8))
-    True
-    """
-    refused = (when(number, refuse(errno.EACCES)) for number in _NOT_FOR_READERS[machine])
-    return program(machine, *refused, *_guards(machine, (daemon, thread)))
-
-
-def _guards(machine: str, whom: tuple[int, int]) -> Iterator[bytes]:
     kill, tkill, tgkill, queue, tgqueue, fcntl, ioctl, prlimit = _MACHINES[machine]
-    for number in (kill, tkill, queue, _PIDFD_OPEN):
-        yield when(number, _unless_named(0, whom))
-    for number in (tgkill, tgqueue):
-        yield when(number, _unless_named(1, whom))
-    yield when(_PIDFD_SEND_SIGNAL, refuse(errno.ENOSYS))
-    yield when(fcntl, _judge_owner(whom))
-    by_pointer = (when(each, refuse(errno.EPERM)) for each in _OWNER_BY_POINTER)
-    yield when(ioctl, load_argument(1), *by_pointer, allow())
-    yield when(prlimit, _judge_limit())
+    whom = daemon, thread
+    return program(
+        machine,
+        *(when(number, _unless_named(0, whom)) for number in (kill, tkill, queue, _PIDFD_OPEN)),
+        *(when(number, _unless_named(1, whom)) for number in (tgkill, tgqueue)),
+        when(_PIDFD_SEND_SIGNAL, refuse(errno.ENOSYS)),
+        when(fcntl, _judge_owner(whom)),
+        when(
+            ioctl, load_argument(1), *(when(each, refuse(errno.EPERM)) for each in _OWNER_BY_POINTER), allow()
+        ),
+        when(prlimit, _judge_limit()),
+    )
 
 
 def _unless_named(argument: int, whom: tuple[int, ...]) -> bytes:

@@ -94,9 +94,9 @@ def landlock_abi() -> int:
 class Ruleset:
     """Landlock's rules in the making. ``restrict`` ties the calling thread to them."""
 
-    def __init__(self, abi: int, asked: bytes) -> None:
-        """``asked``: what they judge, out of ``landlock``."""
+    def __init__(self, abi: int) -> None:
         self._abi = abi
+        asked = landlock.ruleset(abi, by_port=False)
         self._fd = _call(landlock.CREATE_RULESET, asked, len(asked), 0)
 
     def allow(self, kind: str, path: str) -> None:

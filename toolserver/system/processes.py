@@ -163,17 +163,14 @@ class ProcessTable:
         id: str | None = None,
         shown_cwd: str = ".",
         merged: bool = False,
-        reads: bool = False,
         asked: object = None,
     ) -> Process:
         """``start``, from its own thread where that is needed, and nobody waits for it on a busy machine.
 
         A cancellation takes effect after it: the program is never there without being known. ``asked`` is the
-        process's from the first moment at which others may find it. One that only ``reads`` is kept from all
-        else, and from no file.
+        process's from the first moment at which others may find it.
         """
         launch = self._launch(id, argv, cwd, env, fed, pty, merged)
-        launch.reads = reads
 
         on_its_way = self._reaper.starting()
 

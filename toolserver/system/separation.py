@@ -11,12 +11,11 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import protocol
-from protocol import landlock
 from protocol.landlock import MIN_ABI
 from toolserver.system import call_filter, domain, kernel
 from toolserver.system.domain import Facts, Places, Property, User, Wish
@@ -75,47 +74,29 @@ class Separation:
             )
         return Reached(self.wish, domain.tier(self.wish, facts, held), held, facts.abi >= MIN_ABI)
 
-    def enter_reading(self) -> None:
-        """Tie the calling thread to what a search may do: read, and tell the daemon what it has read.
-
-        It changes no file, has no socket and signals nobody. Which files it reads is not judged, for that is
-        most of what a file costs that is opened and read; what it tells of them, the daemon looks up again.
-        """
-        if os.geteuid() == 0:
-            _without_rights()
-        abi = kernel.landlock_abi()
-        rules = kernel.Ruleset(abi, landlock.reading(abi)) if abi >= MIN_ABI else None
-        self._give_up(rules, call_filter.reader_filter_for)
-
     def _tie(self, root: bool, hidden: bool) -> Facts:
+        """In the only order that works: rights go while there are some, the filter comes last."""
         traces = root and not _without_rights()
         places = domain.separable(_with_kernel(_with_devices(self.places) if root else self.places))
         abi = kernel.landlock_abi()
-        rules = kernel.Ruleset(abi, landlock.ruleset(abi, by_port=False)) if abi >= MIN_ABI else None
-        if rules is not None:
+        landlock = kernel.Ruleset(abi) if abi >= MIN_ABI else None
+        if landlock is not None:
             for kind, path in domain.rules(places, _children):
-                rules.allow(kind, path)
+                landlock.allow(kind, path)
+        if self.user is not None:
+            kernel.become(self.user.uid, self.user.gid)
+        kernel.no_new_privileges()
+        if landlock is not None:
+            landlock.restrict()
+            landlock.close()
         return Facts(
             abi=abi,
-            filter=self._give_up(rules, call_filter.filter_for),
+            filter=_filtered(),
             root=root,
             traces=traces,
             user=self.user,
             dumpable=not hidden,
         )
-
-    def _give_up(self, rules: kernel.Ruleset | None, calls: Callable[[str, int, int], bytes]) -> bool:
-        """In the only order that works: rights have gone while there were some, the filter comes last.
-
-        Whether there is a filter.
-        """
-        if self.user is not None:
-            kernel.become(self.user.uid, self.user.gid)
-        kernel.no_new_privileges()
-        if rules is not None:
-            rules.restrict()
-            rules.close()
-        return _filtered(calls)
 
 
 def places_of(
@@ -192,12 +173,12 @@ def _children(directory: str) -> list[str]:
         return []
 
 
-def _filtered(calls: Callable[[str, int, int], bytes]) -> bool:
+def _filtered() -> bool:
     machine = os.uname().machine
     if not call_filter.is_known(machine) or not kernel.has_filters():
         return False
     try:
-        kernel.filter_calls(calls(machine, os.getpid(), threading.get_native_id()))
+        kernel.filter_calls(call_filter.filter_for(machine, os.getpid(), threading.get_native_id()))
     except OSError:
         return False
     return True

@@ -53,8 +53,6 @@ class Launch:
     """That it was started in."""
     who: str = NOBODY
     """On whose behalf, see ``caller``."""
-    reads: bool = False
-    """It does nothing but read, see ``Separation.enter_reading``."""
     adopted: bool = False
     """It is in the table now, where its end is learned."""
     _theirs: list[int] = field(default_factory=list)
@@ -143,7 +141,6 @@ class Starter:
         self._handicap = tree.Handicap()
         self._turn = threading.Lock()
         self._spawner: Spawner | None = None
-        self._reader: Spawner | None = None
         self._separated = False
         self._groups: LimitGroups | None = None
         self._took = 0.0
@@ -152,9 +149,6 @@ class Starter:
         """From here on programs are started from a thread that has entered it; raises SeparationMissing."""
         reached = self._thread.call(lambda: separation.enter(hidden=tree.is_hidden()))
         self._separated = reached.wish is not Wish.NONE
-        if self._separated:
-            self._reader = Spawner()
-            self._reader.call(separation.enter_reading)
         return reached
 
     def have_groups(self, groups: LimitGroups, open: Callable[[int], None]) -> None:
@@ -175,18 +169,17 @@ class Starter:
     def start(self, launch: Launch) -> int:
         """The program's pid. Raises what ``spawn`` does, with every descriptor closed."""
         if self._elsewhere:
-            return self._thread_for(launch).call(lambda: self._start(launch, keep_lock=False))
+            return self._thread.call(lambda: self._start(launch, keep_lock=False))
         return self._start(launch, keep_lock=True)
 
     def off_loop(self, launch: Launch, adopt: Callable[[int], T]) -> Arrival[T]:
         """The same on a thread; ``adopt`` gets the pid on the loop, once, and is what is waited for."""
-        return self._thread_for(launch).soon(lambda: self._start(launch, keep_lock=False), adopt)
+        return self._thread.soon(lambda: self._start(launch, keep_lock=False), adopt)
 
     def close(self) -> None:
         """Start no more."""
-        for each in (self._spawner, self._reader):
-            if each is not None:
-                each.close()
+        if self._spawner is not None:
+            self._spawner.close()
         self._handicap.close()
 
     @property
@@ -199,11 +192,6 @@ class Starter:
         if self._spawner is None:
             self._spawner = Spawner()
         return self._spawner
-
-    def _thread_for(self, launch: Launch) -> Spawner:
-        # Into a control group of version 1 only the one thread moves what it starts.
-        reads = launch.reads and self._groups is None
-        return self._reader if reads and self._reader is not None else self._thread
 
     def _start(self, launch: Launch, *, keep_lock: bool) -> int:
         """``keep_lock``: the interpreter's, for the moment that it takes."""

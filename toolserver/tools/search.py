@@ -97,7 +97,7 @@ class Searches:
     ) -> AsyncIterator[tuple[Process, Naming]]:
         below, target = await asyncio.to_thread(self._disk.place, path)
         argv = [self._program(), *options, *arguments(request, target)]
-        process = await self._table.start_soon(argv, cwd=below, env=self._env, shown_cwd=path, reads=True)
+        process = await self._table.start_soon(argv, cwd=below, env=self._env, shown_cwd=path)
         try:
             yield process, partial(shown_path, path, is_file=target != ".")
         finally:

@@ -129,7 +129,7 @@ def owners(thread: int) -> Iterator[tuple[str, Callable[[], object]]]:
 def attacks(pid: int, state: Path, programs: Path, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
     daemon = Path(f"/proc/{pid}")
     tasks = sorted((daemon / "task").iterdir(), key=guarded)
-    yield from owners(min(int(each.name) for each in tasks if guarded(each) == guarded(tasks[-1])))
+    yield from owners(int(tasks[-1].name))
     for task in tasks:
         yield from signals(pid, int(task.name))
         for each in ("mem", "environ", "maps", "syscall", "stack"):
@@ -181,8 +181,7 @@ def own_abstract() -> None:
 
 
 def guarded(task: Path) -> int:
-    """How many filters that thread is under: most of all, the one that starts commands, and then the one
-    for searches."""
+    """How many filters that thread is under: most of all, the one that starts commands."""
     lines = (task / "status").read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("Seccomp_filters")), 0)
 

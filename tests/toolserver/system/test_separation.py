@@ -176,24 +176,33 @@ async def test_commands_of_another_user_get_nowhere_and_change_what_the_tool_ser
 
 
 @needs_landlock
-async def test_a_search_that_was_taken_over_reads_and_does_nothing_else(directory: Path) -> None:
-    programs, here = directory / "programs", Path(attacks.__file__).parents[3]
-    programs.mkdir()
-    script = f"import sys; sys.path.append({str(here)!r})"
-    main = "from tests.toolserver.system.taken_over import main; sys.exit(main())"
-    (programs / "rg").write_text(f"#!{sys.executable}\n{script}\n{main}\n")
-    (programs / "rg").chmod(0o755)
-    variables = {"TMPDIR": str(directory / "tmp"), "PATH": f"{programs}:{os.environ['PATH']}"}
-    with running(directory, TOOL_SERVER_SEPARATION="full", **variables) as daemon:
-        (daemon.root / "mine.txt").write_text("mine")
+async def test_a_search_is_not_led_by_links_to_what_is_hidden(directory: Path) -> None:
+    """ripgrep reads more than the files that it tells of, and is not looked after in that."""
+    with running(directory, TMPDIR=str(directory / "tmp"), TOOL_SERVER_SEPARATION="full") as daemon:
+        (daemon.state / "mine").write_text("confidential {\nlisted.txt\n")
+        top = daemon.root / "top"
+        top.mkdir()
+        for name in (".ignore", ".rgignore", ".gitignore"):
+            (top / name).symlink_to(daemon.state / "mine")
+        (top / "listed.txt").write_text("needle")
         async with http_of(daemon) as http:
-            sleeper = await http.ok("command", argv=["sleep", "1000"], background=True)
-            refused = await http.refused("search", pattern="x")
-            assert (await http.ok("command", argv=["cat", "mine.txt"]))["stdout"] == "mine"
-            await http.ok("stop", processId=sleeper["processId"])
-    found = json.loads(refused.message.partition("the search: ")[2])
-    assert gets_through({"found": found}) == {"read a file"}
-    assert len(found) > 15
+            found = await http.ok("search", pattern="needle", path="top")
+            too_deep(top)
+            refused = await http.refused("search", pattern="x", path="top", types=["c"], **{"in": "names"})
+    assert [each["path"] for each in found["matches"]] == ["top/listed.txt"]
+    assert refused.message.startswith("ripgrep refuses the search: rg: ")
+    assert "confidential" not in refused.message
+
+
+def too_deep(top: Path) -> None:
+    """A way below ``top`` that no path can name: a walk complains of it, and of all that it met before."""
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=fd)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
 
 
 def test_a_tier_that_cannot_be_had_ends_the_start_with_a_sentence(directory: Path) -> None:
