@@ -57,7 +57,7 @@ ALONE: dict[Group, Callable[[Bench], Cases]] = {
     Group("archives", 36, 170): tarballs,
     Group("deltas", 0, 180): deltas,
     Group("checkpoints", 0, 30): past,
-    Group("growth", 0, 50): growth,
+    Group("growth", 0, 70): growth,
     Group("templates", 40, 480): readiness,
 }
 """Run with nobody else up."""
