@@ -123,7 +123,6 @@ class Edits:
             names = self._names_now(acts)
             if names is None:
                 names = await asyncio.to_thread(self._names, acts)
-            self._refuse_too_many(len(set(names.values())))
             # As tuples: what is held until the end is what was there at the beginning.
             paths = tuple(dict.fromkeys(names.values()))
             async with self._locks.hold(*paths):
@@ -154,28 +153,22 @@ class Edits:
                 names[raw] = self._real(path)
                 if act.is_of_the_name:
                     self._refuse_link(path)
+        if len(set(names.values())) > self._limits.max_edit_files:
+            limit = self._limits.max_edit_files
+            raise TooLarge(
+                f"{len(set(names.values()))} files are named, and one request changes at most {limit}",
+                limit="maxEditFiles",
+                value=limit,
+            )
         return names
 
     def _names_now(self, acts: Sequence[Act]) -> dict[str, WorkspacePath] | None:
         """``_names`` of one file that is there, where that needs no disk: a thread would take longer."""
-        if len(acts) != 1 or acts[0].is_of_the_name:
+        if len(acts) != 1 or acts[0].is_of_the_name or len(acts[0].paths) != 1:
             return None
-        names: dict[str, WorkspacePath] = {}
-        for raw in acts[0].paths:
-            real = self._disk.real_path_now(self._disk.path(raw))
-            if real is None:
-                return None
-            names[raw] = real
-        return names
-
-    def _refuse_too_many(self, files: int) -> None:
-        limit = self._limits.max_edit_files
-        if files > limit:
-            raise TooLarge(
-                f"{files} files are named, and one request changes at most {limit}",
-                limit="maxEditFiles",
-                value=limit,
-            )
+        (raw,) = acts[0].paths
+        real = self._disk.real_path_now(self._disk.path(raw))
+        return None if real is None else {raw: real}
 
     def _real(self, path: WorkspacePath) -> WorkspacePath:
         """``path`` with every link on it resolved, as far as there is anything."""

@@ -77,9 +77,7 @@ class Files:
         if request.mode is not None and not 0 <= request.mode <= 0o777:
             raise InvalidRequest("'mode' holds permission bits, 0 to 511 (0o777)", field="mode")
         async with self._gate.shared():
-            file = self._disk.real_path_now(path)
-            if file is None:
-                file = await asyncio.to_thread(self._disk.file_of, path)
+            file = await file_of(self._disk, path)
             async with self._locks.hold(file):
                 return await whole(self._write, path, file, request, call)
 
@@ -207,6 +205,12 @@ def read_within(disk: Disk, path: WorkspacePath, max_bytes: int) -> bytes:
     data, info = disk.read(path, max_bytes)
     refuse_too_large(max(len(data), info.st_size), max_bytes, "maxReadBytes", path)
     return data
+
+
+async def file_of(disk: Disk, path: WorkspacePath) -> WorkspacePath:
+    """``Disk.file_of``, on a thread where a disk may have to be waited for."""
+    file = disk.real_path_now(path)
+    return await asyncio.to_thread(disk.file_of, path) if file is None else file
 
 
 def existing(disk: Disk, path: WorkspacePath, max_bytes: int) -> bytes | None:

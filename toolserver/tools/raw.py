@@ -24,7 +24,7 @@ from toolserver.system.gate import Gate
 from toolserver.system.threads import taken, whole
 from toolserver.system.uploads import Upload
 from toolserver.tools.call import Call
-from toolserver.tools.files import SMALL_BYTES
+from toolserver.tools.files import SMALL_BYTES, file_of
 from toolserver.tools.locks import PathLocks
 from toolserver.tools.text import content_hash
 from toolserver.tools.undo import Keeping
@@ -190,12 +190,8 @@ class RawFiles:
 
     @asynccontextmanager
     async def _alone(self, path: WorkspacePath) -> AsyncIterator[None]:
-        async with self._gate.shared():
-            file = self._disk.real_path_now(path)
-            if file is None:
-                file = await asyncio.to_thread(self._disk.file_of, path)
-            async with self._locks.hold(file):
-                yield
+        async with self._gate.shared(), self._locks.hold(await file_of(self._disk, path)):
+            yield
 
     def _open(self, path: WorkspacePath) -> Opened:
         # O_NONBLOCK: a fifo of that name must not hang the thread; regular files ignore it.
